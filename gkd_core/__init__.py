@@ -1,0 +1,1 @@
+"""Generalizable knowledge distillation: a vision foundation model into a small segmentation model."""

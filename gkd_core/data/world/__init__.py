@@ -1,0 +1,1 @@
+"""The embedded world: procedural street and aerial scenes, written in the layouts of the real datasets."""

@@ -1,0 +1,1 @@
+"""Stage one: distillation of features, without labels."""

@@ -1,0 +1,1 @@
+"""Measuring a segmentor on domains that it never saw."""

@@ -1,0 +1,1 @@
+"""Encoders over timm, decoders, and the segmentor made of both."""

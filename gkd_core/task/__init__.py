@@ -1,0 +1,1 @@
+"""Stage two: learning the task on the source domain."""
