@@ -1,0 +1,50 @@
+"""The methods under comparison, as data: what each does in stage one and in stage two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gkd_core.settings import MethodName, Settings
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to get from a teacher to a segmentor.
+
+    Attributes:
+        distillation: objective of stages 1a and 1b, or None where the method has no stage one.
+        encoder: the encoder that stage two puts its decoder on.
+        freeze_encoder: whether stage two leaves the encoder as it is.
+        joint_distillation: whether stage two adds a distillation loss to the task loss.
+        summary: one line for tables and reports.
+    """
+
+    distillation: Literal["qsd", "mse"] | None
+    encoder: Literal["student", "teacher"]
+    freeze_encoder: bool
+    joint_distillation: bool
+    summary: str
+
+
+METHODS: dict[MethodName, Method] = {
+    "gkd": Method("qsd", "student", True, False, "features first by query-based soft distillation, then a decoder on the frozen student"),
+    "two-stage-mse": Method("mse", "student", True, False, "features first by plain MSE, then a decoder on the frozen student"),
+    "single-stage-mse": Method(None, "student", False, True, "task loss and feature MSE together, on the source only"),
+    "no-kd": Method(None, "student", False, False, "task loss alone, on the source only"),
+    "teacher": Method(None, "teacher", True, False, "a decoder on the frozen teacher: the upper row"),
+}
+
+
+def method_of(settings: Settings) -> Method:
+    """The method that the settings name."""
+    return METHODS[settings.method]
+
+
+def task_updates(settings: Settings) -> int:
+    """Updates of stage two. Methods that train their encoder there get the budget of all stages, so that budgets match."""
+    if method_of(settings).freeze_encoder:
+        return settings.learn_task.updates
+    if settings.learn_task.end_to_end_updates is not None:
+        return settings.learn_task.end_to_end_updates
+    return settings.distill_proxy.updates + settings.distill_source.updates + settings.learn_task.updates

@@ -1,0 +1,127 @@
+"""What stages hand to each other: small frozen records, written as JSON beside the tensors that they describe."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gkd_core.errors import GkdError
+from gkd_core.files import atomic_file
+from gkd_core.settings import EncoderSettings
+
+MANIFEST = "manifest.json"
+
+
+class Record(BaseModel):
+    """A frozen value object with a file form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def write(self, path: Path) -> None:
+        """Write as indented JSON, atomically."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read back what `write` wrote.
+
+        Raises:
+            GkdError: the file is missing or is not such a record.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise GkdError(f"{path}: no such file; run the stage that writes it first (gkd plan lists them)") from None
+        except ValidationError as error:
+            raise GkdError(f"{path}: not a {cls.__name__} of this version ({error.error_count()} fields differ); run its stage again") from None
+
+
+class DatasetVersion(Record):
+    """One dataset split as `prepare-data` saw it."""
+
+    dataset: str
+    split: str
+    folder: str
+    images: int
+    labels: int | None
+
+
+class DataManifest(Record):
+    """All dataset splits that a run reads."""
+
+    kind: Literal["data"] = "data"
+    versions: tuple[DatasetVersion, ...]
+
+
+class EncoderCheckpoint(Record):
+    """An encoder's weights, with all that is needed to build it again."""
+
+    kind: Literal["encoder"] = "encoder"
+    encoder: EncoderSettings
+    weights: str
+    sha256: str
+    stage: str
+    method: str
+    seed: int
+    updates: int
+
+
+class SegmentorCheckpoint(Record):
+    """A frozen encoder and its decoder, trained on one source domain."""
+
+    kind: Literal["segmentor"] = "segmentor"
+    encoder: EncoderSettings
+    decoder: str
+    decoder_width: int
+    taxonomy: str
+    classes: tuple[str, ...]
+    source: str
+    weights: str
+    sha256: str
+    method: str
+    seed: int
+    updates: int
+    encoder_frozen: bool
+
+
+class ScoreProtocol(Record):
+    """How a score was measured. Sizes are (height, width) in pixels; null keeps each image's own size."""
+
+    size: tuple[int, int] | None
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    classes: int
+    selection: str
+
+
+class Score(Record):
+    """The mIoU of one student on one domain, in percent, and the IoU of each class (null where it has no pixels)."""
+
+    method: str
+    teacher: str
+    student: str
+    seed: int
+    benchmark: str
+    domain: str
+    in_domain: bool
+    miou: float
+    class_iou: dict[str, float | None]
+    images: int
+    protocol: ScoreProtocol
+
+
+class ScoreTable(Record):
+    """Scores of one or more students."""
+
+    kind: Literal["scores"] = "scores"
+    scores: tuple[Score, ...]
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
