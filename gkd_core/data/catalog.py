@@ -1,0 +1,277 @@
+"""Datasets and benchmarks as data: what the YAML files in `catalog/` declare, and how they are found.
+
+A dataset of your own is one more YAML file with a `datasets` entry; no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from gkd_core.data.taxonomy import IGNORE, Declaration, LabelEncoding, NamedEncoding, Taxonomy
+from gkd_core.errors import DataError
+
+SHIPPED = resources.files("gkd_core.data") / "catalog"
+ALWAYS_LOADED = ("street", "aerial", "proxy")
+SPLIT = "{split}"
+
+Entry = TypeVar("Entry")
+
+
+class Protocol(Declaration):
+    """How an image is resized for evaluation. Small images are never enlarged, so that real data gets
+    the published size and the embedded world keeps its own.
+
+    `scale` multiplies both sides; the result is then shrunk, its shape kept, to lie within `max_size`
+    (height, width). Scores are taken at the label's own size, or, with `resize_labels`, at the input's.
+    """
+
+    scale: float = Field(1.0, gt=0, le=1)
+    max_size: tuple[int, int] | None = None
+    resize_labels: bool = False
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size (height, width) in pixels at which an image of this size is shown to the model."""
+        factor = self.scale
+        if self.max_size is not None:
+            factor = min(factor, self.max_size[0] / height, self.max_size[1] / width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+class SplitRule(Declaration):
+    """Which images belong to a split.
+
+    `folders` stand in turn for `{split}` in the patterns. A list file keeps only the images that it names, one
+    a line, by stem or by path below the image folder; it lies in the dataset's folder (`list_in_dataset`)
+    or beside the catalog file (`list_in_catalog`).
+    """
+
+    folders: tuple[str, ...] = ()
+    list_in_dataset: str | None = None
+    list_in_catalog: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if self.list_in_dataset and self.list_in_catalog:
+            raise ValueError("give one of list_in_dataset and list_in_catalog")
+        return self
+
+    def list_file(self, dataset_folder: Path) -> Path | None:
+        """Path of the list file, or None where the split has none."""
+        if self.list_in_dataset is not None:
+            return dataset_folder / self.list_in_dataset
+        return self.list_in_catalog
+
+
+class DatasetEntry(Declaration):
+    """One dataset in one condition: where its files lie below the data root, and what its labels mean.
+
+    `images` and `labels` are patterns below `folder`, such as `gtFine/{split}/*/*_gtFine_labelIds.png`. An image
+    and its label share what the wildcards stand for.
+    """
+
+    name: str
+    folder: str
+    images: str
+    labels: str | None = None
+    encoding: str | None = None
+    label_names: str | None = Field(None, description="JSON file in `folder` that numbers the names of a NamedEncoding.")
+    splits: dict[str, SplitRule] = Field(min_length=1)
+    protocol: Protocol = Protocol()
+
+    @field_validator("images", "labels")
+    @classmethod
+    def _has_wildcard(cls, pattern: str | None) -> str | None:
+        if pattern is not None and "*" not in PurePosixPath(pattern).name:
+            raise ValueError(f"the file name in '{pattern}' needs a *")
+        return pattern
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.labels is None) != (self.encoding is None):
+            raise ValueError("labels and encoding go together: give both, or neither for unlabelled images")
+        if self.labels is not None and self.labels.count("*") != self.images.count("*"):
+            raise ValueError("images and labels need the same number of *")
+        for split, rule in self.splits.items():
+            if (SPLIT in self.images) != bool(rule.folders):
+                raise ValueError(f"split '{split}': folders are what {SPLIT} in the pattern stands for; give both or neither")
+        return self
+
+    def split(self, split: str) -> SplitRule:
+        """The rule of a split; `DataError` where there is none of that name."""
+        return _find(self.splits, split, f"split of dataset '{self.name}'")
+
+    def dataset_folder(self, root: Path) -> Path:
+        """The folder that all of this entry's paths are relative to."""
+        return root / self.folder
+
+    def image_patterns(self, split: str) -> list[str]:
+        """The image pattern, once for each folder of the split."""
+        return [self.images.replace(SPLIT, folder) for folder in self.split(split).folders or ("",)]
+
+    def label_patterns(self, split: str) -> list[str]:
+        """The label pattern, once for each folder of the split, in the order of `image_patterns`; empty if unlabelled."""
+        return [] if self.labels is None else [self.labels.replace(SPLIT, folder) for folder in self.split(split).folders or ("",)]
+
+    def image_inputs(self, root: Path, split: str) -> list[Path]:
+        """Files and folders that decide what the split's images are: a stage without labels depends on these alone."""
+        base = self.dataset_folder(root)
+        list_file = self.split(split).list_file(base)
+        folders = [base / fixed_folder(pattern) for pattern in self.image_patterns(split)]
+        return folders if list_file is None else [*folders, list_file]
+
+    def label_inputs(self, root: Path, split: str) -> list[Path]:
+        """Files and folders that decide what the split's labels are, beside `image_inputs`."""
+        base = self.dataset_folder(root)
+        folders = [base / fixed_folder(pattern) for pattern in self.label_patterns(split)]
+        return folders if self.label_names is None else [*folders, base / self.label_names]
+
+
+class Benchmark(Declaration):
+    """A source and its target domains, each written `dataset/split`.
+
+    `validation` is held back from the source domain: checkpoints may be chosen on it, never on a target.
+    """
+
+    name: str
+    title: str
+    source: str
+    validation: str
+    targets: dict[str, str] = Field(min_length=1)
+
+
+class Catalog(Declaration):
+    """All that the loaded catalog files declare, by name."""
+
+    taxonomies: dict[str, Taxonomy]
+    encodings: dict[str, LabelEncoding | NamedEncoding]
+    datasets: dict[str, DatasetEntry]
+    benchmarks: dict[str, Benchmark]
+
+    def dataset(self, name: str) -> DatasetEntry:
+        """A dataset by name; `DataError` lists the known ones."""
+        return _find(self.datasets, name, "dataset")
+
+    def benchmark(self, name: str) -> Benchmark:
+        """A benchmark by name; `DataError` lists the known ones."""
+        return _find(self.benchmarks, name, "benchmark")
+
+    def domain(self, reference: str) -> tuple[DatasetEntry, str]:
+        """The entry and the split of a reference such as `gta5/train`; `DataError` where one is unknown."""
+        name, slash, split = reference.partition("/")
+        if not slash:
+            raise DataError(f"'{reference}': expected dataset/split, such as gta5/train")
+        entry = self.dataset(name)
+        entry.split(split)
+        return entry, split
+
+    def taxonomy_of(self, entry: DatasetEntry) -> Taxonomy:
+        """The classes of a labelled dataset; `DataError` where it is unlabelled or its encoding is unknown."""
+        if entry.encoding is None:
+            raise DataError(f"dataset '{entry.name}' is unlabelled: its catalog entry has no labels and no encoding")
+        encoding = _find(self.encodings, entry.encoding, "encoding")
+        return _find(self.taxonomies, encoding.taxonomy, "taxonomy")
+
+
+def load_catalog(extra: Sequence[str | Path] = ()) -> Catalog:
+    """Read the shipped catalog and, on top, the files of `extra`: a bare name such as `camvid` means one
+    shipped with the package, anything else is a path.
+
+    Raises:
+        DataError: a file is missing or malformed, a name is declared twice, or a reference leads nowhere.
+    """
+    sections: dict[str, dict[str, Any]] = {section: {} for section in Catalog.model_fields}
+    for source in (*ALWAYS_LOADED, *extra):
+        path = _catalog_file(source)
+        for section, items in _read_sections(path).items():
+            for name, item in items.items():
+                if name in sections[section]:
+                    raise DataError(f"{path}: {section} '{name}' is declared already; choose another name")
+                sections[section][name] = item
+    try:
+        catalog = Catalog.model_validate(sections)
+    except ValidationError as error:
+        raise DataError("\n".join(_describe(item) for item in error.errors())) from None
+    _check_encodings(catalog)
+    _check_benchmarks(catalog)
+    return catalog
+
+
+def fixed_folder(pattern: str) -> str:
+    """The folders of a pattern that come before its first wildcard: `a/b` of `a/b/*/c_*.png`."""
+    parts = PurePosixPath(pattern).parts[:-1]
+    first = next((index for index, part in enumerate(parts) if "*" in part), len(parts))
+    return "/".join(parts[:first]) or "."
+
+
+def _catalog_file(source: str | Path) -> Path:
+    if isinstance(source, str) and "/" not in source and not source.endswith((".yaml", ".yml")):
+        path = Path(str(SHIPPED)) / f"{source}.yaml"
+        if not path.is_file():
+            shipped = ", ".join(sorted(entry.stem for entry in Path(str(SHIPPED)).glob("*.yaml")))
+            raise DataError(f"catalog '{source}': none of that name is shipped; give one of {shipped}, or a path ending in .yaml")
+        return path
+    return Path(source)
+
+
+def _read_sections(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of one file, with names put in and `list_in_catalog` made a path beside the file."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such catalog file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    known = tuple(Catalog.model_fields)
+    if not isinstance(tree, dict) or not set(tree) <= set(known):
+        raise DataError(f"{path}: expected the sections {', '.join(known)} at the top level")
+    if not all(isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()) for items in tree.values()):
+        raise DataError(f"{path}: expected each section to map names to groups of keys")
+    for section in ("taxonomies", "datasets", "benchmarks"):
+        for name, item in tree.get(section, {}).items():
+            item["name"] = name
+    for item in tree.get("datasets", {}).values():
+        splits = item.get("splits")
+        for rule in splits.values() if isinstance(splits, dict) else ():
+            if isinstance(rule, dict) and isinstance(rule.get("list_in_catalog"), str):
+                rule["list_in_catalog"] = path.parent / rule["list_in_catalog"]
+    return tree
+
+
+def _check_encodings(catalog: Catalog) -> None:
+    for name, encoding in catalog.encodings.items():
+        classes = _find(catalog.taxonomies, encoding.taxonomy, f"encoding '{name}': taxonomy").classes
+        if isinstance(encoding, LabelEncoding):
+            wrong: list[Any] = [value for value in encoding.ids.values() if value != IGNORE and value >= len(classes)]
+        else:
+            wrong = [value for value in encoding.classes.values() if value is not None and value not in classes]
+        if wrong:
+            raise DataError(f"encoding '{name}': {wrong[0]!r} is no class of taxonomy '{encoding.taxonomy}' ({len(classes)} classes)")
+    for entry in catalog.datasets.values():
+        if entry.encoding is not None:
+            catalog.taxonomy_of(entry)
+            if isinstance(catalog.encodings[entry.encoding], NamedEncoding) != (entry.label_names is not None):
+                raise DataError(f"dataset '{entry.name}': label_names goes with an encoding by names, and only with one")
+
+
+def _check_benchmarks(catalog: Catalog) -> None:
+    for benchmark in catalog.benchmarks.values():
+        references = (benchmark.source, benchmark.validation, *benchmark.targets.values())
+        taxonomies = {catalog.taxonomy_of(catalog.domain(reference)[0]).name for reference in references}
+        if len(taxonomies) > 1:
+            raise DataError(f"benchmark '{benchmark.name}': its domains have different classes ({', '.join(sorted(taxonomies))})")
+
+
+def _find(table: Mapping[str, Entry], name: str, kind: str) -> Entry:
+    if name not in table:
+        raise DataError(f"{kind} '{name}' is unknown; there is: {', '.join(sorted(table)) or 'none'}")
+    return table[name]
+
+
+def _describe(item: Any) -> str:
+    return f"catalog: {'.'.join(str(part) for part in item['loc'])}: {item['msg']} (given: {item.get('input')!r:.80})"

@@ -1,0 +1,167 @@
+"""From catalog entries to files, and from files to arrays. Anything missing or odd is a `DataError` that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from gkd_core.data.catalog import Catalog, DatasetEntry, fixed_folder
+from gkd_core.data.taxonomy import LabelEncoding, NamedEncoding, resolve_names, to_train_ids
+from gkd_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label file."""
+
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image and the part of its path that its label shares: below the fixed folder, without the suffix."""
+
+    path: Path
+    key: str
+    folder_index: int
+
+
+def list_images(entry: DatasetEntry, root: Path, split: str) -> list[Path]:
+    """Images of a split, sorted by path within each of its folders. Label files are never looked at.
+
+    Raises:
+        DataError: a folder is missing or has no image, or the list file names an image that is not there.
+    """
+    return [found.path for found in _find_images(entry, root, split)]
+
+
+def list_pairs(entry: DatasetEntry, root: Path, split: str) -> list[Pair]:
+    """Images of a split with their label files, in the order of `list_images`.
+
+    Raises:
+        DataError: as `list_images`; or the dataset is unlabelled, or a label file is missing.
+    """
+    if entry.labels is None:
+        raise DataError(f"dataset '{entry.name}' is unlabelled: its catalog entry has no labels")
+    patterns = entry.label_patterns(split)
+    base = entry.dataset_folder(root)
+    pairs = [Pair(found.path, base / _path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)]
+    missing = [pair for pair in pairs if not pair.label.is_file()]
+    if missing:
+        raise DataError(
+            f"{missing[0].label}: no such label file, expected for {missing[0].image}; "
+            f"{len(missing)} of {len(pairs)} images of {entry.name}/{split} have no label"
+        )
+    return pairs
+
+
+def resolve_encoding(catalog: Catalog, entry: DatasetEntry, root: Path) -> LabelEncoding:
+    """The label ids of a labelled dataset, with names looked up in its folder where the encoding goes by names.
+
+    Raises:
+        DataError: the dataset is unlabelled, or its file of names is missing or of another version.
+    """
+    taxonomy = catalog.taxonomy_of(entry)
+    encoding = catalog.encodings[str(entry.encoding)]
+    if isinstance(encoding, NamedEncoding):
+        return resolve_names(encoding, taxonomy, entry.dataset_folder(root) / str(entry.label_names))
+    return encoding
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image as uint8 (height, width, 3), red green blue; `DataError` where it is unreadable or not 8 bits deep."""
+    picture = _open(path)
+    if picture.mode not in ("RGB", "RGBA", "L", "P"):
+        raise DataError(f"{path}: pixel mode {picture.mode}, expected an 8-bit RGB or grey image; convert the file")
+    return np.array(picture.convert("RGB"))
+
+
+def read_label(path: Path, encoding: LabelEncoding) -> np.ndarray:
+    """A label file as train ids, uint8 (height, width).
+
+    Raises:
+        DataError: the file is unreadable, has colours in place of ids, or an id outside the encoding.
+    """
+    picture = _open(path)
+    if picture.mode not in ("L", "P", "I", "I;16"):
+        raise DataError(f"{path}: pixel mode {picture.mode}, expected one channel of label ids (a colour-coded label must be converted)")
+    return to_train_ids(np.asarray(picture), encoding, path)
+
+
+def read_pair(pair: Pair, encoding: LabelEncoding) -> tuple[np.ndarray, np.ndarray]:
+    """The image (height, width, 3) and the train ids (height, width) of a pair, both uint8; `DataError` where sizes differ."""
+    image, label = read_image(pair.image), read_label(pair.label, encoding)
+    if image.shape[:2] != label.shape:
+        raise DataError(
+            f"{pair.label}: {label.shape[0]} x {label.shape[1]} pixels (height x width), "
+            f"but its image {pair.image} has {image.shape[0]} x {image.shape[1]}"
+        )
+    return image, label
+
+
+def _find_images(entry: DatasetEntry, root: Path, split: str) -> list[_Found]:
+    base = entry.dataset_folder(root)
+    found = [
+        _Found(path, _key_of(pattern, path.relative_to(base)), index)
+        for index, pattern in enumerate(entry.image_patterns(split))
+        for path in _glob(base, pattern, f"{entry.name}/{split}")
+    ]
+    list_file = entry.split(split).list_file(base)
+    return found if list_file is None else _keep_listed(found, list_file)
+
+
+def _glob(base: Path, pattern: str, domain: str) -> list[Path]:
+    folder = base / fixed_folder(pattern)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {domain} has its images there ({pattern}). Check data.root and the dataset's folder")
+    paths = sorted(base.glob(pattern))
+    if not paths:
+        raise DataError(f"{folder}: no image of {domain} in it; looked for {pattern} below {base}")
+    return paths
+
+
+def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
+    """The images that the list names, in their own order; a line may be a stem or a path, with or without its suffix."""
+    try:
+        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{list_file}: cannot be read ({error}); expected one image stem a line") from None
+    wanted = {line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line}
+    kept, met = [], set()
+    for item in found:
+        names = {item.key, PurePosixPath(item.key).name} & wanted
+        if names:
+            kept.append(item)
+            met |= names
+    missing = sorted(wanted - met)
+    if missing or not kept:
+        what = f"'{missing[0]}' is not there ({len(missing)} of {len(wanted)} lines)" if missing else "it names no image"
+        raise DataError(f"{list_file}: {what}; expected stems of images, one a line")
+    return kept
+
+
+def _key_of(pattern: str, relative: Path) -> str:
+    """What the wildcards of `pattern` stand for in `relative`: its path below the fixed folder, suffix off."""
+    below = relative.as_posix().removeprefix(f"{fixed_folder(pattern)}/")
+    return below.removesuffix(pattern.rpartition("*")[2])
+
+
+def _path_of(pattern: str, key: str) -> str:
+    return f"{fixed_folder(pattern)}/{key}{pattern.rpartition('*')[2]}"
+
+
+def _open(path: Path) -> Image.Image:
+    """The picture, fully decoded."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None
