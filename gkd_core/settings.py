@@ -51,7 +51,7 @@ class DataSettings(Section):
     )
     root: str | None = Field(None, description="Folder that holds the real datasets; null when the world is used.")
     catalogs: tuple[str, ...] = Field((), description="YAML files with further dataset entries; a bare name is one shipped with the package.")
-    proxy: str = Field("proxy", description="Dataset entry of the unlabelled proxy images of stage 1a.")
+    proxy: str = Field("proxy/all", description="Unlabelled proxy images of stage 1a, as dataset/split of the catalog.")
     benchmarks: tuple[str, ...] = Field(
         ("G2C", "G2B", "G2M", "C2A", "P2R"), min_length=1, description="Benchmarks to evaluate; their sources are what is learnt from."
     )

@@ -1,0 +1,83 @@
+"""Random views for training: crops, flips and colours, all drawn from a generator that the caller seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gkd_core.data.taxonomy import IGNORE
+
+Size = tuple[int, int]
+CROP_TRIES = 10
+
+
+def to_float(image: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) to float (3, H, W) in 0..1."""
+    return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+
+
+def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """A view (3, *size) in 0..1 of a random part of an image: an area within `scale`, a shape near that of `size`, flipped half the time."""
+    height, width = image.shape[:2]
+    area = height * width * _uniform(scale[0], scale[1], generator)
+    ratio = size[1] / size[0] * math.exp(_uniform(math.log(3 / 4), math.log(4 / 3), generator))
+    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
+    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
+    top = _integer(height - crop_height + 1, generator)
+    left = _integer(width - crop_width + 1, generator)
+    crop = to_float(image[top : top + crop_height, left : left + crop_width])
+    view = functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True).squeeze(0).clamp_(0, 1)
+    return view.flip(-1) if _integer(2, generator) else view
+
+
+def labelled_crop(
+    image: np.ndarray, label: np.ndarray, size: Size, resize_range: tuple[float, float], cat_max_ratio: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A view (3, *size) in 0..1 and its train ids (*size, int64): random scale, then a crop that no class fills beyond
+    `cat_max_ratio` if ten tries find one, then a flip half the time. Pixels beyond the image are black and ignored."""
+    factor = _uniform(resize_range[0], resize_range[1], generator)
+    height, width = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
+    scaled = functional.interpolate(to_float(image).unsqueeze(0), size=(height, width), mode="bilinear", align_corners=False)[0]
+    ids = functional.interpolate(torch.from_numpy(label)[None, None].float(), size=(height, width), mode="nearest")[0, 0].long()
+    below, right = max(0, size[0] - height), max(0, size[1] - width)
+    scaled = functional.pad(scaled, (0, right, 0, below))
+    ids = functional.pad(ids, (0, right, 0, below), value=IGNORE)
+    top, left = _varied_corner(ids, size, cat_max_ratio, generator)
+    view, target = scaled[:, top : top + size[0], left : left + size[1]], ids[top : top + size[0], left : left + size[1]]
+    return (view.flip(-1), target.flip(-1)) if _integer(2, generator) else (view, target)
+
+
+def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Random brightness, contrast and saturation of each image of a batch (B, 3, H, W) in 0..1."""
+    if strength == 0:
+        return images
+    brightness, contrast, saturation = (1 + strength * (2 * torch.rand(3, images.shape[0], 1, 1, 1, generator=generator) - 1)).unbind(0)
+    bright = images * brightness
+    grey = bright.mean(dim=1, keepdim=True)
+    contrasted = (bright - grey.mean(dim=(2, 3), keepdim=True)) * contrast + grey.mean(dim=(2, 3), keepdim=True)
+    grey = contrasted.mean(dim=1, keepdim=True)
+    return ((contrasted - grey) * saturation + grey).clamp(0, 1)
+
+
+def _varied_corner(ids: Tensor, size: Size, cat_max_ratio: float, generator: torch.Generator) -> Size:
+    top = left = 0
+    for _ in range(CROP_TRIES):
+        top = _integer(ids.shape[0] - size[0] + 1, generator)
+        left = _integer(ids.shape[1] - size[1] + 1, generator)
+        crop = ids[top : top + size[0], left : left + size[1]]
+        counts = torch.bincount(crop[crop != IGNORE], minlength=1)
+        if int(counts.max()) < cat_max_ratio * max(1, int(counts.sum())):
+            break
+    return top, left
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def _integer(bound: int, generator: torch.Generator) -> int:
+    return int(torch.randint(bound, (), generator=generator))

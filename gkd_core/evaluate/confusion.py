@@ -1,0 +1,28 @@
+"""Exact scores: one integer confusion matrix a domain, and the IoU computed once from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gkd_core.data.taxonomy import IGNORE
+
+
+def confusion(prediction: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Pixel counts (classes, classes), int64: rows are true classes, columns predicted ones. Ignored pixels are left out."""
+    counted = target != IGNORE
+    pairs = target[counted].long() * classes + prediction[counted].long()
+    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+
+
+def class_iou(matrix: Tensor) -> list[float | None]:
+    """IoU in percent of each class, None where a class has neither true nor predicted pixels."""
+    hits = matrix.diagonal().double()
+    union = matrix.sum(dim=0) + matrix.sum(dim=1) - matrix.diagonal()
+    return [100 * float(hit) / int(pixels) if pixels else None for hit, pixels in zip(hits, union, strict=True)]
+
+
+def mean_iou(ious: list[float | None]) -> float:
+    """Mean in percent over the classes that have an IoU; nan where none has."""
+    known = [iou for iou in ious if iou is not None]
+    return sum(known) / len(known) if known else float("nan")

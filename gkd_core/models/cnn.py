@@ -1,0 +1,66 @@
+"""Convolutional networks of timm as encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from timm.models._features import FeatureListNet
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gkd_core.errors import SettingsError
+from gkd_core.models.encoder import Encoder, Tokens
+
+TOKEN_STRIDE = 16
+PYRAMID_STRIDES = (4, 8, 16, 32)
+
+
+class CNNEncoder(Encoder):
+    """A feature pyramid whose maps, joined at stride 16, are the patch tokens; their mean is the cls token.
+
+    Each joined map is normalised over its channels first: it has no final norm of its own, and one map of large values
+    would otherwise drown the others in the distillation loss.
+    """
+
+    def __init__(self, backbone: FeatureListNet, token_strides: Sequence[int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__(mean, std)
+        self.backbone = backbone
+        self.mask_pixel = nn.Parameter(torch.zeros(3))
+        self.token_stride = TOKEN_STRIDE
+        strides = list(backbone.feature_info.reduction())
+        channels = list(backbone.feature_info.channels())
+        self._pyramid = [_level(strides, stride) for stride in PYRAMID_STRIDES]
+        self._joined = [_level(strides, stride) for stride in token_strides]
+        first, second, third, fourth = (channels[level] for level in self._pyramid)
+        self.map_dims = (first, second, third, fourth)
+        self.dim = sum(channels[level] for level in self._joined)
+
+    def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tokens:
+        rows, columns = self.grid(*images.shape[-2:])
+        levels = self.backbone(self._hide(self.normalise(images), mask, rows, columns))
+        parts = []
+        for index in self._joined:
+            level = functional.interpolate(levels[index], size=(rows, columns), mode="bilinear", align_corners=False)
+            flat = level.flatten(2).transpose(1, 2)
+            parts.append(functional.layer_norm(flat, flat.shape[-1:]))
+        patches = torch.cat(parts, dim=-1)
+        return Tokens(patches.mean(dim=1), patches)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        levels = self.backbone(self.normalise(images))
+        return [levels[index] for index in self._pyramid]
+
+    def _hide(self, images: Tensor, mask: Tensor | None, rows: int, columns: int) -> Tensor:
+        """Put the learned mask pixel over hidden patches."""
+        if mask is None:
+            return images
+        cells = mask.view(-1, 1, rows, columns).to(images.dtype)
+        pixels = functional.interpolate(cells, size=images.shape[-2:], mode="nearest").bool()
+        return torch.where(pixels, self.mask_pixel.view(1, 3, 1, 1).to(images.dtype), images)
+
+
+def _level(strides: list[int], stride: int) -> int:
+    if stride not in strides:
+        raise SettingsError(f"token_strides: this architecture has no map of stride {stride}; it has {', '.join(map(str, strides))}")
+    return strides.index(stride)

@@ -1,0 +1,55 @@
+"""An encoder and a decoder together: images to class logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gkd_core.errors import WeightsError
+from gkd_core.models.build import build_encoder
+from gkd_core.models.decoders import build_decoder
+from gkd_core.models.encoder import Encoder
+from gkd_core.models.weights import load_into, read_tensors
+from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
+from gkd_core.seeding import seed_of
+
+
+class Segmentor(nn.Module):
+    """Images (B, 3, H, W) in 0..1 to logits (B, classes, H, W)."""
+
+    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.decoder(self.encoder.feature_maps(images))
+        return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def build_segmentor(encoder: Encoder, decoder: str, classes: int, width: int, seed: int) -> Segmentor:
+    """Put a new decoder, whose weights are a pure function of `seed`, on an encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("decoder", seed))
+        return Segmentor(encoder, build_decoder(decoder, encoder.map_dims, classes, width))
+
+
+def load_segmentor(folder: Path) -> Segmentor:
+    """Read a segmentor that stage two wrote, in evaluation mode.
+
+    Raises:
+        GkdError: the manifest is missing or of another version.
+        WeightsError: the weights are missing, damaged, or not those that the manifest describes.
+    """
+    record = SegmentorCheckpoint.read(folder / MANIFEST)
+    weights = folder / record.weights
+    tensors = read_tensors(weights)
+    if sha256_of(weights) != record.sha256:
+        raise WeightsError(f"{weights}: its content is not what {folder / MANIFEST} describes; run learn-task again or restore the file")
+    encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
+    segmentor = build_segmentor(encoder, record.decoder, len(record.classes), record.decoder_width, record.seed)
+    load_into(segmentor, tensors, str(weights))
+    return segmentor.eval()

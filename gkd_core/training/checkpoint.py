@@ -1,0 +1,59 @@
+"""Checkpoints of a running training: where they are kept, and how they are read back."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from gkd_core.errors import TrainingError
+from gkd_core.files import atomic_file
+
+State = dict[str, Any]
+FILE = "training.pt"
+
+
+class CheckpointStore(Protocol):
+    """A place for the newest state of one training. All ranks load; only rank 0's save is kept."""
+
+    def load(self) -> State | None:
+        """The newest state, or None where there is none yet."""
+
+    def save(self, state: State) -> None:
+        """Keep this state as the newest."""
+
+
+class FolderStore:
+    """Keeps the newest state as one file in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+
+    def load(self) -> State | None:
+        return read_state(self.path) if self.path.exists() else None
+
+    def save(self, state: State) -> None:
+        write_state(state, self.path)
+
+
+def write_state(state: State, path: Path) -> None:
+    """Write a training state atomically."""
+    with atomic_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def read_state(path: Path) -> State:
+    """Read a training state back: tensors and plain values only.
+
+    Raises:
+        TrainingError: the file is damaged or is not a training state.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:160]}); delete it to start this stage over") from None
+    if not isinstance(state, dict) or not {"step", "model", "optimizer"} <= state.keys():
+        raise TrainingError(f"{path}: not a checkpoint of this program; delete it to start this stage over")
+    return state
