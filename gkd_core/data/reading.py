@@ -50,7 +50,7 @@ def list_pairs(entry: DatasetEntry, root: Path, split: str) -> list[Pair]:
         raise DataError(f"dataset '{entry.name}' is unlabelled: its catalog entry has no labels")
     patterns = entry.label_patterns(split)
     base = entry.dataset_folder(root)
-    pairs = [Pair(found.path, base / _path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)]
+    pairs = [Pair(found.path, base / path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)]
     missing = [pair for pair in pairs if not pair.label.is_file()]
     if missing:
         raise DataError(
@@ -151,7 +151,8 @@ def _key_of(pattern: str, relative: Path) -> str:
     return below.removesuffix(pattern.rpartition("*")[2])
 
 
-def _path_of(pattern: str, key: str) -> str:
+def path_of(pattern: str, key: str) -> str:
+    """The path that a pattern gives an image or label of this key: what its wildcards stand for, folders included."""
     return f"{fixed_folder(pattern)}/{key}{pattern.rpartition('*')[2]}"
 
 
