@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gkd_core.data.taxonomy import IGNORE
-from gkd_core.data.world.scene import Canvas, Scene, smooth_noise, white_noise
+from gkd_core.data.world.scene import Canvas, Scene, foliage, smooth_noise, white_noise
 
 CLASSES = 6
 IMPERVIOUS, BUILDING, LOW_VEGETATION, TREE, CAR, CLUTTER = range(CLASSES)
@@ -31,8 +31,7 @@ VAIHINGEN = Town(houses=(4, 9), house_size=(0.14, 0.28), trees=(8, 16), tree_siz
 def aerial_scene(rng: np.random.Generator, size: tuple[int, int], town: Town) -> Scene:
     """Draw a tile of `size` (height, width) pixels. Borders of houses are ignored in the label, as in the ISPRS tiles."""
     canvas = Canvas(size)
-    height, width = size
-    leaves = 0.7 * white_noise(rng, size) + 0.6 * smooth_noise(rng, size, (height // 4, width // 4))
+    leaves = foliage(rng, size)
     grass = 0.25 * white_noise(rng, size) + 0.3 * smooth_noise(rng, size, (6, 6))
     canvas.fill(np.ones(size, dtype=bool), LOW_VEGETATION, grass)
     if rng.random() < 0.4:
@@ -69,7 +68,7 @@ def _roads(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
 def _clutter(canvas: Canvas, rng: np.random.Generator) -> None:
     """A bare, rutted patch."""
     blob = smooth_noise(rng, (canvas.height, canvas.width), (3, 3))
-    stripes = np.where((canvas.x + canvas.y) % 6 < 3, 0.6, -0.5)
+    stripes = np.where((canvas.x + canvas.y) * 11 / canvas.height % 1 < 0.5, 0.6, -0.5)
     canvas.fill(blob > 0.35, CLUTTER, stripes)
 
 
@@ -106,9 +105,10 @@ def _tree(canvas: Canvas, rng: np.random.Generator, town: Town, leaves: np.ndarr
 
 def _borders(mask: np.ndarray) -> np.ndarray:
     """Pixels of `mask` that touch a pixel outside it, left, right, above or below."""
-    inside = mask.copy()
+    inside: np.ndarray = mask.copy()
     inside[1:] &= mask[:-1]
     inside[:-1] &= mask[1:]
     inside[:, 1:] &= mask[:, :-1]
     inside[:, :-1] &= mask[:, 1:]
-    return mask & ~inside
+    edge: np.ndarray = mask & ~inside
+    return edge

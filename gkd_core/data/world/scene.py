@@ -83,6 +83,12 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[i
     return np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
+def foliage(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """The mottle of leaves, float32 of `size` in about -1 … 1; its grain is a share of the picture's height."""
+    fine, coarse = (tuple(max(2, round(cells * side / size[0])) for side in size) for cells in (64, 16))
+    return 0.7 * smooth_noise(rng, size, (fine[0], fine[1])) + 0.6 * smooth_noise(rng, size, (coarse[0], coarse[1]))
+
+
 def white_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Independent noise in -1 … 1, float32."""
     return rng.random(shape, dtype=np.float32) * 2 - 1

@@ -5,12 +5,13 @@ Twelve of the nineteen Cityscapes classes appear. All lengths scale with the pic
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from gkd_core.data.taxonomy import IGNORE
-from gkd_core.data.world.scene import Canvas, Scene, smooth_noise, white_noise
+from gkd_core.data.world.scene import Canvas, Scene, foliage, smooth_noise, white_noise
 
 CLASSES = 19
 ROAD, SIDEWALK, BUILDING, FENCE, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR, BUS = 0, 1, 2, 4, 5, 7, 8, 9, 10, 11, 13, 15
@@ -40,7 +41,7 @@ def street_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
         walk=rng.uniform(0.4, 0.7),
         verges=(_verge(rng), _verge(rng)),
     )
-    leaves = 0.7 * white_noise(rng, size) + 0.6 * smooth_noise(rng, size, (height // 4, width // 4))
+    leaves = foliage(rng, size)
     canvas.fill(np.ones(size, dtype=bool), SKY, 0.5 * smooth_noise(rng, size, (4, 5)))
     _ground(canvas, view, rng, leaves)
     _fronts(canvas, view, rng, leaves)
@@ -75,7 +76,7 @@ def _fronts(canvas: Canvas, view: _View, rng: np.random.Generator, leaves: np.nd
     """House fronts, rows of trees and open stretches, segment by segment along both sides of the street."""
     cuts = np.sort(rng.uniform(0, canvas.width, int(rng.integers(4, 8))))
     bounds = [0.0, *cuts.tolist(), float(canvas.width)]
-    for left, right in zip(bounds[:-1], bounds[1:], strict=True):
+    for left, right in itertools.pairwise(bounds):
         x = canvas.x[:, round(left) : round(right)]
         if x.size == 0:
             continue
@@ -92,7 +93,7 @@ def _fronts(canvas: Canvas, view: _View, rng: np.random.Generator, leaves: np.nd
         top = view.horizon - (rng.uniform(0.15, 0.6) + 0.12 * wobble) * rise * (canvas.height / canvas.width) * 1.6
         _front(canvas, x, top, bottom, VEGETATION, leaves[:, round(left) : round(right)])
         if kind == "fence":
-            rails = np.where((x % 4) < 2, 0.6, -0.7) + 0 * canvas.y
+            rails = np.broadcast_to(np.where(x * 16 / canvas.height % 1 < 0.5, 0.6, -0.7), (canvas.height, x.shape[1]))
             _front(canvas, x, bottom - 0.55 * (bottom - view.horizon) - 0.05 * canvas.height, bottom, FENCE, rails)
 
 

@@ -33,7 +33,8 @@ CITY = {
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """A painted picture as uint8 (height, width, 3), clipped."""
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    levels: np.ndarray = np.clip(image, 0, 1) * 255 + 0.5
+    return levels.astype(np.uint8)
 
 
 def palette_of(colors: dict[int, tuple[float, float, float]], classes: int) -> np.ndarray:
@@ -48,8 +49,8 @@ def paint(scene: Scene, palette: np.ndarray, rng: np.random.Generator, variety: 
     """Colour a scene: each thing its class's row of `palette` (…, bands), give or take `variety`; texture of strength
     `contrast` on top, then noise of strength `grain`. Returns float32 (height, width, bands)."""
     bands = palette.shape[1]
-    tints = white_noise(rng, (256, bands)) * np.float32(variety)
-    image = palette[scene.surface] + tints[scene.part]
+    tints = np.float32(variety) * (0.7 * white_noise(rng, (256, 1)) + 0.5 * white_noise(rng, (256, bands)))
+    image: np.ndarray = palette[scene.surface] + tints[scene.part]
     image *= (1 + np.float32(contrast) * scene.detail)[..., None]
     if grain > 0:
         image += np.float32(grain) * white_noise(rng, image.shape)
@@ -63,8 +64,8 @@ def gta(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 def cityscapes(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Muted, textured, noisy; a slight green cast."""
-    image = paint(scene, palette_of(CITY, streets.CLASSES), rng, variety=0.1, contrast=0.5, grain=0.06)
-    image *= np.float32(rng.uniform(0.75, 1.1)) * np.array([0.96, 1.03, 0.97], dtype=np.float32)
+    image = paint(scene, palette_of(CITY, streets.CLASSES), rng, variety=0.12, contrast=0.45, grain=0.045)
+    image *= np.float32(rng.uniform(0.9, 1.3)) * np.array([0.96, 1.03, 0.97], dtype=np.float32)
     return image
 
 
@@ -82,20 +83,20 @@ def mapillary(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     natural = 0.5 * palette_of(CITY, streets.CLASSES) + 0.5 * palette_of(GTA, streets.CLASSES)
     palette = natural + 0.28 * white_noise(rng, natural.shape)
     image = paint(scene, palette, rng, variety=0.15, contrast=rng.uniform(0.3, 0.7), grain=0.04)
-    image = np.clip(image * (1 + 0.3 * white_noise(rng, (3,))), 0, 1)
+    image = np.clip(image * (1 + 0.3 * white_noise(rng, (3,))), 0, 1).astype(np.float32)
     return image ** np.float32(rng.uniform(0.6, 1.5))
 
 
 def night(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Dark and blue, with the glow of lamps and lit windows."""
-    return _darken(scene, cityscapes(scene, rng), rng, gain=0.2, cast=(0.8, 0.9, 1.3))
+    return _darken(scene, cityscapes(scene, rng), rng, gain=0.32, cast=(0.8, 0.9, 1.3))
 
 
 def fog(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Grey veil that thickens with distance; little noise is left in it."""
     image = cityscapes(scene, rng)
     far = np.where(scene.surface == streets.SKY, 1.0, scene.depth).astype(np.float32)
-    veil = np.clip(rng.uniform(0.35, 0.5) + 0.75 * far, 0, 0.93)[..., None].astype(np.float32)
+    veil = np.clip(rng.uniform(0.3, 0.45) + 0.75 * far, 0, 0.93)[..., None].astype(np.float32)
     return image * (1 - veil) + np.array([0.78, 0.79, 0.8], dtype=np.float32) * veil
 
 
@@ -104,7 +105,7 @@ def rain(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     image = cityscapes(scene, rng) * np.float32(0.62)
     wet = (scene.surface == streets.ROAD)[..., None] & (smooth_noise(rng, scene.surface.shape, (5, 8)) > -0.2)[..., None]
     image = np.where(wet, 0.55 * image + 0.4 * image[::-1], image)
-    return image + np.float32(0.55) * _streaks(rng, scene.surface.shape)[..., None]
+    return image + np.float32(0.5) * _streaks(rng, scene.surface.shape)[..., None]
 
 
 def snow(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -120,8 +121,8 @@ def snow(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 def broad_street(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Random colours for every class, random light: what the proxy and the demo teacher see."""
-    palette = _random_palette(rng, palette_of(GTA, streets.CLASSES))
-    return broad_light(paint(scene, palette, rng, variety=rng.uniform(0.02, 0.25), contrast=_random_contrast(rng), grain=0.0), rng)
+    palette = random_palette(rng, palette_of(GTA, streets.CLASSES))
+    return broad_light(paint(scene, palette, rng, variety=rng.uniform(0.02, 0.25), contrast=rng.uniform(0.15, 0.8), grain=0.0), rng)
 
 
 def broad_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -136,13 +137,11 @@ def broad_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image + np.float32(rng.uniform(0, 0.14)) * white_noise(rng, image.shape)
 
 
-def _random_palette(rng: np.random.Generator, natural: np.ndarray) -> np.ndarray:
-    share = np.float32(rng.uniform(0, 0.5))
-    return share * natural + (1 - share) * rng.uniform(0.05, 0.95, natural.shape).astype(np.float32)
-
-
-def _random_contrast(rng: np.random.Generator) -> float:
-    return float(rng.uniform(0.15, 0.8))
+def random_palette(rng: np.random.Generator, natural: np.ndarray) -> np.ndarray:
+    """Colours of the shape of `natural`, drawn at random, with up to half of the natural ones left in."""
+    share = rng.uniform(0, 0.5)
+    drawn = rng.uniform(0.05, 0.95, natural.shape)
+    return (share * natural + (1 - share) * drawn).astype(np.float32)
 
 
 def _darken(scene: Scene, image: np.ndarray, rng: np.random.Generator, gain: float, cast: tuple[float, float, float]) -> np.ndarray:
@@ -158,12 +157,12 @@ def _darken(scene: Scene, image: np.ndarray, rng: np.random.Generator, gain: flo
     for _ in range(int(rng.integers(2, 5))):
         cy, cx, radius = rng.uniform(0.1, 0.5) * height, rng.uniform(0, 1) * width, rng.uniform(0.04, 0.13) * height
         glow += np.exp(((x - np.float32(cx)) ** 2 + (y - np.float32(cy)) ** 2) / np.float32(-2 * radius**2))
-    return dark + glow[..., None] * np.array([1.0, 0.8, 0.45], dtype=np.float32) + np.float32(0.03) * white_noise(rng, dark.shape)
+    return dark + glow[..., None] * np.array([1.0, 0.8, 0.45], dtype=np.float32) + np.float32(0.02) * white_noise(rng, dark.shape)
 
 
 def _streaks(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
     """Slanted lines, float32 (height, width) in 0 … 1."""
-    drops = (rng.random(size, dtype=np.float32) > 0.985).astype(np.float32)
+    drops = (rng.random(size, dtype=np.float32) > 0.989).astype(np.float32)
     streaks = drops.copy()
     for step in range(1, max(3, size[0] // 9)):
         streaks = np.maximum(streaks, np.roll(drops, (step, -(step // 3)), (0, 1)) * np.float32(1 - 0.05 * step))
