@@ -99,14 +99,19 @@ class ScoreProtocol(Record):
 
 
 class Score(Record):
-    """The mIoU of one student on one domain, in percent, and the IoU of each class (null where it has no pixels)."""
+    """The mIoU of one student on one domain, in percent, and the IoU of each class (null where it has no pixels).
+
+    `source` is the dataset learnt from, `dataset` the `dataset/split` measured on.
+    """
 
     method: str
     teacher: str
     student: str
     seed: int
     benchmark: str
+    source: str
     domain: str
+    dataset: str
     in_domain: bool
     miou: float
     class_iou: dict[str, float | None]

@@ -6,13 +6,15 @@ them one by one. All paths are relative to the workspace, the folder that holds 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
 from gkd_core.errors import SettingsError
-from gkd_core.methods import method_of
+from gkd_core.methods import METHODS, method_of
 from gkd_core.settings import Settings
 
 ARTIFACTS = Path("artifacts")
@@ -20,7 +22,8 @@ DATA = ARTIFACTS / "data"
 RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
 REPORT = ARTIFACTS / "report"
 
-StageFunction = Callable[[Settings, "StageRun"], None]
+COMMON = ("recipe_version", "data.catalogs", "compute.device", "compute.threads")
+DISTILLING = ("method", "seed", "teacher", "student", "compute.workers")
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,206 @@ class StageRun:
         return f"gkd run {self.stage}" if self.source is None else f"gkd run {self.stage} --source {self.source}"
 
 
-def plan(settings: Settings) -> list[StageRun]:
-    """The stages that these settings ask for, in the order in which they run."""
-    raise NotImplementedError  # being written
+@dataclass(frozen=True)
+class Context:
+    """What every stage function is given."""
+
+    settings: Settings
+    catalog: Catalog
+    run: StageRun
+    workspace: Path
+
+    @property
+    def data_root(self) -> Path:
+        """Absolute folder that the datasets lie in."""
+        return self.workspace / data_root(self.settings)
+
+    @property
+    def output(self) -> Path:
+        """Absolute folder that the stage writes."""
+        return self.workspace / self.run.output
+
+    @property
+    def run_folder(self) -> Path:
+        """Absolute folder of the stage's checkpoints and step metrics."""
+        return run_folder(self.settings, self.run, self.workspace)
+
+
+StageFunction = Callable[[Context], None]
+
+
+def data_root(settings: Settings) -> Path:
+    """The folder that the datasets lie in: the rendered world, or the user's own."""
+    return DATA if settings.data.root is None else Path(settings.data.root)
+
+
+def benchmarks(settings: Settings, catalog: Catalog) -> list[Benchmark]:
+    """The benchmarks that the settings name, in their order."""
+    return [catalog.benchmark(name) for name in settings.data.benchmarks]
+
+
+def sources(settings: Settings, catalog: Catalog) -> dict[str, str]:
+    """Source datasets by name, each with its `dataset/split`, in the order of the benchmarks."""
+    return {benchmark.source.partition("/")[0]: benchmark.source for benchmark in benchmarks(settings, catalog)}
+
+
+def domains_of(settings: Settings, catalog: Catalog, source: str) -> list[str]:
+    """Every `dataset/split` that a source's student is measured on, its own validation split first."""
+    own = [benchmark for benchmark in benchmarks(settings, catalog) if benchmark.source.partition("/")[0] == source]
+    references = [benchmark.validation for benchmark in own] + [target for benchmark in own for target in benchmark.targets.values()]
+    return list(dict.fromkeys(references))
+
+
+def all_domains(settings: Settings, catalog: Catalog) -> list[str]:
+    """Every `dataset/split` that a run reads: proxy, sources, validation and targets."""
+    measured = [reference for source in sources(settings, catalog) for reference in domains_of(settings, catalog, source)]
+    return list(dict.fromkeys([settings.data.proxy, *sources(settings, catalog).values(), *measured]))
+
+
+def plan(settings: Settings, catalog: Catalog | None = None) -> list[StageRun]:
+    """The stages that these settings ask for, in the order in which they run.
+
+    Raises:
+        DataError: a dataset or benchmark that the settings name is unknown.
+    """
+    catalog = catalog or load_catalog(settings.data.catalogs)
+    names = list(sources(settings, catalog))
+    distils = METHODS[settings.method].distillation is not None
+    runs = [_prepare_data(settings, catalog)]
+    if distils:
+        runs += [_distill_proxy(settings, catalog), *(_distill_source(settings, catalog, source) for source in names)]
+    runs += [_learn_task(settings, catalog, source) for source in names]
+    runs += [_evaluate(settings, catalog, source) for source in names]
+    return [*runs, _report(names)]
+
+
+def find_run(settings: Settings, stage: str, source: str | None) -> StageRun:
+    """One stage of the plan by name and source.
+
+    Raises:
+        SettingsError: the plan has no such stage; the message lists those it has.
+    """
+    runs = plan(settings)
+    for run in runs:
+        if run.stage == stage and run.source == source:
+            return run
+    wanted = stage if source is None else f"{stage} --source {source}"
+    allowed = ", ".join(run.command.removeprefix("gkd run ") for run in runs)
+    raise SettingsError(f"{wanted}: no such stage for method {settings.method}; there is: {allowed}")
 
 
 def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
-    """Where a stage keeps checkpoints and `metrics.jsonl`: `RUNS/<name>-<digest of its inputs>` in the workspace."""
-    raise NotImplementedError  # being written
+    """Where a stage keeps checkpoints and `metrics.jsonl`: `RUNS/<name>-<digest of its inputs>`, absolute.
+
+    The digest covers the stage's settings, the names and sizes of its input files, and the content of small records among
+    them (a manifest states the digest of the weights beside it), so that a stopped run is found again only by its equal.
+    """
+    tree = settings.model_dump(mode="json")
+    facts = {"params": {key: _lookup(tree, key) for key in run.params}, "inputs": [_listing(workspace / path) for path in run.inputs]}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return (workspace / RUNS).resolve() / f"{run.name}-{digest}"
 
 
 def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
-    """Run one stage in this process."""
-    raise NotImplementedError  # being written
+    """Run one stage in this process.
+
+    Raises:
+        GkdError: whatever the user has to mend; nothing is left under the output's name then.
+    """
+    context = Context(settings, load_catalog(settings.data.catalogs), run, workspace.resolve())
+    _function(run.stage)(context)
+
+
+def _function(stage: str) -> StageFunction:
+    # Imported on demand: a stage's process should not load what another stage needs.
+    from gkd_core import stage_functions
+
+    functions: dict[str, StageFunction] = {
+        "prepare-data": stage_functions.prepare_data,
+        "distill-proxy": stage_functions.distill_proxy,
+        "distill-source": stage_functions.distill_source,
+        "learn-task": stage_functions.learn_task,
+        "evaluate": stage_functions.evaluate,
+        "report": stage_functions.report,
+    }
+    return functions[stage]
+
+
+def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
+    inputs: tuple[Path, ...] = ()
+    if settings.data.root is not None:
+        folders = [catalog.domain(reference)[0].dataset_folder(data_root(settings)) for reference in all_domains(settings, catalog)]
+        inputs = (*dict.fromkeys(folders), *_own_files(settings))
+    return StageRun("prepare-data", None, inputs, ("recipe_version", "data"), DATA)
+
+
+def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
+    inputs = (*_own_files(settings), *_images(settings, catalog, settings.data.proxy))
+    return StageRun("distill-proxy", None, inputs, (*COMMON, *DISTILLING, "data.proxy", "distill_proxy"), ARTIFACTS / "distill-proxy")
+
+
+def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
+    inputs = (ARTIFACTS / "distill-proxy", *_own_files(settings), *_images(settings, catalog, sources(settings, catalog)[source]))
+    return StageRun("distill-source", source, inputs, (*COMMON, *DISTILLING, "distill_source"), ARTIFACTS / "distill-source" / source)
+
+
+def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
+    method = method_of(settings)
+    inputs = (ARTIFACTS / "distill-source" / source,) if method.distillation else ()
+    params = [*COMMON, "method", "seed", "student", "learn_task"]
+    if method.encoder == "teacher" or method.joint_distillation:
+        params.append("teacher")
+    if not method.freeze_encoder:
+        # Their budget is the sum of all stages' updates.
+        params += ["distill_proxy.updates", "distill_source.updates"]
+    reference = sources(settings, catalog)[source]
+    return StageRun(
+        "learn-task", source, (*inputs, *_own_files(settings), *_images(settings, catalog, reference), *_labels(settings, catalog, reference)), tuple(params),
+        ARTIFACTS / "learn-task" / source,
+    )
+
+
+def _evaluate(settings: Settings, catalog: Catalog, source: str) -> StageRun:
+    inputs = [ARTIFACTS / "learn-task" / source, *_own_files(settings)]
+    for reference in domains_of(settings, catalog, source):
+        inputs += [*_images(settings, catalog, reference), *_labels(settings, catalog, reference)]
+    params = (*COMMON, "data.benchmarks", "method", "seed", "teacher", "student", "evaluate")
+    return StageRun("evaluate", source, tuple(dict.fromkeys(inputs)), params, ARTIFACTS / "evaluate" / source)
+
+
+def _report(names: list[str]) -> StageRun:
+    return StageRun("report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT)
+
+
+def _images(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
+    entry, split = catalog.domain(reference)
+    return tuple(entry.image_inputs(data_root(settings), split))
+
+
+def _labels(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
+    entry, split = catalog.domain(reference)
+    return tuple(entry.label_inputs(data_root(settings), split))
+
+
+def _own_files(settings: Settings) -> tuple[Path, ...]:
+    """Files that the settings name by path, whose content the results depend on: catalogs and weights."""
+    named = [*settings.data.catalogs, settings.teacher.weights, settings.student.weights]
+    return tuple(Path(name) for name in named if name.endswith((".yaml", ".yml", ".safetensors", ".pth")))
+
+
+def _lookup(tree: object, dotted: str) -> object:
+    for part in dotted.split("."):
+        tree = tree[part] if isinstance(tree, dict) else None
+    return tree
+
+
+def _listing(path: Path) -> list[list[object]]:
+    """Relative names of the files at a path, each with its size, or with its content's digest where it is a record."""
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    return [[item.relative_to(path).as_posix(), _fact(item)] for item in files if item.exists()]
+
+
+def _fact(file: Path) -> object:
+    if file.suffix == ".json":
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    return file.stat().st_size

@@ -1,14 +1,18 @@
-"""Step metrics as lines of JSON in the run folder: written by the process that trains, followed by whoever tracks it."""
+"""Step metrics as lines of JSON in the run folder: written by the process that trains, followed by whoever shows or tracks it."""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 FILE = "metrics.jsonl"
+POLL_SECONDS = 0.5
 MetricsSink = Callable[[int, Mapping[str, float]], None]
+Line = dict[str, float]
 
 
 def file_sink(folder: Path) -> MetricsSink:
@@ -22,3 +26,45 @@ def file_sink(folder: Path) -> MetricsSink:
             stream.write(line + "\n")
 
     return write
+
+
+class MetricsFollower:
+    """Reads the lines added to a folder's `metrics.jsonl` since the last read; a half-written last line waits for its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._offset = 0
+
+    def read(self) -> list[Line]:
+        """New whole lines, oldest first."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            whole, newline, _ = stream.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+@contextmanager
+def following(folder: Path, on_lines: Callable[[list[Line]], None]) -> Iterator[None]:
+    """Hand new lines to `on_lines` from a thread while the block runs, and the last of them when it ends."""
+    follower = MetricsFollower(folder)
+    ended = threading.Event()
+
+    def follow() -> None:
+        while True:
+            last = ended.wait(POLL_SECONDS)
+            lines = follower.read()
+            if lines:
+                on_lines(lines)
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, name=f"follow {folder.name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

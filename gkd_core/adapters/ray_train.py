@@ -1,0 +1,118 @@
+"""Stage one on Ray Train: the same `distill` as in one process, in a group of workers that Ray starts and rebuilds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+
+from gkd_core.distill.stage_one import DistillJob, distill
+from gkd_core.errors import GkdError, PlatformError
+from gkd_core.training.checkpoint import FILE, State, read_state, write_state
+from gkd_core.training.loop import Rank
+from gkd_core.training.metrics import file_sink, following
+from gkd_core.training.progress import progress
+
+
+class ReportedStore:
+    """A checkpoint store whose states travel as Ray Train checkpoints. Every rank calls `save`: reporting is a barrier."""
+
+    def load(self) -> State | None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return read_state(Path(folder) / FILE)
+
+    def save(self, state: State) -> None:
+        metrics = {"step": state["step"]}
+        if ray.train.get_context().get_world_rank() != 0:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            write_state(state, Path(folder) / FILE)
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Path) -> State:
+    """Run a job on `workers` Ray Train workers and give its end state.
+
+    Checkpoints lie in `folder`, so that a later call with the same folder goes on where this one stopped. A lost worker
+    group is rebuilt up to `max_failures` times.
+
+    Raises:
+        GkdError: a worker's own error, as it was raised there.
+        PlatformError: Ray could not start, or lost its workers too often.
+    """
+    with _connected(workers):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"job": job, "folder": str(folder)},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=job.device == "cuda"),
+            torch_config=TorchConfig(backend="nccl" if job.device == "cuda" else "gloo"),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(folder),
+                failure_config=FailureConfig(max_failures=max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        try:
+            with progress(job.title, job.settings.updates) as advance, following(folder, lambda lines: advance(int(lines[-1]["step"]))):
+                result = trainer.fit()
+        except TrainingFailedError as error:
+            raise _cause(error, job.title) from None
+    if result.checkpoint is None:
+        raise PlatformError(f"{job.title}: Ray Train ended without a checkpoint; see {folder}")
+    with result.checkpoint.as_directory() as last:
+        return read_state(Path(last) / FILE)
+
+
+def _work(config: Mapping[str, Any]) -> None:
+    context = ray.train.get_context()
+    rank = Rank(context.get_world_rank(), context.get_world_size())
+    distill(config["job"], rank, ReportedStore(), file_sink(Path(config["folder"])), lambda done: None)
+
+
+@contextmanager
+def _connected(workers: int) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start one here that ends with the stage."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            cpus = max(workers, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, OSError) as error:
+        raise PlatformError(f"Ray cannot be reached or started ({' '.join(str(error).split())[:200]}); unset RAY_ADDRESS or set compute.workers=0") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _cause(error: TrainingFailedError, title: str) -> GkdError:
+    """The workers' own error where it is one that a user can act on, else what Ray says, in one line."""
+    failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else []
+    for failure in failures:
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, GkdError):
+            return cause
+    text = " ".join(str(failures[0] if failures else error).split())
+    return PlatformError(f"{title}: Ray Train gave up: {text[-400:]}")

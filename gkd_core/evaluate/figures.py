@@ -1,0 +1,50 @@
+"""The matrix as a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gkd_core.files import atomic_file
+
+if TYPE_CHECKING:
+    from gkd_core.evaluate.report import Row
+
+LIGHT_BELOW = 0.55  # share of the colour scale below which text on a cell must be light
+
+
+def save_heatmap(rows: Sequence[Row], path: Path) -> None:
+    """Methods by domains, each cell its mIoU in percent; the columns of means stand apart on the left."""
+    cells = list(dict.fromkeys(cell for row in rows for cell in row.cells))
+    columns = ["in-domain\nmean", "targets\nmean", *(f"{benchmark}\n{domain}" for benchmark, domain in cells)]
+    values = [
+        [statistics.fmean(row.in_domain), statistics.fmean(row.targets)]
+        + [statistics.fmean(row.cells[cell]) if cell in row.cells else float("nan") for cell in cells]
+        for row in rows
+    ]
+    figure = Figure(figsize=(2.2 + 0.95 * len(columns), 1.5 + 0.5 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=0, vmax=max(max(v for v in line if v == v) for line in values))
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=9)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.axvline(1.5, color="white", linewidth=4)
+    for row_index, line in enumerate(values):
+        for column, value in enumerate(line):
+            if value == value:
+                dark = image.norm(value) < LIGHT_BELOW
+                axes.text(column, row_index, f"{value:.1f}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    figure.colorbar(image, ax=axes, label="mIoU, %", pad=0.01)
+    axes.spines[:].set_visible(False)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+
+
+def _label(row: Row) -> str:
+    return f"{row.method} ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else row.method
