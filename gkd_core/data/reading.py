@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from gkd_core.data.catalog import Catalog, DatasetEntry, fixed_folder
+from gkd_core.data.catalog import Catalog
+from gkd_core.data.entries import DatasetEntry, fixed_folder
 from gkd_core.data.taxonomy import LabelEncoding, NamedEncoding, resolve_names, to_train_ids
 from gkd_core.errors import DataError
 
@@ -50,7 +51,9 @@ def list_pairs(entry: DatasetEntry, root: Path, split: str) -> list[Pair]:
         raise DataError(f"dataset '{entry.name}' is unlabelled: its catalog entry has no labels")
     patterns = entry.label_patterns(split)
     base = entry.dataset_folder(root)
-    pairs = [Pair(found.path, base / path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)]
+    pairs = [
+        Pair(found.path, base / path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)
+    ]
     missing = [pair for pair in pairs if not pair.label.is_file()]
     if missing:
         raise DataError(
@@ -89,7 +92,9 @@ def read_label(path: Path, encoding: LabelEncoding) -> np.ndarray:
     """
     picture = _open(path)
     if picture.mode not in ("L", "P", "I", "I;16"):
-        raise DataError(f"{path}: pixel mode {picture.mode}, expected one channel of label ids (a colour-coded label must be converted)")
+        raise DataError(
+            f"{path}: pixel mode {picture.mode}, expected one channel of label ids (a colour-coded label must be converted)"
+        )
     return to_train_ids(np.asarray(picture), encoding, path)
 
 
@@ -118,7 +123,9 @@ def _find_images(entry: DatasetEntry, root: Path, split: str) -> list[_Found]:
 def _glob(base: Path, pattern: str, domain: str) -> list[Path]:
     folder = base / fixed_folder(pattern)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {domain} has its images there ({pattern}). Check data.root and the dataset's folder")
+        raise DataError(
+            f"{folder}: no such folder; {domain} has its images there ({pattern}). Check data.root and the dataset's folder"
+        )
     paths = sorted(base.glob(pattern))
     if not paths:
         raise DataError(f"{folder}: no image of {domain} in it; looked for {pattern} below {base}")

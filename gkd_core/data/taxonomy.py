@@ -111,7 +111,9 @@ def _read_names(names_file: Path) -> list[str]:
     except FileNotFoundError:
         raise DataError(f"{names_file}: no such file; it explains the label ids and comes with the dataset") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{names_file}: expected {{"labels": [{{"name": ...}}, ...]}} ({type(error).__name__}: {error})') from None
+        raise DataError(
+            f'{names_file}: expected {{"labels": [{{"name": ...}}, ...]}} ({type(error).__name__}: {error})'
+        ) from None
 
 
 def _ranges(ids: dict[int, int]) -> str:

@@ -28,7 +28,9 @@ class Layout:
     zoom: int = 1
 
 
-def _layout(domain: str, style: str, count: Count, name: Callable[[int], str], scenes: str | None = None, zoom: int = 1) -> Layout:
+def _layout(
+    domain: str, style: str, count: Count, name: Callable[[int], str], scenes: str | None = None, zoom: int = 1
+) -> Layout:
     return Layout(domain, style, count, name, scenes or domain, zoom)
 
 
@@ -63,7 +65,9 @@ LAYOUTS = (
     _layout("potsdam-rgb/train", "potsdam-rgb", "train_images", _potsdam),
     _layout("potsdam-rgb/val", "potsdam-rgb", "val_images", _potsdam, scenes="potsdam/val"),
     _layout("potsdam-irrg/val", "potsdam-irrg", "target_images", _potsdam, scenes="potsdam/val"),
-    _layout("vaihingen-irrg/val", "vaihingen-irrg", "target_images", lambda index: f"area38_{index * 512}_0_{index * 512 + 512}_512"),
+    _layout(
+        "vaihingen-irrg/val", "vaihingen-irrg", "target_images", lambda index: f"area38_{index * 512}_0_{index * 512 + 512}_512"
+    ),
 )
 
 # Of the Mapillary names that mean one class, the one that the world writes; other classes have a single name.

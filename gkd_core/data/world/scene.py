@@ -42,7 +42,9 @@ class Canvas:
         self._parts = self._parts % 255 + 1
         return self._parts
 
-    def fill(self, mask: np.ndarray, surface: int, detail: np.ndarray | float = 0.0, depth: np.ndarray | float | None = None) -> None:
+    def fill(
+        self, mask: np.ndarray, surface: int, detail: np.ndarray | float = 0.0, depth: np.ndarray | float | None = None
+    ) -> None:
         """Give the pixels of a full-size `mask` to one new thing."""
         np.copyto(self.surface, np.uint8(surface), where=mask)
         np.copyto(self.part, np.uint8(self.new_part()), where=mask)
@@ -55,13 +57,17 @@ class Canvas:
         y0, x0 = max(0, round(top)), max(0, round(left))
         return slice(y0, max(round(bottom), y0 + 1)), slice(x0, max(round(right), x0 + 1))
 
-    def fill_box(self, box: tuple[slice, slice], surface: int, part: int, detail: float = 0.0, depth: float | None = None) -> None:
+    def fill_box(
+        self, box: tuple[slice, slice], surface: int, part: int, detail: float = 0.0, depth: float | None = None
+    ) -> None:
         """Give a rectangle to the thing numbered `part`."""
         self.surface[box], self.part[box], self.detail[box] = surface, part, detail
         if depth is not None:
             self.depth[box] = depth
 
-    def fill_ellipse(self, box: tuple[slice, slice], surface: int, part: int, detail: np.ndarray, depth: float | None = None) -> None:
+    def fill_ellipse(
+        self, box: tuple[slice, slice], surface: int, part: int, detail: np.ndarray, depth: float | None = None
+    ) -> None:
         """Give the ellipse within a rectangle to the thing numbered `part`; `detail` is of the canvas's size."""
         rows, columns = self.surface[box].shape
         v = (np.arange(rows, dtype=np.float32)[:, None] + 0.5) * (2 / max(rows, 1)) - 1

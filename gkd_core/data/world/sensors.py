@@ -8,7 +8,7 @@ import numpy as np
 
 from gkd_core.data.world import aerial
 from gkd_core.data.world.scene import Scene, smooth_noise, white_noise
-from gkd_core.data.world.styles import broad_light, paint, random_palette
+from gkd_core.data.world.styles import bend, broad_light, paint, random_palette
 
 Sensor = Callable[[Scene, np.random.Generator], np.ndarray]
 
@@ -40,13 +40,14 @@ def potsdam_irrg(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 def vaihingen_irrg(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Near infrared, red and green of a flatter, hazier sensor."""
     image = paint(scene, REFLECTANCE, rng, variety=0.12, contrast=0.5, grain=0.06)[..., [3, 0, 1]]
-    bent: np.ndarray = np.clip(image, 0, 1) ** np.float32(0.8)
-    return bent * np.array([0.85, 0.75, 0.8], dtype=np.float32) + np.float32(0.08)
+    return bend(np.clip(image, 0, 1), 0.8) * np.array([0.85, 0.75, 0.8], dtype=np.float32) + np.float32(0.08)
 
 
 def broad_aerial(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Random mixes of bands of random reflectance under random light."""
-    bands = paint(scene, random_palette(rng, REFLECTANCE), rng, variety=rng.uniform(0.02, 0.2), contrast=rng.uniform(0.15, 0.8), grain=0.0)
+    bands = paint(
+        scene, random_palette(rng, REFLECTANCE), rng, variety=rng.uniform(0.02, 0.2), contrast=rng.uniform(0.15, 0.8), grain=0.0
+    )
     mix = rng.dirichlet(np.full(4, 0.4), size=3).astype(np.float32)
     return broad_light(bands @ mix.T, rng)
 

@@ -142,7 +142,9 @@ def _car(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarra
     part, depth, wide, tall = canvas.new_part(), _depth(t), 0.42 * t, 0.6 * t
     canvas.fill_box(canvas.box(foot - 0.6 * tall, foot, middle - wide, middle + wide), CAR, part, 0.1, depth)
     canvas.fill_box(canvas.box(foot - tall, foot - 0.6 * tall, middle - 0.7 * wide, middle + 0.7 * wide), CAR, part, 0.1, depth)
-    canvas.fill_box(canvas.box(foot - 0.92 * tall, foot - 0.58 * tall, middle - 0.6 * wide, middle + 0.6 * wide), CAR, part, -0.8, depth)
+    canvas.fill_box(
+        canvas.box(foot - 0.92 * tall, foot - 0.58 * tall, middle - 0.6 * wide, middle + 0.6 * wide), CAR, part, -0.8, depth
+    )
     for wheel in (middle - 0.75 * wide, middle + 0.75 * wide):
         canvas.fill_box(canvas.box(foot - 0.18 * tall, foot, wheel - 0.2 * wide, wheel + 0.2 * wide), CAR, part, -1.0, depth)
 
@@ -150,7 +152,9 @@ def _car(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarra
 def _bus(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarray) -> None:
     part, depth, wide, tall = canvas.new_part(), _depth(t), 0.42 * t, 1.15 * t
     canvas.fill_box(canvas.box(foot - tall, foot, middle - wide, middle + wide), BUS, part, 0.3, depth)
-    canvas.fill_box(canvas.box(foot - 0.88 * tall, foot - 0.45 * tall, middle - 0.85 * wide, middle + 0.85 * wide), BUS, part, -0.8, depth)
+    canvas.fill_box(
+        canvas.box(foot - 0.88 * tall, foot - 0.45 * tall, middle - 0.85 * wide, middle + 0.85 * wide), BUS, part, -0.8, depth
+    )
     canvas.fill_box(canvas.box(foot - 0.12 * tall, foot, middle - 0.9 * wide, middle + 0.9 * wide), BUS, part, -0.9, depth)
 
 
@@ -158,7 +162,9 @@ def _person(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.nda
     part, depth, wide, tall = canvas.new_part(), _depth(t), 0.13 * t, 0.72 * t
     canvas.fill_box(canvas.box(foot - 0.45 * tall, foot, middle - 0.7 * wide, middle + 0.7 * wide), PERSON, part, -0.7, depth)
     canvas.fill_box(canvas.box(foot - 0.8 * tall, foot - 0.42 * tall, middle - wide, middle + wide), PERSON, part, 0.2, depth)
-    canvas.fill_box(canvas.box(foot - tall, foot - 0.8 * tall, middle - 0.5 * wide, middle + 0.5 * wide), PERSON, part, 0.8, depth)
+    canvas.fill_box(
+        canvas.box(foot - tall, foot - 0.8 * tall, middle - 0.5 * wide, middle + 0.5 * wide), PERSON, part, 0.8, depth
+    )
 
 
 def _pole(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarray) -> None:
@@ -170,17 +176,23 @@ def _sign(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarr
     _pole(canvas, foot, middle, 0.7 * t, leaves)
     part, side, top = canvas.new_part(), 0.24 * t, foot - 1.2 * t
     canvas.fill_box(canvas.box(top - side, top + side, middle - side, middle + side), SIGN, part, 0.8, _depth(t))
-    canvas.fill_box(canvas.box(top - 0.5 * side, top + 0.5 * side, middle - 0.5 * side, middle + 0.5 * side), SIGN, part, -0.6, _depth(t))
+    canvas.fill_box(
+        canvas.box(top - 0.5 * side, top + 0.5 * side, middle - 0.5 * side, middle + 0.5 * side), SIGN, part, -0.6, _depth(t)
+    )
 
 
 def _tree(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarray) -> None:
     part, trunk, crown = canvas.new_part(), 0.07 * t, 0.5 * t
     canvas.fill_box(canvas.box(foot - 0.9 * t, foot, middle - trunk, middle + trunk), VEGETATION, part, -0.8, _depth(t))
-    canvas.fill_ellipse(canvas.box(foot - 1.8 * t, foot - 0.6 * t, middle - crown, middle + crown), VEGETATION, part, leaves, _depth(t))
+    canvas.fill_ellipse(
+        canvas.box(foot - 1.8 * t, foot - 0.6 * t, middle - crown, middle + crown), VEGETATION, part, leaves, _depth(t)
+    )
 
 
 def _furniture(canvas: Canvas, foot: float, middle: float, t: float, leaves: np.ndarray) -> None:
-    canvas.fill_box(canvas.box(foot - 0.35 * t, foot, middle - 0.2 * t, middle + 0.2 * t), VOID, canvas.new_part(), 0.0, _depth(t))
+    canvas.fill_box(
+        canvas.box(foot - 0.35 * t, foot, middle - 0.2 * t, middle + 0.2 * t), VOID, canvas.new_part(), 0.0, _depth(t)
+    )
 
 
 _THINGS = {"car": _car, "bus": _bus, "person": _person, "pole": _pole, "sign": _sign, "tree": _tree, "furniture": _furniture}

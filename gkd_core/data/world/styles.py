@@ -37,6 +37,12 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
     return levels.astype(np.uint8)
 
 
+def bend(image: np.ndarray, gamma: float) -> np.ndarray:
+    """A picture of values 0 … 1 with its tone curve bent: below 1 lighter, above 1 darker; float32."""
+    bent: np.ndarray = image ** np.float32(gamma)
+    return bent
+
+
 def palette_of(colors: dict[int, tuple[float, float, float]], classes: int) -> np.ndarray:
     """Rows of colour by surface, float32 (classes + 1, 3); the last row is for things of no class."""
     palette = np.full((classes + 1, 3), GREY, dtype=np.float32)
@@ -45,7 +51,9 @@ def palette_of(colors: dict[int, tuple[float, float, float]], classes: int) -> n
     return palette
 
 
-def paint(scene: Scene, palette: np.ndarray, rng: np.random.Generator, variety: float, contrast: float, grain: float) -> np.ndarray:
+def paint(
+    scene: Scene, palette: np.ndarray, rng: np.random.Generator, variety: float, contrast: float, grain: float
+) -> np.ndarray:
     """Colour a scene: each thing its class's row of `palette` (…, bands), give or take `variety`; texture of strength
     `contrast` on top, then noise of strength `grain`. Returns float32 (height, width, bands)."""
     bands = palette.shape[1]
@@ -83,8 +91,8 @@ def mapillary(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     natural = 0.5 * palette_of(CITY, streets.CLASSES) + 0.5 * palette_of(GTA, streets.CLASSES)
     palette = natural + 0.28 * white_noise(rng, natural.shape)
     image = paint(scene, palette, rng, variety=0.15, contrast=rng.uniform(0.3, 0.7), grain=0.04)
-    image = np.clip(image * (1 + 0.3 * white_noise(rng, (3,))), 0, 1).astype(np.float32)
-    return image ** np.float32(rng.uniform(0.6, 1.5))
+    balanced: np.ndarray = np.clip(image * (1 + 0.3 * white_noise(rng, (3,))), 0, 1)
+    return bend(balanced, rng.uniform(0.6, 1.5))
 
 
 def night(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +104,7 @@ def fog(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Grey veil that thickens with distance; little noise is left in it."""
     image = cityscapes(scene, rng)
     far = np.where(scene.surface == streets.SKY, 1.0, scene.depth).astype(np.float32)
-    veil = np.clip(rng.uniform(0.3, 0.45) + 0.75 * far, 0, 0.93)[..., None].astype(np.float32)
+    veil: np.ndarray = np.clip(rng.uniform(0.3, 0.45) + 0.75 * far, 0, 0.93)[..., None].astype(np.float32)
     return image * (1 - veil) + np.array([0.78, 0.79, 0.8], dtype=np.float32) * veil
 
 
@@ -122,7 +130,9 @@ def snow(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 def broad_street(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Random colours for every class, random light: what the proxy and the demo teacher see."""
     palette = random_palette(rng, palette_of(GTA, streets.CLASSES))
-    return broad_light(paint(scene, palette, rng, variety=rng.uniform(0.02, 0.25), contrast=rng.uniform(0.15, 0.8), grain=0.0), rng)
+    return broad_light(
+        paint(scene, palette, rng, variety=rng.uniform(0.02, 0.25), contrast=rng.uniform(0.15, 0.8), grain=0.0), rng
+    )
 
 
 def broad_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -130,7 +140,7 @@ def broad_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     size = image.shape[:2]
     image = image * (1 + np.float32(rng.uniform(0, 0.45)) * smooth_noise(rng, size, (2, 2))[..., None])
     image = np.clip(image * np.float32(rng.uniform(0.5, 1.2)) + np.float32(rng.uniform(-0.1, 0.2)), 0, 1)
-    image = image ** np.float32(rng.uniform(0.6, 1.6))
+    image = bend(image, rng.uniform(0.6, 1.6))
     if rng.random() < 0.25:
         soft = Image.fromarray(to_bytes(image)).filter(ImageFilter.BoxBlur(float(rng.uniform(0.3, 0.8))))
         image = np.asarray(soft, dtype=np.float32) / 255
@@ -144,10 +154,12 @@ def random_palette(rng: np.random.Generator, natural: np.ndarray) -> np.ndarray:
     return (share * natural + (1 - share) * drawn).astype(np.float32)
 
 
-def _darken(scene: Scene, image: np.ndarray, rng: np.random.Generator, gain: float, cast: tuple[float, float, float]) -> np.ndarray:
+def _darken(
+    scene: Scene, image: np.ndarray, rng: np.random.Generator, gain: float, cast: tuple[float, float, float]
+) -> np.ndarray:
     """Take the daylight away; lamps along the street glow, some windows are lit."""
     height, width = scene.surface.shape
-    dark = np.clip(image, 0, 1) * (np.float32(gain) * np.array(cast, dtype=np.float32))
+    dark: np.ndarray = np.clip(image, 0, 1) * (np.float32(gain) * np.array(cast, dtype=np.float32))
     dark[scene.surface == streets.SKY] *= np.float32(0.25)
     lit = (scene.surface == streets.BUILDING) & (scene.detail < -0.5) & (smooth_noise(rng, (height, width), (8, 12)) > 0.25)
     dark[lit] += np.array([0.6, 0.5, 0.2], dtype=np.float32)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gkd_core.data.catalog import Catalog, DatasetEntry, load_catalog
+from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.entries import DatasetEntry
 from gkd_core.data.reading import path_of, resolve_encoding
 from gkd_core.data.taxonomy import IGNORE, LabelEncoding, NamedEncoding, Taxonomy
 from gkd_core.data.world.layouts import LAYOUTS, MAPILLARY_NAMES, Layout
@@ -47,8 +48,9 @@ def _write_all(catalog: Catalog, settings: WorldSettings, root: Path) -> Iterato
     """Write image after image; yields after each."""
     yield from _write_proxy(catalog.dataset("proxy"), settings, root)
     for entry in catalog.datasets.values():
-        if entry.label_names is not None and isinstance(catalog.encodings[str(entry.encoding)], NamedEncoding):
-            _write_names(catalog, entry, root)
+        encoding = catalog.encodings.get(entry.encoding or "")
+        if isinstance(encoding, NamedEncoding):
+            _write_names(encoding, entry.dataset_folder(root) / str(entry.label_names))
     for layout in LAYOUTS:
         yield from _write_domain(catalog, layout, settings, root)
 
@@ -84,11 +86,8 @@ def _write_domain(catalog: Catalog, layout: Layout, settings: WorldSettings, roo
         list_file.write_text("".join(f"{layout.name(index)}\n" for index in range(count)), encoding="utf-8")
 
 
-def _write_names(catalog: Catalog, entry: DatasetEntry, root: Path) -> None:
+def _write_names(encoding: NamedEncoding, path: Path) -> None:
     """Mapillary's config.json: the label names in the order of their ids."""
-    encoding = catalog.encodings[str(entry.encoding)]
-    assert isinstance(encoding, NamedEncoding)
-    path = entry.dataset_folder(root) / str(entry.label_names)
     path.parent.mkdir(parents=True, exist_ok=True)
     labels = [{"name": name, "readable": name.rpartition("--")[2].replace("-", " ").title()} for name in encoding.classes]
     path.write_text(json.dumps({"version": "1.1", "labels": labels}, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,131 @@
+"""Datasets and benchmarks as data: what is shipped, what a user adds, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gkd_core.data.catalog import load_catalog
+from gkd_core.data.entries import Protocol, fixed_folder
+from gkd_core.errors import DataError
+
+OWN = """
+datasets:
+  depot:
+    folder: depot
+    images: photos/*.jpg
+    labels: masks/*.png
+    encoding: cityscapes-train-ids
+    splits: {yard: {list_in_catalog: yard.txt}, all: {}}
+"""
+
+
+def test_the_five_benchmarks_have_their_sources_and_targets() -> None:
+    catalog = load_catalog()
+    shape = {name: (item.source, item.validation, sorted(item.targets)) for name, item in catalog.benchmarks.items()}
+    assert shape == {
+        "G2C": ("gta5/train", "gta5/val", ["cityscapes"]),
+        "G2B": ("gta5/train", "gta5/val", ["bdd100k"]),
+        "G2M": ("gta5/train", "gta5/val", ["mapillary"]),
+        "C2A": ("cityscapes/train", "cityscapes/val", ["fog", "night", "rain", "snow"]),
+        "P2R": ("potsdam-rgb/train", "potsdam-rgb/val", ["potsdam-irrg", "vaihingen-irrg"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "native", "shown"),
+    [
+        ("cityscapes", (1024, 2048), (512, 1024)),
+        ("bdd100k", (720, 1280), (720, 1280)),
+        ("mapillary", (2448, 3264), (1224, 1632)),
+        ("acdc-night", (1080, 1920), (540, 960)),
+        ("potsdam-rgb", (512, 512), (512, 512)),
+        ("cityscapes", (64, 128), (64, 128)),
+    ],
+)
+def test_protocols_give_the_published_sizes(dataset: str, native: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert load_catalog().dataset(dataset).protocol.input_size(*native) == shown
+
+
+def test_only_mapillary_is_scored_on_resized_labels() -> None:
+    assert [entry.name for entry in load_catalog().datasets.values() if entry.protocol.resize_labels] == ["mapillary"]
+
+
+def test_shrinking_keeps_the_shape() -> None:
+    assert Protocol(max_size=(100, 100)).input_size(200, 400) == (50, 100)
+
+
+def test_inputs_of_a_split_are_only_what_it_reads() -> None:
+    catalog = load_catalog()
+    root = Path("data")
+    assert catalog.dataset("mapillary").image_inputs(root, "val") == [root / "mapillary/validation/images"]
+    assert catalog.dataset("mapillary").label_inputs(root, "val") == [
+        root / "mapillary/validation/labels",
+        root / "mapillary/config.json",
+    ]
+    assert catalog.dataset("gta5").image_inputs(root, "train") == [root / "gta5/images", root / "gta5/train.txt"]
+    assert catalog.dataset("proxy").label_inputs(root, "all") == []
+
+
+def test_fixed_folder_ends_before_the_first_wildcard() -> None:
+    assert fixed_folder("a/b/*/c_*.png") == "a/b"
+    assert fixed_folder("a/*.png") == "a"
+    assert fixed_folder("*.png") == "."
+
+
+def test_a_dataset_of_ones_own_is_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    entry = load_catalog([path]).dataset("depot")
+    assert entry.split("yard").list_file(Path("root")) == tmp_path / "yard.txt"
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    catalog = load_catalog()
+    with pytest.raises(DataError, match=r"dataset 'gta' is unknown; there is: acdc-fog.*gta5"):
+        catalog.dataset("gta")
+    with pytest.raises(DataError, match="benchmark 'G2X'.*G2B, G2C, G2M"):
+        catalog.benchmark("G2X")
+    with pytest.raises(DataError, match="dataset 'gta5' has no split 'test'; there is: train, val"):
+        catalog.domain("gta5/test")
+    with pytest.raises(DataError, match="expected dataset/split"):
+        catalog.domain("gta5")
+    with pytest.raises(DataError, match="'nowhere'.*camvid"):
+        load_catalog(["nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: {gta5: {folder: a, images: '*.png', splits: {all: {}}}}", "'gta5' is declared already"),
+        ("datasets: {a: {folder: a, images: '*.png', splits: {all: {}}, imags: 1}}", r"datasets\.a\.imags"),
+        ("datasets: {a: {folder: a, images: 'x.png', splits: {all: {}}}}", "'x.png' is not fixed folders"),
+        ("datasets: {a: {folder: a, images: '*/rgb/*.png', splits: {all: {}}}}", "is not fixed folders"),
+        ("datasets: {a: {folder: a, images: '{split}/*.png', splits: {all: {}}}}", "give both or neither"),
+        ("datasets: {a: {folder: a, images: '*.png', labels: 'l/*.png', splits: {all: {}}}}", "labels and encoding go together"),
+        (
+            "datasets: {a: {folder: a, images: '*.png', labels: 'l/*.png', encoding: none, splits: {all: {}}}}",
+            "encoding 'none' is unknown",
+        ),
+        ("encodings: {a: {taxonomy: isprs-6, ids: {0: 6}}}", "6 is no class of taxonomy 'isprs-6'"),
+        (
+            "benchmarks: {a: {title: a, source: gta5/train, validation: gta5/val, targets: {x: potsdam-irrg/val}}}",
+            "different classes",
+        ),
+        ("benchmarks: {a: {title: a, source: proxy/all, validation: gta5/val, targets: {x: gta5/val}}}", "'proxy' is unlabelled"),
+        ("dataset: {}", "expected the sections"),
+        ("datasets: [1]", "map names to groups of keys"),
+        ("datasets: {", "cannot be read as YAML"),
+    ],
+)
+def test_malformed_catalogs_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_catalog([path])
+
+
+def test_a_missing_catalog_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.yaml: no such catalog file"):
+        load_catalog([tmp_path / "gone.yaml"])
