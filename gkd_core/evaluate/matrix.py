@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gkd_core.data.catalog import Protocol
+from gkd_core.data.entries import Protocol
 from gkd_core.data.reading import Pair, read_pair
 from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.transforms import to_float

@@ -7,12 +7,14 @@ them one by one. All paths are relative to the workspace, the folder that holds 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
+from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.entries import Benchmark
 from gkd_core.errors import SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.settings import Settings
@@ -21,6 +23,17 @@ ARTIFACTS = Path("artifacts")
 DATA = ARTIFACTS / "data"
 RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
 REPORT = ARTIFACTS / "report"
+SCORES = "scores.json"
+
+# Stage to the module of this package, and the function in it, that does its work.
+FUNCTIONS = {
+    "prepare-data": ("prepare_data", "prepare_data"),
+    "distill-proxy": ("distill", "distill_proxy"),
+    "distill-source": ("distill", "distill_source"),
+    "learn-task": ("learn_task", "learn_task"),
+    "evaluate": ("evaluate", "evaluate"),
+    "report": ("report", "report"),
+}
 
 COMMON = ("recipe_version", "data.catalogs", "compute.device", "compute.threads")
 DISTILLING = ("method", "seed", "teacher", "student", "compute.workers")
@@ -166,18 +179,10 @@ def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
 
 
 def _function(stage: str) -> StageFunction:
-    # Imported on demand: a stage's process should not load what another stage needs.
-    from gkd_core import stage_functions
-
-    functions: dict[str, StageFunction] = {
-        "prepare-data": stage_functions.prepare_data,
-        "distill-proxy": stage_functions.distill_proxy,
-        "distill-source": stage_functions.distill_source,
-        "learn-task": stage_functions.learn_task,
-        "evaluate": stage_functions.evaluate,
-        "report": stage_functions.report,
-    }
-    return functions[stage]
+    """The stage's function; its module is imported only now, so that no process loads what another stage needs."""
+    module, name = FUNCTIONS[stage]
+    function: StageFunction = getattr(importlib.import_module(f"gkd_core.stages.{module}"), name)
+    return function
 
 
 def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:

@@ -1,0 +1,80 @@
+"""Stages `distill-proxy` (1a) and `distill-source` (1b): a distilled student and its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gkd_core.data.reading import list_images
+from gkd_core.distill.stage_one import DistillJob, distill, write_objective, write_student
+from gkd_core.errors import GkdError
+from gkd_core.files import atomic_folder
+from gkd_core.methods import method_of
+from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
+from gkd_core.settings import DistillSettings, Settings
+from gkd_core.stages.machine import absolute_weights, device_of
+from gkd_core.stages.recipe import Context, sources
+from gkd_core.training.checkpoint import FolderStore, State
+from gkd_core.training.loop import Rank
+from gkd_core.training.metrics import file_sink
+from gkd_core.training.progress import progress
+
+STUDENT = "encoder.safetensors"
+OBJECTIVE = "objective.safetensors"  # student and heads, for a later step of stage one to go on from
+
+
+def distill_proxy(context: Context) -> None:
+    """Stage 1a: distil the student on the proxy images."""
+    settings = context.settings
+    _distill(context, settings.distill_proxy, settings.data.proxy, start=None)
+
+
+def distill_source(context: Context) -> None:
+    """Stage 1b: go on, student and heads, on the source's images."""
+    settings = context.settings
+    reference = sources(settings, context.catalog)[str(context.run.source)]
+    _distill(context, settings.distill_source, reference, start=context.workspace / context.run.inputs[0] / OBJECTIVE)
+
+
+def _distill(context: Context, section: DistillSettings, reference: str, start: Path | None) -> None:
+    settings = context.settings
+    entry, split = context.catalog.domain(reference)
+    job = DistillJob(
+        title=context.run.name,
+        objective=str(method_of(settings).distillation),
+        settings=section,
+        teacher=absolute_weights(settings.teacher, context.workspace),
+        student=absolute_weights(settings.student, context.workspace),
+        images=tuple(list_images(entry, context.data_root, split)),
+        start=start,
+        seed=settings.seed,
+        threads=settings.compute.threads,
+        device=device_of(settings),
+    )
+    state = _train(job, settings, context.run_folder)
+    with atomic_folder(context.output) as folder:
+        write_objective(state, folder / OBJECTIVE)
+        write_student(state, folder / STUDENT)
+        EncoderCheckpoint(
+            encoder=settings.student,
+            weights=STUDENT,
+            sha256=sha256_of(folder / STUDENT),
+            stage=context.run.name,
+            method=settings.method,
+            seed=settings.seed,
+            updates=section.updates,
+        ).write(folder / MANIFEST)
+
+
+def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
+    """Run a job in this process, or on Ray workers, and give its end state."""
+    if settings.compute.workers > 0:
+        from gkd_core.adapters.ray_train import distill_on_ray
+
+        return distill_on_ray(job, settings.compute.workers, settings.compute.max_failures, folder)
+    store = FolderStore(folder)
+    with progress(job.title, job.settings.updates) as advance:
+        distill(job, Rank(), store, file_sink(folder), advance)
+    state = store.load()
+    if state is None:
+        raise GkdError(f"{store.path}: training ended but its checkpoint is gone; was the folder removed meanwhile?")
+    return state

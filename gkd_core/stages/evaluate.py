@@ -1,0 +1,77 @@
+"""Stage `evaluate`: a source's segmentor on every domain of its benchmarks."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from gkd_core.data.reading import list_images, list_pairs, resolve_encoding
+from gkd_core.evaluate.confusion import class_iou, mean_iou
+from gkd_core.evaluate.matrix import Domain, measure
+from gkd_core.files import atomic_folder
+from gkd_core.models.segmentor import load_segmentor
+from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
+from gkd_core.stages.machine import device_of
+from gkd_core.stages.recipe import SCORES, Context, benchmarks, domains_of
+from gkd_core.training.progress import progress
+
+SELECTION = "last checkpoint"
+
+
+def evaluate(context: Context) -> None:
+    """Measure a source's segmentor on its own validation split and on every target of its benchmarks."""
+    settings, catalog = context.settings, context.catalog
+    torch.set_num_threads(settings.compute.threads)
+    source = str(context.run.source)
+    folder = context.workspace / context.run.inputs[0]
+    record = SegmentorCheckpoint.read(folder / MANIFEST)
+    device = torch.device(device_of(settings))
+    model = load_segmentor(folder).to(device)
+    matrices = {}
+    for reference in domains_of(settings, catalog, source):
+        domain = _domain(context, reference, len(record.classes))
+        with progress(f"evaluate {source} on {reference}", len(domain.pairs)) as advance:
+            matrices[reference] = measure(model, domain, settings.evaluate, device, advance)
+    scores = []
+    for benchmark in benchmarks(settings, catalog):
+        if benchmark.source.partition("/")[0] != source:
+            continue
+        measured = {"in-domain": benchmark.validation, **benchmark.targets}
+        scores += [_score(context, benchmark.name, domain, reference, matrices[reference], record) for domain, reference in measured.items()]
+    with atomic_folder(context.output) as folder:
+        ScoreTable(scores=tuple(scores)).write(folder / SCORES)
+        (folder / "confusion.json").write_text(json.dumps({name: matrix.tolist() for name, matrix in matrices.items()}) + "\n")
+
+
+def _domain(context: Context, reference: str, classes: int) -> Domain:
+    entry, split = context.catalog.domain(reference)
+    encoding = resolve_encoding(context.catalog, entry, context.data_root)
+    return Domain(list_pairs(entry, context.data_root, split), encoding, entry.protocol, classes)
+
+
+def _score(context: Context, benchmark: str, domain: str, reference: str, matrix: torch.Tensor, record: SegmentorCheckpoint) -> Score:
+    settings = context.settings
+    entry, split = context.catalog.domain(reference)
+    ious = class_iou(matrix)
+    return Score(
+        method=settings.method,
+        teacher=settings.teacher.arch,
+        student=record.encoder.arch,
+        seed=settings.seed,
+        benchmark=benchmark,
+        source=record.source,
+        domain=domain,
+        dataset=reference,
+        in_domain=domain == "in-domain",
+        miou=mean_iou(ious),
+        class_iou=dict(zip(record.classes, ious, strict=True)),
+        images=len(list_images(entry, context.data_root, split)),
+        protocol=ScoreProtocol(
+            size=entry.protocol.max_size,
+            window=settings.evaluate.window,
+            stride=settings.evaluate.stride,
+            classes=len(record.classes),
+            selection=SELECTION,
+        ),
+    )

@@ -1,0 +1,85 @@
+"""Stage `learn-task` (2): a decoder on the method's encoder, and the record of both."""
+
+from __future__ import annotations
+
+import safetensors.torch
+import torch
+
+from gkd_core.data.reading import list_pairs, resolve_encoding
+from gkd_core.distill.stage_one import frozen_teacher
+from gkd_core.files import atomic_folder
+from gkd_core.methods import METHODS, method_of, task_updates
+from gkd_core.models.build import build_encoder
+from gkd_core.models.segmentor import build_segmentor
+from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
+from gkd_core.seeding import seed_of
+from gkd_core.settings import EncoderSettings
+from gkd_core.stages.machine import absolute_weights, device_of
+from gkd_core.stages.recipe import Context, sources
+from gkd_core.task.stage_two import EndToEndTask, FrozenTask, SingleStageTask, TaskJob
+from gkd_core.task.stage_two import learn_task as train_task
+from gkd_core.training.checkpoint import FolderStore
+from gkd_core.training.metrics import file_sink
+from gkd_core.training.progress import progress
+
+SEGMENTOR = "segmentor.safetensors"
+
+
+def learn_task(context: Context) -> None:
+    """Stage two: a decoder on the method's encoder, with the source's labels."""
+    settings, catalog = context.settings, context.catalog
+    method = method_of(settings)
+    entry, split = catalog.domain(sources(settings, catalog)[str(context.run.source)])
+    taxonomy = catalog.taxonomy_of(entry)
+    job = TaskJob(
+        title=context.run.name,
+        settings=settings.learn_task,
+        pairs=list_pairs(entry, context.data_root, split),
+        encoding=resolve_encoding(catalog, entry, context.data_root),
+        updates=task_updates(settings),
+        seed=settings.seed,
+        device=device_of(settings),
+    )
+    torch.set_num_threads(settings.compute.threads)
+    encoder = build_encoder(_task_encoder(context), seed_of(method.encoder, settings.seed))
+    segmentor = build_segmentor(encoder, settings.learn_task.decoder, len(taxonomy.classes), settings.learn_task.decoder_width, settings.seed)
+    segmentor.to(job.device)
+    if method.freeze_encoder:
+        task: torch.nn.Module = FrozenTask(segmentor)
+    elif method.joint_distillation:
+        teacher = frozen_teacher(settings.teacher, settings.seed).to(job.device)
+        task = SingleStageTask(segmentor, teacher, settings.learn_task.distill_weight, settings.seed).to(job.device)
+    else:
+        task = EndToEndTask(segmentor)
+    with progress(context.run.name, job.updates) as advance:
+        train_task(job, task, FolderStore(context.run_folder), file_sink(context.run_folder), advance)
+    with atomic_folder(context.output) as folder:
+        weights = folder / SEGMENTOR
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in segmentor.state_dict().items()}, weights)
+        SegmentorCheckpoint(
+            encoder=settings.teacher if method.encoder == "teacher" else settings.student,
+            decoder=settings.learn_task.decoder,
+            decoder_width=settings.learn_task.decoder_width,
+            taxonomy=taxonomy.name,
+            classes=taxonomy.classes,
+            source=str(context.run.source),
+            weights=SEGMENTOR,
+            sha256=sha256_of(weights),
+            method=settings.method,
+            seed=settings.seed,
+            updates=job.updates,
+            encoder_frozen=method.freeze_encoder,
+        ).write(folder / MANIFEST)
+
+
+def _task_encoder(context: Context) -> EncoderSettings:
+    """Settings of the encoder that stage two starts from, pointing at stage one's student where the method has one."""
+    settings = context.settings
+    method = METHODS[settings.method]
+    if method.encoder == "teacher":
+        return absolute_weights(settings.teacher, context.workspace)
+    if method.distillation is None:
+        return absolute_weights(settings.student, context.workspace)
+    folder = context.workspace / context.run.inputs[0]
+    record = EncoderCheckpoint.read(folder / MANIFEST)
+    return record.encoder.model_copy(update={"weights": str(folder / record.weights), "min_coverage": 1.0})
