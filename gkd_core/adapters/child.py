@@ -1,0 +1,126 @@
+"""Child processes that never outlive us: each runs in a session of its own, which ends with us, however we end.
+
+Between us and the command stands a small guard (this module, run as a program). Its standard input is a pipe that
+only we hold open: when that closes, on purpose or because we were killed, the guard stops every process of the session.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+GRACE_SECONDS = 20.0
+
+
+@contextmanager
+def child_process(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command while the block lasts, then stop it and all that it started.
+
+    Args:
+        env: variables put over our own environment.
+        log: file for its output; None shares our terminal.
+
+    Yields:
+        the guard, whose exit status is the command's (128 + N where signal N ended it).
+    """
+    output = None if log is None else _open_log(log)
+    try:
+        guard = subprocess.Popen(
+            [sys.executable, "-m", __name__, *command],
+            cwd=cwd,
+            env={**os.environ, **(env or {}), "PATH": _path()},
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    finally:
+        if output is not None:
+            os.close(output)
+    try:
+        yield guard
+    finally:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()
+
+
+def _path() -> str:
+    """PATH with this Python's scripts first, so that `gkd`, `ray` and `dvc` are those of this environment."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def _open_log(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+
+def _guard(command: list[str]) -> int:
+    """Run the command in this session; stop the session when it ends or when our standard input closes."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # our parent decides when this ends, by closing the pipe
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, restore_signals=True)
+    threading.Thread(target=_stop_when_abandoned, daemon=True).start()
+    status = process.wait()
+    while _session():
+        _stop_session(signal.SIGKILL)
+        time.sleep(0.02)
+    return status if status >= 0 else 128 - status
+
+
+def _stop_when_abandoned() -> None:
+    while os.read(0, 1024):
+        pass
+    _stop_session(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while _session() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _stop_session(signal.SIGKILL)
+
+
+def _session() -> list[int]:
+    """The other live processes of this session. Ray makes process groups of its own, but stays in the session."""
+    return [pid for pid in psutil.pids() if pid != os.getpid() and _session_of(pid) == os.getsid(0) and _is_alive(pid)]
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _stop_session(number: signal.Signals) -> None:
+    for pid in _session():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(sys.argv[1:]))

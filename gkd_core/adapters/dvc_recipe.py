@@ -1,0 +1,111 @@
+"""The recipe in DVC's hands: `dvc.yaml` rendered from the plan, one stage reproduced, digests read back."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from gkd_core.adapters.child import child_process
+from gkd_core.errors import PlatformError
+from gkd_core.settings import Settings, read_yaml_mapping
+from gkd_core.stages import StageRun, plan
+
+Outcome = Literal["ran", "restored", "unchanged"]
+OUTCOMES: tuple[Outcome, ...] = ("ran", "restored", "unchanged")
+HEADER = "# Written by `gkd plan --write` from params.yaml: do not edit.\n"
+QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+
+
+class StageFailed(PlatformError):
+    """A stage's command ended with an error, which it has shown itself.
+
+    Attributes:
+        stage: name of the stage run.
+        status: exit status of its command; negative or above 128 where a signal ended it.
+    """
+
+    def __init__(self, stage: str, status: int) -> None:
+        super().__init__(f"{stage}: failed with exit status {status}; its own message is in the log above")
+        self.stage = stage
+        self.status = status
+
+
+def render(settings: Settings) -> str:
+    """The text of `dvc.yaml` for these settings: one DVC stage for each stage run of the plan."""
+    return HEADER + yaml.safe_dump({"stages": {run.name: _entry(run) for run in plan(settings)}}, sort_keys=False, width=1000)
+
+
+def _entry(run: StageRun) -> dict[str, Any]:
+    entry: dict[str, Any] = {"cmd": run.command}
+    if run.inputs:
+        entry["deps"] = [path.as_posix() for path in run.inputs]
+    if run.params:
+        entry["params"] = list(run.params)
+    return entry | {"outs": [run.output.as_posix()]}
+
+
+def reproduce(
+    workspace: Path, run: StageRun, on_start: Callable[[], None] = lambda: None, env: Mapping[str, str] | None = None
+) -> Outcome:
+    """Bring one stage up to date, its inputs being so already.
+
+    Args:
+        on_start: called when the stage's command is about to run, not where its result is restored; the command waits for it.
+        env: further environment variables of the command.
+
+    Returns:
+        "ran" where the command ran, "restored" where DVC's cache had the result, "unchanged" where it was in place.
+
+    Raises:
+        StageFailed: the command failed.
+        PlatformError: DVC cannot do its work.
+    """
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "gkd_core.adapters.dvc_stage", run.name, str(theirs.fileno())]
+    with (
+        ours,
+        child_process(command, cwd=workspace, env={**(env or {}), **QUIET}, pass_fds=[theirs.fileno()]) as child,
+        ours.makefile("rw", encoding="utf-8") as stream,
+    ):
+        theirs.close()
+        verdict = stream.readline()
+        if verdict == "start\n":
+            on_start()
+            print("go", file=stream, flush=True)
+            verdict = stream.readline()
+        if not verdict:
+            raise PlatformError(f"{run.name}: DVC ended with exit status {child.wait()} and no word; see the log above")
+    return _outcome(run, verdict.strip())
+
+
+def _outcome(run: StageRun, verdict: str) -> Outcome:
+    for outcome in OUTCOMES:
+        if verdict == outcome:
+            return outcome
+    word, _, rest = verdict.partition(" ")
+    if word == "failed":
+        raise StageFailed(run.name, int(rest))
+    raise PlatformError(f"{run.name}: DVC says: {rest}")
+
+
+def output_digest(workspace: Path, run: StageRun) -> str:
+    """MD5 of a stage's output, as `dvc.lock` has it (a folder's ends in `.dir`)."""
+    return _digests(workspace, run, "outs")[run.output.as_posix()]
+
+
+def input_digests(workspace: Path, run: StageRun) -> dict[str, str]:
+    """MD5 of each input of a stage, by path, as `dvc.lock` has it."""
+    return _digests(workspace, run, "deps")
+
+
+def _digests(workspace: Path, run: StageRun, kind: str) -> dict[str, str]:
+    lock = read_yaml_mapping(workspace / "dvc.lock")
+    stage = lock.get("stages", {}).get(run.name)
+    if stage is None:
+        raise PlatformError(f"{workspace / 'dvc.lock'}: {run.name} is not in it; reproduce that stage first")
+    return {item["path"]: item["md5"] for item in stage.get(kind, [])}

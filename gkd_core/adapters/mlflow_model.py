@@ -1,0 +1,67 @@
+"""A trained student as an MLflow logged model: pt2 to run anywhere, and the safetensors to go on from."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import Schema, TensorSpec
+
+from gkd_core.errors import PlatformError
+from gkd_core.models.segmentor import load_segmentor
+from gkd_core.records import MANIFEST, SegmentorCheckpoint
+
+CHECKPOINT = "checkpoint"
+
+
+def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Path, window: tuple[int, int]) -> str:
+    """Log the segmentor that lies in `folder` as a model of a run.
+
+    The pt2 program maps float32 images (B, 3, H, W) in 0..1 to logits (B, K, H, W), B free, (H, W) the window. Beside it,
+    under `checkpoint/`, lie the safetensors and the manifest as the stage wrote them.
+
+    Returns:
+        the model's id; `mlflow.pytorch.load_model(f"models:/{id}")` loads it.
+
+    Raises:
+        PlatformError: the model cannot be exported.
+    """
+    manifest = SegmentorCheckpoint.read(folder / MANIFEST)
+    facts = {"architecture": manifest.encoder.arch, "decoder": manifest.decoder, "source": manifest.source, "method": manifest.method}
+    tags = {"sha256": manifest.sha256, "seed": str(manifest.seed), "taxonomy": manifest.taxonomy}
+    logged = client.create_logged_model(experiment, f"student-{manifest.source}", run_id, tags, facts, "segmentor")
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "model"
+        try:
+            _export(folder, target, Model(model_id=logged.model_id), window, len(manifest.classes))
+        except (RuntimeError, TypeError, ValueError) as error:
+            client.finalize_logged_model(logged.model_id, "FAILED")
+            raise PlatformError(f"{folder}: the student cannot be exported as pt2 ({' '.join(str(error).split())[:300]})") from error
+        shutil.copytree(folder, target / CHECKPOINT, copy_function=shutil.copyfile)
+        client.log_model_artifacts(logged.model_id, str(target))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, manifest.updates)])
+    return str(logged.model_id)
+
+
+def _export(folder: Path, target: Path, description: Model, window: tuple[int, int], classes: int) -> None:
+    batch = np.dtype("float32")
+    signature = ModelSignature(
+        Schema([TensorSpec(batch, (-1, 3, *window), "images")]), Schema([TensorSpec(batch, (-1, classes, *window), "logits")])
+    )
+    mlflow.pytorch.save_model(
+        load_segmentor(folder),
+        str(target),
+        mlflow_model=description,
+        signature=signature,
+        input_example=np.zeros((2, 3, *window), np.float32),  # a batch of one would be exported as always one
+        serialization_format="pt2",
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+    )

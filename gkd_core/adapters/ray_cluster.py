@@ -1,0 +1,112 @@
+"""One local Ray cluster for a whole flow run, so that each stage does not have to start its own.
+
+It costs nothing until a stage really runs, starts beside whatever runs first, and is waited for by the first stage that
+needs it. A cluster that the user named by RAY_ADDRESS is used as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from gkd_core.adapters.child import child_process
+from gkd_core.errors import PlatformError
+from gkd_core.settings import Settings
+
+START_SECONDS = 120.0
+RAY_STAGES = ("distill-proxy", "distill-source")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+PROMPT = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # else stopping takes half a minute
+# Without this Ray turns loopback into the address of a network card. (The name is historical; it works everywhere.)
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+_shared: ContextVar[LocalCluster | None] = ContextVar("shared cluster", default=None)
+
+
+class LocalCluster:
+    """A Ray head on loopback with a token of its own, started when first asked for."""
+
+    def __init__(self, workers: int, log: Path) -> None:
+        self._workers = workers
+        self._log = log
+        self._port = _free_port()
+        self._token = secrets.token_hex(32)
+        self._stack = ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by which a stage finds the cluster and is let in."""
+        access = {"RAY_ADDRESS": f"127.0.0.1:{self._port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
+        return {**access, **QUIET, **LOOPBACK, **PROMPT} if self._workers else {}
+
+    def before(self, stage: str) -> None:
+        """Called when a stage is about to run: starts the cluster, and waits for it where the stage needs it.
+
+        Raises:
+            PlatformError: Ray did not start; the message names its log.
+        """
+        if self._workers == 0:
+            return
+        if self._process is None:
+            self._process = self._start()
+        if stage in RAY_STAGES:
+            self._wait(self._process)
+
+    def stop(self) -> None:
+        """Stop the cluster and remove its files."""
+        self._stack.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Ray's sockets need a short path, so its files cannot lie in the project.
+        folder = tempfile.mkdtemp(prefix="gkd-ray-")
+        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        cpus = max(self._workers, os.cpu_count() or 1)
+        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--port={self._port}"]
+        command.append(f"--ray-client-server-port={_free_port()}")
+        command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder}"]
+        environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
+        return self._stack.enter_context(child_process(command, env=environment, log=self._log))
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        # Ray prints this once head and raylet are up; the port alone opens earlier.
+        while b"Ray runtime started" not in self._log.read_bytes():
+            if process.poll() is not None:
+                raise PlatformError(f"Ray ended at its start; see {self._log}, or set compute.workers=0 to train in one process")
+            if time.monotonic() > deadline:
+                raise PlatformError(f"Ray did not start within {START_SECONDS:.0f} s; see {self._log}")
+            time.sleep(0.1)
+
+
+@contextmanager
+def shared_cluster(settings: Settings, logs: Path) -> Iterator[LocalCluster]:
+    """The cluster of the surrounding block where there is one (a comparison shares one), else a new one for this block."""
+    outer = _shared.get()
+    if outer is not None:
+        yield outer
+        return
+    workers = 0 if os.environ.get("RAY_ADDRESS") else settings.compute.workers
+    cluster = LocalCluster(workers, logs / "ray.log")
+    token = _shared.set(cluster)
+    try:
+        yield cluster
+    finally:
+        _shared.reset(token)
+        cluster.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

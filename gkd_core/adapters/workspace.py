@@ -1,0 +1,127 @@
+"""Workspaces: each flow run works in a folder of its own, and all of them share the project's cache and checkpoints."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gkd_core.adapters.dvc_recipe import render
+from gkd_core.errors import PlatformError
+from gkd_core.files import atomic_folder
+from gkd_core.settings import Settings, dump_settings
+from gkd_core.stages import ARTIFACTS, REPORT, RUNS
+
+WORKSPACES = ARTIFACTS / "workspaces"
+IN_USE = ".in-use"
+
+# Outputs are hard links to read-only files of the cache (or reflinks, which are independent copies), so that neither
+# an edit nor a stage can change what the cache holds. The state database lies in the workspace and goes with it.
+DVC_CONFIG = """\
+[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+    site_cache_dir = {workspace}/.dvc/site
+[cache]
+    dir = {project}/.dvc/cache
+    type = "reflink,hardlink,copy"
+"""
+
+
+def create_workspace(project: Path, name: str, settings: Settings) -> Path:
+    """Make `artifacts/workspaces/<name>` in the project, with the recipe and the settings of one flow run.
+
+    Returns:
+        the workspace, absolute.
+
+    Raises:
+        PlatformError: a workspace of that name exists.
+        GkdError: the settings ask for no possible plan.
+    """
+    project = project.resolve()
+    workspace = project / WORKSPACES / name
+    settings = anchor_paths(settings, project)
+    recipe = render(settings)
+    try:
+        workspace.mkdir(parents=True)
+    except FileExistsError:
+        raise PlatformError(f"{workspace}: a workspace of this name exists; choose another name or remove it") from None
+    (workspace / ".dvc").mkdir()
+    (workspace / ".dvc" / "config").write_text(DVC_CONFIG.format(workspace=workspace, project=project), encoding="utf-8")
+    (workspace / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
+    (workspace / "dvc.yaml").write_text(recipe, encoding="utf-8")
+    (workspace / IN_USE).touch()
+    (project / RUNS).mkdir(parents=True, exist_ok=True)
+    (workspace / ARTIFACTS).mkdir()
+    (workspace / RUNS).symlink_to(project / RUNS)
+    return workspace
+
+
+def anchor_paths(settings: Settings, project: Path) -> Settings:
+    """The settings with relative paths made absolute, so that they mean the same in any folder."""
+
+    def anchored(path: str) -> str:
+        return os.path.normpath(project / path)
+
+    data = settings.data
+    data = data.model_copy(
+        update={
+            "root": None if data.root is None else anchored(data.root),
+            "catalogs": tuple(anchored(item) if "/" in item or item.endswith((".yaml", ".yml")) else item for item in data.catalogs),
+        }
+    )
+    encoders = {
+        role: encoder.model_copy(update={"weights": anchored(encoder.weights)})
+        for role, encoder in (("teacher", settings.teacher), ("student", settings.student))
+        if encoder.weights.endswith((".safetensors", ".pth"))
+    }
+    return settings.model_copy(update={"data": data, **encoders})
+
+
+@contextmanager
+def workspace_in_use(workspace: Path) -> Iterator[None]:
+    """Keep the workspace from being swept while the block lasts; the mark goes with the process."""
+    with (workspace / IN_USE).open() as mark:
+        fcntl.flock(mark, fcntl.LOCK_SH)
+        yield
+
+
+def sweep_workspaces(project: Path, keep: int) -> list[str]:
+    """Remove all but the newest `keep` workspaces, and none that is in use. Cache and checkpoints stay.
+
+    Returns:
+        the names of those removed.
+    """
+    folder = project / WORKSPACES
+    workspaces = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime, reverse=True)
+    removed = []
+    for workspace in workspaces[keep:]:
+        if not _is_in_use(workspace):
+            shutil.rmtree(workspace)
+            removed.append(workspace.name)
+    return removed
+
+
+def _is_in_use(workspace: Path) -> bool:
+    mark = workspace / IN_USE
+    if not mark.exists():
+        return False
+    with mark.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def publish_report(workspace: Path, project: Path) -> Path:
+    """Copy the workspace's report to `artifacts/report` of the project, whole or not at all; returns that folder."""
+    target = project / REPORT
+    with atomic_folder(target) as temporary:
+        for source in sorted((workspace / REPORT).iterdir()):
+            shutil.copyfile(source, temporary / source.name)
+    return target
