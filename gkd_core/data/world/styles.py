@@ -104,8 +104,9 @@ def fog(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Grey veil that thickens with distance; little noise is left in it."""
     image = cityscapes(scene, rng)
     far = np.where(scene.surface == streets.SKY, 1.0, scene.depth).astype(np.float32)
-    veil: np.ndarray = np.clip(rng.uniform(0.3, 0.45) + 0.75 * far, 0, 0.93)[..., None].astype(np.float32)
-    return image * (1 - veil) + np.array([0.78, 0.79, 0.8], dtype=np.float32) * veil
+    veil = np.clip(rng.uniform(0.3, 0.45) + 0.75 * far, 0, 0.93)[..., None].astype(np.float32)
+    veiled: np.ndarray = image * (1 - veil) + np.array([0.78, 0.79, 0.8], dtype=np.float32) * veil
+    return veiled
 
 
 def rain(scene: Scene, rng: np.random.Generator) -> np.ndarray:

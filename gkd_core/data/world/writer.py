@@ -26,7 +26,8 @@ MARKER = "world.json"
 
 
 def write_world(settings: WorldSettings, root: Path, progress: Progress | None = None) -> None:
-    """Render all datasets of the embedded world into `root`: a pure function of `settings`, byte for byte.
+    """Render all datasets of the embedded world into `root`: a pure function of `settings`, byte for byte
+    (for one build of numpy and Pillow).
 
     A world that is there already is replaced, whole. `progress` is called with images done and images in all.
 
