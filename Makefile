@@ -1,0 +1,56 @@
+# Every target sets up what it needs: on a bare machine, python3, make and git are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+
+.PHONY: demo compare camvid camvid-compare teacher test test-all lint types lock clean help
+
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Run the whole pipeline on the embedded world (about ten minutes on two cores).
+	$(BIN)/python -m flows.local full-pipeline --profile demo
+
+compare: $(READY)  ## Set all methods side by side on the embedded world, three seeds each (about an hour).
+	$(BIN)/python -m flows.local compare --profile demo --seeds 0,1,2
+
+camvid: $(READY)  ## Run the pipeline on real images: CamVid day to dusk (CAMVID=folder with camvid/ and bsds500/).
+	$(BIN)/python -m flows.local full-pipeline --profile camvid $(if $(CAMVID),--set data.root=$(CAMVID))
+
+camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about an hour a seed; SEEDS=0,1,2).
+	$(BIN)/python -m flows.local compare --profile camvid --seeds $(or $(SEEDS),0) $(if $(CAMVID),--set data.root=$(CAMVID))
+
+teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.
+	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors
+
+test: $(READY)  ## Run the tests that are quick enough for every change.
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)  ## Run all tests, the long ones too.
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## Check style.
+	$(BIN)/ruff check .
+
+types: $(READY)  ## Check types.
+	$(BIN)/mypy
+
+lock:  ## Compile requirements.txt from pyproject.toml.
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
+
+clean:  ## Remove the environment and everything that runs left behind.
+	rm -rf $(VENV) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+# uv installs the pinned list in seconds; pip would search for many minutes among dvc's and boto3's botocore pins.
+$(READY): requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
