@@ -17,7 +17,7 @@ from gkd_core.stages import StageRun, plan
 
 Outcome = Literal["ran", "restored", "unchanged"]
 OUTCOMES: tuple[Outcome, ...] = ("ran", "restored", "unchanged")
-HEADER = "# Written by `gkd plan --write` from params.yaml: do not edit.\n"
+HEADER = "# Written by `gkd recipe --write` with params.yaml: do not edit.\n"
 QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
 
 

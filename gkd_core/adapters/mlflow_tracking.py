@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
 import logging
-import math
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
 from gkd_core.errors import PlatformError
+from gkd_core.evaluate.report import target_mean
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
 from gkd_core.stages import ARTIFACTS, DATA, StageRun
@@ -55,13 +55,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def matrix_metrics(table: ScoreTable) -> dict[str, float]:
     """Flat metrics of one student's scores: one for each cell of the matrix, and the mean over target domains, in %."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for score in table.scores:
         metrics[f"miou/{score.benchmark}/{'in_domain' if score.in_domain else score.domain}"] = score.miou
-    targets = [score.miou for score in table.scores if not score.in_domain]
-    if targets:
-        metrics["miou/mean_targets"] = math.fsum(targets) / len(targets)
-    return metrics
+    return metrics | {"miou/mean_targets": target_mean(table.scores)}
 
 
 def source_tags(project: Path) -> dict[str, str]:

@@ -1,0 +1,155 @@
+"""Run a flow here, with a Prefect server that lives as long as the run: `python -m flows.local full-pipeline --profile demo`."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.server import prefect_server
+from gkd_core.errors import GkdError
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+DELIVERY_SECONDS = 10
+console = Console(highlight=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Profile = Annotated[str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as distill_proxy.updates=200. Can be repeated.")]
+Port = Annotated[int | None, typer.Option("--port", help="Port of the Prefect server; a free one where left out.")]
+
+
+@app.command("full-pipeline")
+def full_pipeline_command(profile: Profile = None, set_: Set = None, port: Port = None) -> None:
+    """Run the flow gkd: every stage that is out of date, then the matrix. Example: --profile demo --set seed=1"""
+
+    def run() -> dict[str, Any]:
+        from flows.pipeline import full_pipeline
+
+        return full_pipeline(profile, set_ or [])
+
+    _check_settings(profile, set_)
+    _show(_run_against_server(run, port))
+
+
+@app.command("compare")
+def compare_command(
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
+    port: Port = None,
+) -> None:
+    """Run the flow compare: all methods over several seeds, in one matrix. Example: --profile demo --seeds 0,1"""
+    numbers = _seeds(seeds)
+
+    def run() -> dict[str, Any]:
+        from flows.compare import compare
+
+        return compare(profile, set_ or [], seeds=numbers)
+
+    _check_settings(profile, set_)
+    _show(_run_against_server(run, port))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(item) for item in text.split(",")]
+    except ValueError:
+        raise GkdError(f"--seeds {text}: expected whole numbers with commas between, such as 0,1,2") from None
+
+
+def _check_settings(profile: str | None, overrides: list[str] | None) -> None:
+    """Refuse bad settings before anything is started."""
+    from gkd_core.settings import load_settings
+
+    load_settings(Path("params.yaml"), profile, overrides or [])
+
+
+def _run_against_server(run: Callable[[], dict[str, Any]], port: int | None) -> dict[str, Any]:
+    started = time.monotonic()
+    with prefect_server(Path.cwd(), port) as server:
+        os.environ.update(server.environment)
+        with console.status("starting the Prefect server"):
+            import flows.pipeline  # noqa: F401  # loads while the server starts
+
+            server.wait()
+        console.print(f"Prefect is up after {time.monotonic() - started:.0f} s: {server.url}")
+        with _own_words_only():
+            try:
+                result = run()
+            finally:
+                _deliver()
+    console.print(f"\nThe flow took {time.monotonic() - started:.0f} s, start and stop of the Prefect server included.")
+    return result
+
+
+def _deliver() -> None:
+    """Send the server what Prefect still has queued: when the server is gone it would try for a minute, in vain."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=DELIVERY_SECONDS)
+
+
+@contextmanager
+def _own_words_only() -> Iterator[None]:
+    """Show on the terminal what our flows say; what Prefect says of them goes to its server alone."""
+    prefect = logging.getLogger("prefect")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: Path(record.pathname).parent == Path(__file__).parent)
+    propagated = prefect.propagate
+    prefect.propagate = False
+    prefect.addHandler(handler)
+    try:
+        yield
+    finally:
+        prefect.removeHandler(handler)
+        prefect.propagate = propagated
+
+
+def _show(result: dict[str, Any]) -> None:
+    from gkd_core.evaluate.terminal import print_matrix
+    from gkd_core.records import ScoreTable
+
+    report = Path(result["report"])
+    print_matrix(ScoreTable.read(report / "matrix.json"))
+    console.print(f"Report:    {_near(report)}  (matrix.png, matrix.csv, matrix.json, summary.md)")
+    if "mlflow" in result:
+        console.print(f"MLflow:    mlflow ui --backend-store-uri {result['mlflow']}   (run {result['mlflow_run'][:8]})", soft_wrap=True)
+        console.print(f"Workspace: {_near(Path(result['workspace']))}")
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line: 0 on success, 2 for an error that the user can mend, 130 when interrupted."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app()
+    except GkdError as error:
+        for line in str(error).splitlines():
+            print(f"gkd: {line}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
