@@ -144,9 +144,11 @@ def main() -> None:
     except OSError as error:
         print(f"gkd: {error.filename or 'input or output'}: {error.strerror or error}; nothing half-written was kept", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as end:
+        # Typer has turned Ctrl-C into an exit already.
+        if end.code == EXIT_INTERRUPTED:
+            print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise
 
 
 def _settings(profile: str | None, overrides: list[str] | None) -> Settings:

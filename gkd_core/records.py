@@ -89,9 +89,15 @@ class SegmentorCheckpoint(Record):
 
 
 class ScoreProtocol(Record):
-    """How a score was measured. Sizes are (height, width) in pixels; null keeps each image's own size."""
+    """How a score was measured. Sizes are (height, width) in pixels.
 
-    size: tuple[int, int] | None
+    An image is scaled by `scale` and then shrunk into `max_size` (null: no bound); labels are scored at their own size, or,
+    with `labels_resized`, at the image's.
+    """
+
+    scale: float
+    max_size: tuple[int, int] | None
+    labels_resized: bool
     window: tuple[int, int]
     stride: tuple[int, int]
     classes: int

@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gkd_core.errors import SettingsError
 
 MethodName = Literal["gkd", "two-stage-mse", "single-stage-mse", "no-kd", "teacher"]
-Scalar = str | int | float | bool
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | float):
+        raise ValueError("a single text, number or true/false is allowed")
+    return value
+
+
+Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -28,7 +36,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A frozen group of settings that knows all of its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False)
 
 
 class WorldSettings(Section):
@@ -59,7 +67,8 @@ class DataSettings(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> DataSettings:
         if (self.world is None) == (self.root is None):
-            raise ValueError("exactly one of world and root must be set (the other null)")
+            given = "neither" if self.world is None else "both"
+            raise ValueError(f"given {given} of world and root; exactly one must be set, the other null")
         return self
 
 
@@ -118,7 +127,7 @@ class LearnTaskSettings(Section):
     updates: PositiveInt = Field(40_000, description="Optimizer updates (paper: 40 000).")
     batch_size: PositiveInt = Field(4, description="Images in one update (paper: 4).")
     image_size: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="Training crop, (height, width) in pixels (paper: 512 × 512).")
-    decoder: Literal["linear", "segformer"] = Field("segformer", description="Decoder trained on the encoder's feature maps.")
+    decoder: Literal["linear", "segformer"] = Field("segformer", description="linear: a classifier on the patch tokens; segformer: an MLP head on four feature maps.")
     decoder_width: PositiveInt = Field(256, description="Channels inside the decoder.")
     lr: PositiveFloat = Field(1e-4, description="AdamW learning rate of the decoder (paper: 1e-4).")
     encoder_lr: PositiveFloat = Field(1e-4, description="AdamW learning rate of the encoder, for methods that train it here.")
@@ -146,7 +155,7 @@ class EvaluateSettings(Section):
     @model_validator(mode="after")
     def _no_gaps(self) -> EvaluateSettings:
         if any(step > side for step, side in zip(self.stride, self.window, strict=True)):
-            raise ValueError("stride must not exceed window, or pixels between windows have no score")
+            raise ValueError(f"stride {self.stride} exceeds window {self.window}: pixels between windows would have no score")
         return self
 
 
@@ -288,9 +297,9 @@ def _describe(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         siblings = _siblings(item["loc"])
         return f"{key}: unknown key (given: {given!r}); allowed here: {', '.join(siblings)}{_hint(str(item['loc'][-1]), siblings)}"
-    if item["type"] == "value_error":
-        return f"{key or 'settings'}: {str(item['ctx']['error'])}"
     shown = "a group of keys" if isinstance(given, dict) else repr(given)
+    if item["type"] == "value_error":
+        return f"{key}: {item['ctx']['error']}" if isinstance(given, dict) else f"{key}: given {shown}; {item['ctx']['error']}"
     return f"{key}: given {shown}; {item['msg'][0].lower()}{item['msg'][1:]}"
 
 

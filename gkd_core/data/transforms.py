@@ -42,7 +42,7 @@ def labelled_crop(
     factor = _uniform(resize_range[0], resize_range[1], generator)
     height, width = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
     scaled = functional.interpolate(to_float(image).unsqueeze(0), size=(height, width), mode="bilinear", align_corners=False)[0]
-    ids = functional.interpolate(torch.from_numpy(label)[None, None].float(), size=(height, width), mode="nearest")[0, 0].long()
+    ids = functional.interpolate(torch.from_numpy(label)[None, None].float(), size=(height, width), mode="nearest-exact")[0, 0].long()
     below, right = max(0, size[0] - height), max(0, size[1] - width)
     scaled = functional.pad(scaled, (0, right, 0, below))
     ids = functional.pad(ids, (0, right, 0, below), value=IGNORE)

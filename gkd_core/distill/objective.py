@@ -67,7 +67,11 @@ class QSDObjective(nn.Module):
     @torch.no_grad()
     def observe(self, batch: DistillBatch) -> dict[str, float]:
         """How the attention does: entropy as a share of its maximum, and the weight on the matching token against chance 1 / N."""
-        attention = self.fea.attention(self.student.tokens(batch.images).patches, batch.teacher.patches)
+        # In evaluation mode, or a look at a CNN would move its batch statistics, and log_every would change the result.
+        training = self.student.training
+        tokens = self.student.eval().tokens(batch.images)
+        self.student.train(training)
+        attention = self.fea.attention(tokens.patches, batch.teacher.patches)
         return {"attention_entropy": attention_entropy(attention).item(), "matching_weight": matching_weight(attention).item()}
 
     def _views(self, batch: DistillBatch) -> tuple[Tokens, Tensor]:

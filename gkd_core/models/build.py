@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import deit, vision_transformer
 from torch import nn
 
 from gkd_core.errors import SettingsError, WeightsError
@@ -42,18 +43,29 @@ def parameter_count(module: nn.Module) -> int:
 
 def _bare_encoder(settings: EncoderSettings) -> Encoder:
     if not timm.is_model(settings.arch):
-        close = timm.list_models(f"*{settings.arch.split('_')[0]}*")[:5]
+        close = difflib.get_close_matches(settings.arch, timm.list_models(), n=3)
         raise SettingsError(f"arch: timm {timm.__version__} has no model '{settings.arch}'; try {', '.join(close) or 'timm.list_models()'}")
     try:
         if _is_vit(settings.arch):
             return _vit(settings)
         return _cnn(settings)
-    except TypeError as error:
-        raise SettingsError(f"options: {settings.arch} refuses {settings.options} ({error})") from None
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise SettingsError(f"options: {settings.arch} refuses {settings.options} ({' '.join(str(error).split())[:200]})") from None
 
 
 def _is_vit(arch: str) -> bool:
-    return timm.model_entrypoint(arch).__module__ == VisionTransformer.__module__
+    return timm.model_entrypoint(arch).__module__ in (vision_transformer.__name__, deit.__name__)
+
+
+def _create(settings: EncoderSettings, **options: Any) -> Any:
+    """The timm model, with the hub's weights where the settings ask for them."""
+    try:
+        return timm.create_model(settings.arch, pretrained=settings.weights == "hub", **options)
+    except (OSError, RuntimeError) as error:
+        if settings.weights != "hub":
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"hub: no weights for {settings.arch} ({reason}); connect to the internet once, or set weights to a file") from None
 
 
 def _vit(settings: EncoderSettings) -> Encoder:
@@ -62,12 +74,12 @@ def _vit(settings: EncoderSettings) -> Encoder:
         options["patch_size"] = settings.patch_size
     if settings.image_size is not None:
         options["img_size"] = settings.image_size
-    backbone = timm.create_model(settings.arch, pretrained=settings.weights == "hub", num_classes=0, dynamic_img_size=True, **options)
+    backbone = _create(settings, num_classes=0, dynamic_img_size=True, **options)
     return ViTEncoder(backbone, backbone.default_cfg["mean"], backbone.default_cfg["std"])
 
 
 def _cnn(settings: EncoderSettings) -> Encoder:
-    backbone = timm.create_model(settings.arch, pretrained=settings.weights == "hub", features_only=True, **settings.options)
+    backbone = _create(settings, features_only=True, **settings.options)
     config = timm.get_pretrained_cfg(settings.arch)
     if config is None:
         raise SettingsError(f"arch: timm states no input normalisation for '{settings.arch}'")

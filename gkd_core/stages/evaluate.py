@@ -7,6 +7,7 @@ import json
 import torch
 
 from gkd_core.data.reading import list_images, list_pairs, resolve_encoding
+from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.files import atomic_folder
@@ -54,6 +55,8 @@ def _score(context: Context, benchmark: str, domain: str, reference: str, matrix
     settings = context.settings
     entry, split = context.catalog.domain(reference)
     ious = class_iou(matrix)
+    if not matrix.any():
+        raise DataError(f"{reference}: every pixel of its labels is ignored, so there is nothing to score; check the dataset's encoding")
     return Score(
         method=settings.method,
         teacher=settings.teacher.arch,
@@ -68,7 +71,9 @@ def _score(context: Context, benchmark: str, domain: str, reference: str, matrix
         class_iou=dict(zip(record.classes, ious, strict=True)),
         images=len(list_images(entry, context.data_root, split)),
         protocol=ScoreProtocol(
-            size=entry.protocol.max_size,
+            scale=entry.protocol.scale,
+            max_size=entry.protocol.max_size,
+            labels_resized=entry.protocol.resize_labels,
             window=settings.evaluate.window,
             stride=settings.evaluate.stride,
             classes=len(record.classes),

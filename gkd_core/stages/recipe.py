@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.entries import Benchmark
+from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
 from gkd_core.errors import SettingsError
 from gkd_core.methods import METHODS, method_of
+from gkd_core.records import sha256_of
 from gkd_core.settings import Settings
 
 ARTIFACTS = Path("artifacts")
@@ -159,8 +159,9 @@ def find_run(settings: Settings, stage: str, source: str | None) -> StageRun:
 def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
     """Where a stage keeps checkpoints and `metrics.jsonl`: `RUNS/<name>-<digest of its inputs>`, absolute.
 
-    The digest covers the stage's settings, the names and sizes of its input files, and the content of small records among
-    them (a manifest states the digest of the weights beside it), so that a stopped run is found again only by its equal.
+    The digest covers the stage's settings, the content of files among its inputs (weights, catalogs, lists) and of records
+    in its input folders (a manifest states the digest of the weights beside it), and the names and sizes of all else in
+    those folders, so that a stopped run is found again only by its equal.
     """
     tree = settings.model_dump(mode="json")
     facts = {"params": {key: _lookup(tree, key) for key in run.params}, "inputs": [_listing(workspace / path) for path in run.inputs]}
@@ -254,12 +255,13 @@ def _lookup(tree: object, dotted: str) -> object:
 
 
 def _listing(path: Path) -> list[list[object]]:
-    """Relative names of the files at a path, each with its size, or with its content's digest where it is a record."""
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    return [[item.relative_to(path).as_posix(), _fact(item)] for item in files if item.exists()]
+    """Relative names of the files at a path, each with its size, or with its content's digest where it is a record or the path itself."""
+    if path.is_file():
+        return [["", sha256_of(path)]]
+    return [[item.relative_to(path).as_posix(), _fact(item)] for item in sorted(path.rglob("*")) if item.is_file()]
 
 
 def _fact(file: Path) -> object:
     if file.suffix == ".json":
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return sha256_of(file)
     return file.stat().st_size

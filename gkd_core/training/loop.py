@@ -57,7 +57,8 @@ def train(training: Training, store: CheckpointStore, sink: MetricsSink, advance
         TrainingError: the loss is not finite, or the checkpoint does not fit the model.
     """
     start = _resume(training, store)
-    forward = DistributedDataParallel(training.model) if training.rank.count > 1 else training.model
+    # Some parameters take no part in some updates: a mask token without a masked view, a CNN's stages beyond its tokens.
+    forward = DistributedDataParallel(training.model, find_unused_parameters=True) if training.rank.count > 1 else training.model
     clock = _Clock(training.images_per_update)
     for update in range(start, training.updates):
         for group, rate in zip(training.optimizer.param_groups, training.schedules, strict=True):

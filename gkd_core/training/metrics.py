@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,15 +22,22 @@ def file_sink(folder: Path) -> MetricsSink:
     path = folder / FILE
 
     def write(step: int, values: Mapping[str, float]) -> None:
-        line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}).encode()
+        with path.open("ab+") as stream:
+            # A process that was killed while it wrote left half a line; the next one must not be glued to it.
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line + b"\n")
 
     return write
 
 
 class MetricsFollower:
-    """Reads the lines added to a folder's `metrics.jsonl` since the last read; a half-written last line waits for its end."""
+    """Reads the lines added to a folder's `metrics.jsonl` since the last read.
+
+    A half-written last line waits for its end; one that a killed process never ended is left out.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
@@ -43,7 +51,15 @@ class MetricsFollower:
             stream.seek(self._offset)
             whole, newline, _ = stream.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [line for line in map(_parse, whole.splitlines()) if line is not None]
+
+
+def _parse(text: bytes) -> Line | None:
+    try:
+        line: Line = json.loads(text)
+    except ValueError:
+        return None
+    return line
 
 
 @contextmanager
