@@ -1,0 +1,64 @@
+"""Fixtures that more than one folder of tests needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gkd_core.models.build import build_encoder
+from gkd_core.models.encoder import Encoder
+from gkd_core.settings import EncoderSettings, Settings, settings_from_tree
+
+torch.set_num_threads(1)
+
+TINY_VIT = {"arch": "vit_tiny_patch16_224", "patch_size": 8, "image_size": 32, "options": {"embed_dim": 24, "depth": 2, "num_heads": 2}}
+TINY_DISTILL = {
+    "updates": 3, "batch_size": 4, "image_size": [32, 32], "lr": 1e-3, "lr_batch": None, "warm_start": {"updates": 1}, "checkpoint_every": 2, "log_every": 1
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden values and real images beside the checkout."""
+    folder = Path(__file__).parents[1] / ".." / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: no golden values or real images to compare with")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vit_settings() -> EncoderSettings:
+    """A ViT of 24 channels and two blocks that sees 4 × 4 patches of a 32-pixel image."""
+    return EncoderSettings.model_validate(TINY_VIT)
+
+
+@pytest.fixture
+def vit(vit_settings: EncoderSettings) -> Encoder:
+    return build_encoder(vit_settings, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_tree() -> dict[str, Any]:
+    """Settings, as a plain tree, of the whole recipe on a world of a few 32-pixel images, in this process."""
+    return {
+        "data": {
+            "world": {
+                "street_size": [32, 64], "aerial_size": [32, 32], "proxy_images": 6, "train_images": 6, "val_images": 2, "target_images": 2
+            }
+        },
+        "teacher": TINY_VIT,
+        "student": TINY_VIT | {"options": {"embed_dim": 16, "depth": 1, "num_heads": 2}},
+        "distill_proxy": TINY_DISTILL,
+        "distill_source": TINY_DISTILL | {"updates": 2},
+        "learn_task": {"updates": 2, "batch_size": 2, "image_size": [32, 32], "decoder": "linear"},
+        "evaluate": {"window": [32, 32], "stride": [32, 32]},
+        "compute": {"workers": 0, "device": "cpu"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_tree: dict[str, Any]) -> Settings:
+    return settings_from_tree(tiny_tree)

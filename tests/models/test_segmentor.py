@@ -1,0 +1,76 @@
+"""Segmentors: shapes, seeds, and their form on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from gkd_core.errors import GkdError, SettingsError, WeightsError
+from gkd_core.models.build import build_encoder
+from gkd_core.models.decoders import build_decoder
+from gkd_core.models.encoder import Encoder
+from gkd_core.models.segmentor import Segmentor, build_segmentor, load_segmentor
+from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
+from gkd_core.settings import EncoderSettings
+
+
+@pytest.mark.parametrize("decoder", ["linear", "segformer"])
+@torch.no_grad()
+def test_logits_have_the_size_of_the_image(vit: Encoder, decoder: str) -> None:
+    segmentor = build_segmentor(vit, decoder, classes=5, width=8, seed=0).eval()
+    assert segmentor(torch.rand(2, 3, 32, 48)).shape == (2, 5, 32, 48)
+
+
+@pytest.mark.parametrize("decoder", ["linear", "segformer"])
+def test_decoders_are_a_function_of_the_seed(vit: Encoder, decoder: str) -> None:
+    first, again, other = (build_segmentor(vit, decoder, 5, 8, seed).decoder.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(tensor, first[name]) for name, tensor in again.items())
+    assert any(not torch.equal(tensor, first[name]) for name, tensor in other.items())
+
+
+def test_unknown_decoders_are_refused() -> None:
+    with pytest.raises(SettingsError, match="unknown decoder 'unet'; allowed: linear, segformer"):
+        build_decoder("unet", [4, 4, 4, 4], 5, 8)
+
+
+@pytest.fixture
+def saved(vit_settings: EncoderSettings, tmp_path: Path) -> tuple[Segmentor, Path]:
+    # Built with another seed than the record states, so that only loading can give these weights.
+    segmentor = build_segmentor(build_encoder(vit_settings, 11), "segformer", 3, 8, 11).eval()
+    safetensors.torch.save_file(segmentor.state_dict(), tmp_path / "w.safetensors")
+    SegmentorCheckpoint(
+        encoder=vit_settings, decoder="segformer", decoder_width=8, taxonomy="street", classes=("a", "b", "c"), source="gta5",
+        weights="w.safetensors", sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1, encoder_frozen=True,
+    ).write(tmp_path / MANIFEST)  # fmt: skip
+    return segmentor, tmp_path
+
+
+@torch.no_grad()
+def test_a_segmentor_comes_back_as_it_was(saved: tuple[Segmentor, Path]) -> None:
+    segmentor, folder = saved
+    loaded = load_segmentor(folder)
+    assert not loaded.training
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(loaded(images), segmentor(images))
+
+
+def test_tampered_missing_or_foreign_files_are_refused(saved: tuple[Segmentor, Path]) -> None:
+    _, folder = saved
+    weights = folder / "w.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    with pytest.raises(WeightsError, match=r"its content is not what .*manifest\.json describes"):
+        load_segmentor(folder)
+    weights.unlink()
+    with pytest.raises(WeightsError, match="no such weights file"):
+        load_segmentor(folder)
+    (folder / MANIFEST).write_text("{}")
+    with pytest.raises(GkdError, match="not a SegmentorCheckpoint of this version"):
+        load_segmentor(folder)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(GkdError, match="no such file; run the stage that writes it first"):
+        load_segmentor(folder)

@@ -1,0 +1,102 @@
+"""Vision transformers as encoders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gkd_core.errors import DataError
+from gkd_core.models.build import build_encoder
+from gkd_core.models.encoder import Encoder
+from gkd_core.models.vit import ViTEncoder, pyramid_blocks
+from gkd_core.settings import EncoderSettings
+
+TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+
+
+@pytest.fixture
+def eager(vit: Encoder) -> Encoder:
+    """The tiny ViT in evaluation mode with a mask token that is not zero."""
+    nn.init.normal_(vit.get_parameter("mask_token"))
+    return vit.eval()
+
+
+@pytest.mark.parametrize(("size", "patches"), [((32, 32), 16), ((16, 48), 12), ((64, 32), 32)])
+@torch.no_grad()
+def test_tokens_and_maps_have_their_shapes_at_any_image_size(eager: Encoder, size: tuple[int, int], patches: int) -> None:
+    images = torch.rand(2, 3, *size)
+    cls, tokens = eager.tokens(images)
+    assert cls.shape == (2, 24)
+    assert tokens.shape == (2, patches, 24)
+    rows, columns = eager.grid(*size)
+    assert rows * columns == patches
+    shapes = [tuple(m.shape) for m in eager.feature_maps(images)]
+    assert shapes == [(2, 24, max(1, size[0] // stride), max(1, size[1] // stride)) for stride in (4, 8, 16, 32)]
+
+
+@torch.no_grad()
+def test_tokens_are_timms_own_final_norm(eager: Encoder) -> None:
+    assert isinstance(eager, ViTEncoder)
+    images = torch.rand(2, 3, 32, 32)
+    reference = eager.backbone.forward_features(eager.normalise(images))
+    torch.testing.assert_close(torch.cat([eager.tokens(images).cls.unsqueeze(1), eager.tokens(images).patches], dim=1), reference)
+
+
+@torch.no_grad()
+def test_the_map_at_the_patch_stride_holds_normed_tokens_in_their_places(eager: Encoder) -> None:
+    """With two blocks the coarsest map comes from the last one; at stride 8 = patch the block before it is not resampled."""
+    assert isinstance(eager, ViTEncoder)
+    images = torch.rand(1, 3, 32, 32)
+    after_first = eager.backbone.get_intermediate_layers(eager.normalise(images), n=[0], reshape=True, norm=True)[0]
+    torch.testing.assert_close(eager.feature_maps(images)[1], after_first)
+
+
+@torch.no_grad()
+def test_a_masked_patch_is_really_hidden(eager: Encoder) -> None:
+    images, mask = torch.rand(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.bool)
+    mask[0, 5] = True  # second row, second column
+    changed = images.clone()
+    changed[:, :, 8:16, 8:16] = torch.rand(1, 3, 8, 8)
+    assert not torch.equal(eager.tokens(images).patches, eager.tokens(changed).patches)
+    for before, after in zip(eager.tokens(images, mask), eager.tokens(changed, mask), strict=True):
+        assert torch.equal(before, after)
+    changed[:, :, 0, 0] += 0.5
+    assert not torch.equal(eager.tokens(images, mask).patches, eager.tokens(changed, mask).patches)
+
+
+@torch.no_grad()
+def test_a_masked_patch_still_knows_where_it_is(eager: Encoder) -> None:
+    """The mask replaces the patch before the position table is added: with all hidden, places still differ."""
+    assert isinstance(eager, ViTEncoder)
+    hidden = torch.ones(1, 16, dtype=torch.bool)
+    embedded = eager._embed(torch.rand(1, 3, 32, 32), hidden)[:, 1:]
+    torch.testing.assert_close(embedded, eager.mask_token + eager.backbone.pos_embed[:, 1:])
+    nothing = torch.zeros(1, 16, dtype=torch.bool)
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(eager.tokens(images, nothing).patches, eager.tokens(images).patches)
+
+
+def test_pyramid_takes_the_released_blocks() -> None:
+    assert pyramid_blocks(12) == [3, 5, 7, 11]
+    assert pyramid_blocks(24) == [7, 11, 15, 23]
+    for depth in range(1, 41):
+        taken = pyramid_blocks(depth)
+        assert taken == sorted(taken)
+        assert taken[0] >= 0
+        assert taken[-1] == depth - 1
+
+
+def test_a_size_that_patches_do_not_tile_is_refused(vit: Encoder) -> None:
+    with pytest.raises(DataError, match="image of 30 × 32 pixels: both sides must be multiples of the patch, 8"):
+        vit.tokens(torch.rand(1, 3, 30, 32))
+
+
+@pytest.mark.parametrize("arch", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"])
+@torch.no_grad()
+def test_relatives_with_other_prefix_tokens_fit_the_interface(arch: str) -> None:
+    """DeiT has a distillation token, registers come first too, and SigLIP has no class token at all."""
+    encoder = build_encoder(EncoderSettings.model_validate({"arch": arch, "patch_size": 8, "image_size": 32, "options": TINY}), 0).eval()
+    cls, patches = encoder.tokens(torch.rand(2, 3, 32, 32), torch.rand(2, 16) < 0.5)
+    assert (cls.shape, patches.shape) == ((2, 24), (2, 16, 24))
+    assert [m.shape[-1] for m in encoder.feature_maps(torch.rand(2, 3, 32, 32))] == [8, 4, 2, 1]
