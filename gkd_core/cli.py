@@ -42,7 +42,9 @@ Settings come from params.yaml here, or, with --profile, from a shipped profile;
 """,
 )
 
-Profile = Annotated[str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml, such as demo or camvid.")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml, such as demo or camvid.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as distill_proxy.updates=200. Can be repeated.")]
 
 
@@ -70,7 +72,9 @@ def plan(profile: Profile = None, set_: Set = None) -> None:
     from gkd_core import stages
 
     for run in stages.plan(_settings(profile, set_)):
-        inputs = ", ".join(str(path) for path in run.inputs[:4]) + (f" and {len(run.inputs) - 4} more" if len(run.inputs) > 4 else "")
+        inputs = ", ".join(str(path) for path in run.inputs[:4]) + (
+            f" and {len(run.inputs) - 4} more" if len(run.inputs) > 4 else ""
+        )
         typer.echo(f"{run.command}\n    reads   {inputs or 'settings only'}\n    writes  {run.output}")
 
 
@@ -94,7 +98,9 @@ def run(
 def recipe(
     profile: Profile = None,
     set_: Set = None,
-    write: Annotated[bool, typer.Option("--write", help="Write params.yaml and dvc.yaml here instead of printing dvc.yaml.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write params.yaml and dvc.yaml here instead of printing dvc.yaml.")
+    ] = False,
 ) -> None:
     """Print the recipe, dvc.yaml, for these settings, or write it with its params.yaml for `dvc repro`."""
     from gkd_core.adapters.dvc_recipe import render
@@ -142,7 +148,10 @@ def main() -> None:
             print(f"gkd: {line}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except OSError as error:
-        print(f"gkd: {error.filename or 'input or output'}: {error.strerror or error}; nothing half-written was kept", file=sys.stderr)
+        print(
+            f"gkd: {error.filename or 'input or output'}: {error.strerror or error}; nothing half-written was kept",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_USER_ERROR)
     except SystemExit as end:
         # Typer has turned Ctrl-C into an exit already.

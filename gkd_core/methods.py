@@ -28,7 +28,9 @@ class Method:
 
 
 METHODS: dict[MethodName, Method] = {
-    "gkd": Method("qsd", "student", True, False, "features first by query-based soft distillation, then a decoder on the frozen student"),
+    "gkd": Method(
+        "qsd", "student", True, False, "features first by query-based soft distillation, then a decoder on the frozen student"
+    ),
     "two-stage-mse": Method("mse", "student", True, False, "features first by plain MSE, then a decoder on the frozen student"),
     "single-stage-mse": Method(None, "student", False, True, "task loss and feature MSE together, on the source only"),
     "no-kd": Method(None, "student", False, False, "task loss alone, on the source only"),

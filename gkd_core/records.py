@@ -37,7 +37,9 @@ class Record(BaseModel):
         except FileNotFoundError:
             raise GkdError(f"{path}: no such file; run the stage that writes it first (gkd plan lists them)") from None
         except ValidationError as error:
-            raise GkdError(f"{path}: not a {cls.__name__} of this version ({error.error_count()} fields differ); run its stage again") from None
+            raise GkdError(
+                f"{path}: not a {cls.__name__} of this version ({error.error_count()} fields differ); run its stage again"
+            ) from None
 
 
 class DatasetVersion(Record):

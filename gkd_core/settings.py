@@ -58,10 +58,14 @@ class DataSettings(Section):
         default=WorldSettings(), description="The embedded world to render; null when real datasets are used."
     )
     root: str | None = Field(None, description="Folder that holds the real datasets; null when the world is used.")
-    catalogs: tuple[str, ...] = Field((), description="YAML files with further dataset entries; a bare name is one shipped with the package.")
+    catalogs: tuple[str, ...] = Field(
+        (), description="YAML files with further dataset entries; a bare name is one shipped with the package."
+    )
     proxy: str = Field("proxy/all", description="Unlabelled proxy images of stage 1a, as dataset/split of the catalog.")
     benchmarks: tuple[str, ...] = Field(
-        ("G2C", "G2B", "G2M", "C2A", "P2R"), min_length=1, description="Benchmarks to evaluate; their sources are what is learnt from."
+        ("G2C", "G2B", "G2M", "C2A", "P2R"),
+        min_length=1,
+        description="Benchmarks to evaluate; their sources are what is learnt from.",
     )
 
     @model_validator(mode="after")
@@ -82,11 +86,15 @@ class EncoderSettings(Section):
         "'package:NAME' (an installed weights package), or the path of a .safetensors or .pth file.",
     )
     patch_size: PositiveInt | None = Field(None, description="Patch side in pixels for a ViT; null keeps the architecture's.")
-    image_size: PositiveInt | None = Field(None, description="Image side in pixels that the position table is laid out for; null keeps the architecture's.")
+    image_size: PositiveInt | None = Field(
+        None, description="Image side in pixels that the position table is laid out for; null keeps the architecture's."
+    )
     token_strides: tuple[PositiveInt, ...] = Field(
         (16,), min_length=1, description="CNN only: strides of the maps joined, at stride 16, into the patch tokens."
     )
-    options: dict[str, Scalar] = Field(default_factory=dict, description="Further arguments of the architecture, such as depth or embed_dim.")
+    options: dict[str, Scalar] = Field(
+        default_factory=dict, description="Further arguments of the architecture, such as depth or embed_dim."
+    )
     min_coverage: Share = Field(1.0, description="Least share of the model's tensors that a weights file must fill.")
 
 
@@ -108,7 +116,9 @@ class DistillSettings(Section):
     warmup_updates: NonNegativeInt = Field(0, description="Updates of linear warm-up (released: 0).")
     weight_decay: float = Field(0.05, ge=0, description="AdamW weight decay; none for norms, biases and single tokens.")
     clip_norm: PositiveFloat | None = Field(None, description="Largest global gradient norm; null does not clip.")
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = Field((0.08, 1.0), description="Area of a random resized crop, as a share of the image.")
+    crop_scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.08, 1.0), description="Area of a random resized crop, as a share of the image."
+    )
     color_jitter: float = Field(0.3, ge=0, description="Strength of random brightness, contrast and saturation.")
     num_heads: PositiveInt = Field(1, description="Heads of the QSD attention (released: 1).")
     cls_weight: float = Field(1.0, ge=0, description="Weight of the cls loss (released: 1).")
@@ -126,20 +136,31 @@ class LearnTaskSettings(Section):
 
     updates: PositiveInt = Field(40_000, description="Optimizer updates (paper: 40 000).")
     batch_size: PositiveInt = Field(4, description="Images in one update (paper: 4).")
-    image_size: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="Training crop, (height, width) in pixels (paper: 512 × 512).")
-    decoder: Literal["linear", "segformer"] = Field("segformer", description="linear: a classifier on the patch tokens; segformer: an MLP head on four feature maps.")
+    image_size: tuple[PositiveInt, PositiveInt] = Field(
+        (512, 512), description="Training crop, (height, width) in pixels (paper: 512 × 512)."
+    )
+    decoder: Literal["linear", "segformer"] = Field(
+        "segformer", description="linear: a classifier on the patch tokens; segformer: an MLP head on four feature maps."
+    )
     decoder_width: PositiveInt = Field(256, description="Channels inside the decoder.")
     lr: PositiveFloat = Field(1e-4, description="AdamW learning rate of the decoder (paper: 1e-4).")
     encoder_lr: PositiveFloat = Field(1e-4, description="AdamW learning rate of the encoder, for methods that train it here.")
     weight_decay: float = Field(0.05, ge=0, description="AdamW weight decay; none for norms and biases (paper: 0.05).")
     poly_power: PositiveFloat = Field(0.9, description="Power of the polynomial decay of the learning rate (paper: 0.9).")
-    distill_weight: float = Field(1.0, ge=0, description="Weight of the distillation loss beside the task loss, for single-stage methods.")
-    resize_range: tuple[PositiveFloat, PositiveFloat] = Field((0.5, 2.0), description="Random scale before the crop (paper: 0.5 to 2).")
-    cat_max_ratio: Share = Field(0.75, description="Largest share of a crop that one class may fill, tried ten times (paper: 0.75).")
+    distill_weight: float = Field(
+        1.0, ge=0, description="Weight of the distillation loss beside the task loss, for single-stage methods."
+    )
+    resize_range: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.5, 2.0), description="Random scale before the crop (paper: 0.5 to 2)."
+    )
+    cat_max_ratio: Share = Field(
+        0.75, description="Largest share of a crop that one class may fill, tried ten times (paper: 0.75)."
+    )
     color_jitter: float = Field(0.3, ge=0, description="Strength of random brightness, contrast and saturation.")
     end_to_end_updates: PositiveInt | None = Field(
         None,
-        description="Updates for methods that train the encoder here; null gives them the sum of all stages' updates, so that budgets match.",
+        description="Updates for methods that train the encoder here; null gives them the sum of all stages' updates, "
+        "so that budgets match.",
     )
     checkpoint_every: PositiveInt = Field(1000, description="Updates between two checkpoints.")
     log_every: PositiveInt = Field(50, description="Updates between two lines of metrics.")
@@ -148,7 +169,9 @@ class LearnTaskSettings(Section):
 class EvaluateSettings(Section):
     """The cross-domain matrix. A dataset entry's own protocol (input size) applies first."""
 
-    window: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="Sliding window, (height, width) in pixels (released: 512).")
+    window: tuple[PositiveInt, PositiveInt] = Field(
+        (512, 512), description="Sliding window, (height, width) in pixels (released: 512)."
+    )
     stride: tuple[PositiveInt, PositiveInt] = Field((341, 341), description="Step of the window in pixels (released: 341).")
     batch_size: PositiveInt = Field(8, description="Windows in one forward pass; changes speed only.")
 
@@ -163,8 +186,12 @@ class ComputeSettings(Section):
     """The machine that does the work."""
 
     workers: NonNegativeInt = Field(2, description="Ray Train workers of stage one; 0 trains in this process.")
-    threads: PositiveInt = Field(1, description="Threads of one training process. Part of the result: a sum's order depends on it.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device of the tensors; auto takes a GPU where there is one.")
+    threads: PositiveInt = Field(
+        1, description="Threads of one training process. Part of the result: a sum's order depends on it."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device of the tensors; auto takes a GPU where there is one."
+    )
     max_failures: NonNegativeInt = Field(2, description="Times that a lost Ray worker group is rebuilt before the stage fails.")
 
 
@@ -172,25 +199,35 @@ class TrackingSettings(Section):
     """MLflow. The store's address comes from MLFLOW_TRACKING_URI where that is set."""
 
     experiment: str = Field("gkd", min_length=1, description="MLflow experiment.")
-    uri: str | None = Field(None, description="Tracking store, such as sqlite:///mlflow.db; null turns tracking off. Never put a password here.")
+    uri: str | None = Field(
+        None, description="Tracking store, such as sqlite:///mlflow.db; null turns tracking off. Never put a password here."
+    )
 
 
 class Settings(Section):
     """All settings of one run."""
 
-    recipe_version: PositiveInt = Field(1, description="Raised when the code changes what a stage computes, so that DVC runs every stage anew.")
-    method: MethodName = Field("gkd", description="gkd, a rival under the same budget, or 'teacher' (a decoder on the frozen teacher).")
+    recipe_version: PositiveInt = Field(
+        1, description="Raised when the code changes what a stage computes, so that DVC runs every stage anew."
+    )
+    method: MethodName = Field(
+        "gkd", description="gkd, a rival under the same budget, or 'teacher' (a decoder on the frozen teacher)."
+    )
     seed: NonNegativeInt = Field(0, description="Seed of initial weights, batches, crops and masks.")
     data: DataSettings = Field(DataSettings(), description="Datasets.")
-    teacher: EncoderSettings = Field(EncoderSettings(arch="vit_base_patch14_dinov2", weights="hub"), description="The foundation model.")
+    teacher: EncoderSettings = Field(
+        EncoderSettings(arch="vit_base_patch14_dinov2", weights="hub"), description="The foundation model."
+    )
     student: EncoderSettings = Field(
         EncoderSettings(arch="deit_small_patch16_224", weights="hub"), description="The model that is distilled."
     )
     distill_proxy: DistillSettings = Field(
-        DistillSettings(updates=250_000, batch_size=512, image_size=(224, 224)), description="Stage 1a, on proxy images (released: 100 epochs)."
+        DistillSettings(updates=250_000, batch_size=512, image_size=(224, 224)),
+        description="Stage 1a, on proxy images (released: 100 epochs).",
     )
     distill_source: DistillSettings = Field(
-        DistillSettings(updates=58_500, batch_size=128, image_size=(512, 512)), description="Stage 1b, on the source's images (released: 300 epochs)."
+        DistillSettings(updates=58_500, batch_size=128, image_size=(512, 512)),
+        description="Stage 1b, on the source's images (released: 300 epochs).",
     )
     learn_task: LearnTaskSettings = Field(LearnTaskSettings(), description="Stage two.")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="The cross-domain matrix.")
@@ -243,7 +280,9 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"{path}: no such file; give --profile ({', '.join(profile_names())}) or run where params.yaml lies") from None
+        raise SettingsError(
+            f"{path}: no such file; give --profile ({', '.join(profile_names())}) or run where params.yaml lies"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -257,7 +296,9 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 def _read_profile(name: str) -> dict[str, Any]:
     if name not in profile_names():
-        raise SettingsError(f"--profile: unknown profile '{name}'; allowed: {', '.join(profile_names())}{_hint(name, profile_names())}")
+        raise SettingsError(
+            f"--profile: unknown profile '{name}'; allowed: {', '.join(profile_names())}{_hint(name, profile_names())}"
+        )
     with resources.as_file(PROFILES / f"{name}.yaml") as path:
         return read_yaml_mapping(path)
 
@@ -296,7 +337,9 @@ def _describe(item: Mapping[str, Any]) -> str:
     given = item.get("input")
     if item["type"] == "extra_forbidden":
         siblings = _siblings(item["loc"])
-        return f"{key}: unknown key (given: {given!r}); allowed here: {', '.join(siblings)}{_hint(str(item['loc'][-1]), siblings)}"
+        return (
+            f"{key}: unknown key (given: {given!r}); allowed here: {', '.join(siblings)}{_hint(str(item['loc'][-1]), siblings)}"
+        )
     shown = "a group of keys" if isinstance(given, dict) else repr(given)
     if item["type"] == "value_error":
         return f"{key}: {item['ctx']['error']}" if isinstance(given, dict) else f"{key}: given {shown}; {item['ctx']['error']}"

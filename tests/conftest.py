@@ -14,9 +14,15 @@ from gkd_core.settings import EncoderSettings, Settings, settings_from_tree
 
 torch.set_num_threads(1)
 
-TINY_VIT = {"arch": "vit_tiny_patch16_224", "patch_size": 8, "image_size": 32, "options": {"embed_dim": 24, "depth": 2, "num_heads": 2}}
+TINY_VIT = {
+    "arch": "vit_tiny_patch16_224",
+    "patch_size": 8,
+    "image_size": 32,
+    "options": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+}
 TINY_DISTILL = {
-    "updates": 3, "batch_size": 4, "image_size": [32, 32], "lr": 1e-3, "lr_batch": None, "warm_start": {"updates": 1}, "checkpoint_every": 2, "log_every": 1
+    "updates": 3, "batch_size": 4, "image_size": [32, 32], "lr": 1e-3, "lr_batch": None,
+    "warm_start": {"updates": 1}, "checkpoint_every": 2, "log_every": 1
 }  # fmt: skip
 
 
@@ -46,7 +52,8 @@ def tiny_tree() -> dict[str, Any]:
     return {
         "data": {
             "world": {
-                "street_size": [32, 64], "aerial_size": [32, 32], "proxy_images": 6, "train_images": 6, "val_images": 2, "target_images": 2
+                "street_size": [32, 64], "aerial_size": [32, 32], "proxy_images": 6,
+                "train_images": 6, "val_images": 2, "target_images": 2
             }
         },
         "teacher": TINY_VIT,

@@ -16,7 +16,6 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-
 from gkd_core.distill.stage_one import DistillJob, distill
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.training.checkpoint import FILE, State, read_state, write_state
@@ -69,7 +68,10 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
             ),
         )
         try:
-            with progress(job.title, job.settings.updates) as advance, following(folder, lambda lines: advance(int(lines[-1]["step"]))):
+            with (
+                progress(job.title, job.settings.updates) as advance,
+                following(folder, lambda lines: advance(int(lines[-1]["step"]))),
+            ):
                 result = trainer.fit()
         except TrainingFailedError as error:
             raise _cause(error, job.title) from None
@@ -100,7 +102,9 @@ def _connected(workers: int) -> Iterator[None]:
             cpus = max(workers, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, OSError) as error:
-        raise PlatformError(f"Ray cannot be reached or started ({' '.join(str(error).split())[:200]}); unset RAY_ADDRESS or set compute.workers=0") from None
+        raise PlatformError(
+            f"Ray cannot be reached or started ({' '.join(str(error).split())[:200]}); unset RAY_ADDRESS or set compute.workers=0"
+        ) from None
     try:
         yield
     finally:

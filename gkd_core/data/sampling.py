@@ -16,7 +16,10 @@ def batch_indices(update: int, batch_size: int, dataset_size: int, *keys: int | 
     equally often, and a batch may straddle two epochs.
     """
     first = update * batch_size
-    return [_permutation(position // dataset_size, dataset_size, *keys)[position % dataset_size] for position in range(first, first + batch_size)]
+    return [
+        _permutation(position // dataset_size, dataset_size, *keys)[position % dataset_size]
+        for position in range(first, first + batch_size)
+    ]
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ class SampleStore(Generic[Sample]):
 
     def __init__(self, size: int, read: Callable[[int], Sample], memory_bytes: int = MEMORY_BYTES) -> None:
         self.size = size
-        self._read = read
+        self._read: Callable[[int], Sample] = read
         self._free = memory_bytes
         self._kept: dict[int, Sample] = {}
 

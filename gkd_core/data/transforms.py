@@ -21,7 +21,10 @@ def to_float(image: np.ndarray) -> Tensor:
 
 
 def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """A view (3, *size) in 0..1 of a random part of an image: an area within `scale`, a shape near that of `size`, flipped half the time."""
+    """A view (3, *size) in 0..1 of a random part of an image.
+
+    Its area is a share of the image within `scale`, its shape is near that of `size`, and half the time it is flipped.
+    """
     height, width = image.shape[:2]
     area = height * width * _uniform(scale[0], scale[1], generator)
     ratio = size[1] / size[0] * math.exp(_uniform(math.log(3 / 4), math.log(4 / 3), generator))
@@ -30,19 +33,30 @@ def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float
     top = _integer(height - crop_height + 1, generator)
     left = _integer(width - crop_width + 1, generator)
     crop = to_float(image[top : top + crop_height, left : left + crop_width])
-    view = functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True).squeeze(0).clamp_(0, 1)
+    view = (
+        functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True)
+        .squeeze(0)
+        .clamp_(0, 1)
+    )
     return view.flip(-1) if _integer(2, generator) else view
 
 
 def labelled_crop(
-    image: np.ndarray, label: np.ndarray, size: Size, resize_range: tuple[float, float], cat_max_ratio: float, generator: torch.Generator
+    image: np.ndarray,
+    label: np.ndarray,
+    size: Size,
+    resize_range: tuple[float, float],
+    cat_max_ratio: float,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """A view (3, *size) in 0..1 and its train ids (*size, int64): random scale, then a crop that no class fills beyond
     `cat_max_ratio` if ten tries find one, then a flip half the time. Pixels beyond the image are black and ignored."""
     factor = _uniform(resize_range[0], resize_range[1], generator)
     height, width = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
     scaled = functional.interpolate(to_float(image).unsqueeze(0), size=(height, width), mode="bilinear", align_corners=False)[0]
-    ids = functional.interpolate(torch.from_numpy(label)[None, None].float(), size=(height, width), mode="nearest-exact")[0, 0].long()
+    ids = functional.interpolate(torch.from_numpy(label)[None, None].float(), size=(height, width), mode="nearest-exact")[
+        0, 0
+    ].long()
     below, right = max(0, size[0] - height), max(0, size[1] - width)
     scaled = functional.pad(scaled, (0, right, 0, below))
     ids = functional.pad(ids, (0, right, 0, below), value=IGNORE)
@@ -55,7 +69,9 @@ def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -
     """Random brightness, contrast and saturation of each image of a batch (B, 3, H, W) in 0..1."""
     if strength == 0:
         return images
-    brightness, contrast, saturation = (1 + strength * (2 * torch.rand(3, images.shape[0], 1, 1, 1, generator=generator) - 1)).unbind(0)
+    brightness, contrast, saturation = (
+        1 + strength * (2 * torch.rand(3, images.shape[0], 1, 1, 1, generator=generator) - 1)
+    ).unbind(0)
     bright = images * brightness
     grey = bright.mean(dim=1, keepdim=True)
     contrasted = (bright - grey.mean(dim=(2, 3), keepdim=True)) * contrast + grey.mean(dim=(2, 3), keepdim=True)

@@ -61,12 +61,16 @@ class QSDObjective(nn.Module):
         if batch.warm_up:
             return self._warm_up_losses(clean, masked_patches, batch.teacher)
         losses = qsd_losses(self.token, self.fea, self.patch, clean, masked_patches, batch.teacher)
-        total = self.weights.cls * losses["loss_cls"] + self.weights.feat * losses["loss_feat"] + self.weights.mask * losses["loss_mask"]
+        total = (
+            self.weights.cls * losses["loss_cls"]
+            + self.weights.feat * losses["loss_feat"]
+            + self.weights.mask * losses["loss_mask"]
+        )
         return {"loss": total, **losses}
 
     @torch.no_grad()
     def observe(self, batch: DistillBatch) -> dict[str, float]:
-        """How the attention does: entropy as a share of its maximum, and the weight on the matching token against chance 1 / N."""
+        """How the attention does: entropy as a share of its maximum, and the matching token's weight (chance: 1 / N)."""
         # In evaluation mode, or a look at a CNN would move its batch statistics, and log_every would change the result.
         training = self.student.training
         tokens = self.student.eval().tokens(batch.images)
@@ -87,7 +91,7 @@ class QSDObjective(nn.Module):
         return clean, torch.cat([both.patches[count:], clean.patches[masked:]])
 
     def _warm_up_losses(self, clean: Tokens, masked_patches: Tensor, teacher: Tokens) -> Losses:
-        """Plain MSE of phi and psi against the teacher, so that queries already resemble their keys when attention is switched on."""
+        """Plain MSE of phi and psi against the teacher, so that queries resemble their keys once attention is on."""
         views = ((self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)), (self.fea, clean.patches, teacher.patches))
         loss = clean.patches.new_zeros(())
         for head, student, target in (*views, (self.patch, masked_patches, teacher.patches)):
@@ -131,6 +135,8 @@ def qsd_losses(
     patch_answer = fea(student.patches, teacher.patches)
     return {
         "loss_cls": functional.mse_loss(cls_answer, cls_target),
-        "loss_feat": functional.mse_loss(torch.cat([cls_answer, patch_answer], dim=1), torch.cat([cls_target, teacher.patches], dim=1)),
+        "loss_feat": functional.mse_loss(
+            torch.cat([cls_answer, patch_answer], dim=1), torch.cat([cls_target, teacher.patches], dim=1)
+        ),
         "loss_mask": functional.mse_loss(patch(masked_patches, teacher.patches), teacher.patches),
     }

@@ -91,7 +91,9 @@ def write_objective(state: State, path: Path) -> None:
 def write_student(state: State, path: Path) -> None:
     """Write the student alone, under its encoder's own names."""
     prefix = "student."
-    tensors = {name.removeprefix(prefix): tensor.contiguous() for name, tensor in state["model"].items() if name.startswith(prefix)}
+    tensors = {
+        name.removeprefix(prefix): tensor.contiguous() for name, tensor in state["model"].items() if name.startswith(prefix)
+    }
     with atomic_file(path) as temporary:
         safetensors.torch.save_file(tensors, temporary)
 
@@ -99,10 +101,15 @@ def write_student(state: State, path: Path) -> None:
 def _training(job: DistillJob, objective: Objective, teacher: Encoder, rank: Rank, device: torch.device) -> Training:
     settings = job.settings
     if settings.batch_size % rank.count:
-        raise SettingsError(f"batch_size: {settings.batch_size} images do not divide among {rank.count} workers; choose a multiple")
+        raise SettingsError(
+            f"batch_size: {settings.batch_size} images do not divide among {rank.count} workers; choose a multiple"
+        )
     grids = {role: encoder.grid(*settings.image_size) for role, encoder in (("teacher", teacher), ("student", objective.student))}
     if grids["teacher"] != grids["student"]:
-        raise SettingsError(f"{job.title}: the teacher gives {grids['teacher']} patch tokens and the student {grids['student']}; set patch_size so that they agree")
+        raise SettingsError(
+            f"{job.title}: the teacher gives {grids['teacher']} patch tokens and the student {grids['student']}; "
+            "set patch_size so that they agree"
+        )
     objective.train()
     scale = settings.batch_size / settings.lr_batch if settings.lr_batch else 1.0
     rate = cosine(settings.lr * scale, settings.min_lr, settings.updates, settings.warmup_updates)
@@ -129,9 +136,13 @@ def _batches(job: DistillJob, teacher: Encoder, rank: Rank, device: torch.device
     rows, columns = teacher.grid(*settings.image_size)
 
     def batch(update: int) -> DistillBatch:
-        indices = batch_indices(update, settings.batch_size, len(images), job.title, job.seed)[rank.index * share : (rank.index + 1) * share]
+        indices = batch_indices(update, settings.batch_size, len(images), job.title, job.seed)[
+            rank.index * share : (rank.index + 1) * share
+        ]
         draws = generator("views", job.title, job.seed, update, rank.index)
-        views = torch.stack([random_resized_crop(images[index], settings.image_size, settings.crop_scale, draws) for index in indices])
+        views = torch.stack(
+            [random_resized_crop(images[index], settings.image_size, settings.crop_scale, draws) for index in indices]
+        )
         views = jitter_colors(views, settings.color_jitter, draws).to(device)
         masks = draw_masks(share, rows * columns, settings.mask_probability, settings.mask_ratio, draws).to(device)
         with torch.no_grad():

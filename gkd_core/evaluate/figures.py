@@ -30,7 +30,8 @@ def save_heatmap(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(2.2 + 0.95 * len(columns), 1.5 + 0.5 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=0, vmax=max(max(v for v in line if v == v) for line in values))
+    highest = max(v for line in values for v in line if v == v) or 1.0
+    image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=0, vmax=highest)
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=9)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -38,8 +39,10 @@ def save_heatmap(rows: Sequence[Row], path: Path) -> None:
     for row_index, line in enumerate(values):
         for column, value in enumerate(line):
             if value == value:
-                dark = image.norm(value) < LIGHT_BELOW
-                axes.text(column, row_index, f"{value:.1f}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
+                dark = value / highest < LIGHT_BELOW
+                axes.text(
+                    column, row_index, f"{value:.1f}", ha="center", va="center", fontsize=9, color="white" if dark else "black"
+                )
     figure.colorbar(image, ax=axes, label="mIoU, %", pad=0.01)
     axes.spines[:].set_visible(False)
     with atomic_file(path) as temporary:

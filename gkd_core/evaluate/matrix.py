@@ -29,7 +29,9 @@ class Domain:
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, domain: Domain, settings: EvaluateSettings, device: torch.device, advance: Callable[[int], None]) -> Tensor:
+def measure(
+    model: nn.Module, domain: Domain, settings: EvaluateSettings, device: torch.device, advance: Callable[[int], None]
+) -> Tensor:
     """Confusion matrix (classes, classes), int64, of a model in evaluation mode over a whole domain."""
     total = torch.zeros(domain.classes, domain.classes, dtype=torch.int64)
     for index, pair in enumerate(domain.pairs):

@@ -55,7 +55,10 @@ def pool(table: ScoreTable) -> list[Row]:
     """Rows in the order in which the methods are declared, the teacher first."""
     order = ["teacher", *(name for name in METHODS if name != "teacher")]
     found = sorted({(order.index(score.method), score.method, score.student) for score in table.scores})
-    return [_row(method, student, [s for s in table.scores if (s.method, s.student) == (method, student)]) for _, method, student in found]
+    return [
+        _row(method, student, [s for s in table.scores if (s.method, s.student) == (method, student)])
+        for _, method, student in found
+    ]
 
 
 def target_mean(scores: Sequence[Score]) -> float:
@@ -82,8 +85,10 @@ def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
     lines = [
         "# Cross-domain matrix",
         "",
-        f"mIoU in percent. Seeds: {', '.join(map(str, seeds))}" + (" (mean ± standard deviation over seeds)." if len(seeds) > 1 else "."),
-        f"Selection: {', '.join(sorted({score.protocol.selection for score in table.scores}))}; no target was looked at before it was scored.",
+        f"mIoU in percent. Seeds: {', '.join(map(str, seeds))}"
+        + (" (mean ± standard deviation over seeds)." if len(seeds) > 1 else "."),
+        f"Selection: {', '.join(sorted({score.protocol.selection for score in table.scores}))}; "
+        "no target was looked at before it was scored.",
         "",
         "| method | in-domain | targets, mean | " + " | ".join(f"{benchmark} {domain}" for benchmark, domain in cells) + " |",
         "|---" * (3 + len(cells)) + "|",

@@ -17,7 +17,11 @@ def sliding_logits(model: nn.Module, image: Tensor, window: tuple[int, int], str
     height, width = image.shape[-2:]
     rows, columns = (min(side, _round_up(extent)) for side, extent in zip(window, (height, width), strict=True))
     padded = functional.pad(image, (0, max(0, columns - width), 0, max(0, rows - height)))
-    corners = [(top, left) for top in _starts(padded.shape[-2], rows, stride[0]) for left in _starts(padded.shape[-1], columns, stride[1])]
+    corners = [
+        (top, left)
+        for top in _starts(padded.shape[-2], rows, stride[0])
+        for left in _starts(padded.shape[-1], columns, stride[1])
+    ]
     total: Tensor | None = None
     count = padded.new_zeros(padded.shape[-2:])
     for first in range(0, len(corners), batch_size):

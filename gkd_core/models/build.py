@@ -44,13 +44,17 @@ def parameter_count(module: nn.Module) -> int:
 def _bare_encoder(settings: EncoderSettings) -> Encoder:
     if not timm.is_model(settings.arch):
         close = difflib.get_close_matches(settings.arch, timm.list_models(), n=3)
-        raise SettingsError(f"arch: timm {timm.__version__} has no model '{settings.arch}'; try {', '.join(close) or 'timm.list_models()'}")
+        raise SettingsError(
+            f"arch: timm {timm.__version__} has no model '{settings.arch}'; try {', '.join(close) or 'timm.list_models()'}"
+        )
     try:
         if _is_vit(settings.arch):
             return _vit(settings)
         return _cnn(settings)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise SettingsError(f"options: {settings.arch} refuses {settings.options} ({' '.join(str(error).split())[:200]})") from None
+        raise SettingsError(
+            f"options: {settings.arch} refuses {settings.options} ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def _is_vit(arch: str) -> bool:
@@ -65,7 +69,9 @@ def _create(settings: EncoderSettings, **options: Any) -> Any:
         if settings.weights != "hub":
             raise
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"hub: no weights for {settings.arch} ({reason}); connect to the internet once, or set weights to a file") from None
+        raise WeightsError(
+            f"hub: no weights for {settings.arch} ({reason}); connect to the internet once, or set weights to a file"
+        ) from None
 
 
 def _vit(settings: EncoderSettings) -> Encoder:
@@ -79,7 +85,8 @@ def _vit(settings: EncoderSettings) -> Encoder:
 
 
 def _cnn(settings: EncoderSettings) -> Encoder:
-    backbone = _create(settings, features_only=True, **settings.options)
+    options: dict[str, Any] = dict(settings.options)
+    backbone = _create(settings, features_only=True, **options)
     config = timm.get_pretrained_cfg(settings.arch)
     if config is None:
         raise SettingsError(f"arch: timm states no input normalisation for '{settings.arch}'")
@@ -94,7 +101,8 @@ def _load_weights(encoder: Encoder, settings: EncoderSettings) -> None:
             load_into(encoder, _as_float32(read_tensors(path)), "demo", settings.min_coverage)
         return
     if settings.weights.startswith("package:"):
-        reference = timm.create_model(settings.arch, pretrained=False, **settings.options)
+        options: dict[str, Any] = dict(settings.options)
+        reference = timm.create_model(settings.arch, pretrained=False, **options)
         tensors = package_tensors(settings.weights.removeprefix("package:"), reference)
         load_into(encoder.get_submodule("backbone"), tensors, settings.weights, settings.min_coverage)
         return

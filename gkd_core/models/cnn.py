@@ -23,7 +23,9 @@ class CNNEncoder(Encoder):
     would otherwise drown the others in the distillation loss.
     """
 
-    def __init__(self, backbone: FeatureListNet, token_strides: Sequence[int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, backbone: FeatureListNet, token_strides: Sequence[int], mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
         super().__init__(mean, std)
         self.backbone = backbone
         self.mask_pixel = nn.Parameter(torch.zeros(3))
@@ -62,5 +64,7 @@ class CNNEncoder(Encoder):
 
 def _level(strides: list[int], stride: int) -> int:
     if stride not in strides:
-        raise SettingsError(f"token_strides: this architecture has no map of stride {stride}; it has {', '.join(map(str, strides))}")
+        raise SettingsError(
+            f"token_strides: this architecture has no map of stride {stride}; it has {', '.join(map(str, strides))}"
+        )
     return strides.index(stride)

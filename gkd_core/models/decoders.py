@@ -1,29 +1,30 @@
-"""Light decoders: four feature maps, fine to coarse, to class logits at stride 4."""
+"""Light decoders: each says which of an encoder's features it looks at, and turns them into class logits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gkd_core.errors import SettingsError
+from gkd_core.models.encoder import Encoder
 
 
 class LinearDecoder(nn.Module):
-    """Batch norm and a linear classifier on each map; their logits, resampled to the finest, are added."""
+    """A linear classifier on the patch tokens: it adds nothing of its own, so its score is that of the features."""
 
-    def __init__(self, map_dims: Sequence[int], classes: int) -> None:
+    def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(dim), nn.Conv2d(dim, classes, kernel_size=1)) for dim in map_dims)
+        self.classifier = nn.Conv2d(dim, classes, kernel_size=1)
+
+    def features(self, encoder: Encoder, images: Tensor) -> list[Tensor]:
+        """The patch tokens as one map (B, C, rows, columns)."""
+        return [encoder.token_map(encoder.tokens(images), images)]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i) to logits (B, classes, H_0, W_0)."""
-        size = maps[0].shape[-2:]
-        logits = [functional.interpolate(head(m), size=size, mode="bilinear", align_corners=False) for head, m in zip(self.heads, maps, strict=True)]
-        return torch.stack(logits).sum(dim=0)
+        """One map (B, C, h, w) to logits (B, classes, h, w)."""
+        return cast(Tensor, self.classifier(maps[0]))
 
 
 class SegformerDecoder(nn.Module):
@@ -39,24 +40,31 @@ class SegformerDecoder(nn.Module):
             hidden_sizes=list(map_dims),
             num_encoder_blocks=len(map_dims),
             decoder_hidden_size=width,
-            num_labels=classes,
             classifier_dropout_prob=0.0,
         )
+        config.num_labels = classes
         self.head = SegformerDecodeHead(config)
+
+    def features(self, encoder: Encoder, images: Tensor) -> list[Tensor]:
+        """The encoder's four feature maps."""
+        return encoder.feature_maps(images)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) to logits (B, classes, H_0, W_0)."""
         return cast(Tensor, self.head(tuple(maps)))
 
 
-def build_decoder(name: str, map_dims: Sequence[int], classes: int, width: int) -> nn.Module:
-    """A decoder by name, with random weights from torch's global random state.
+Decoder = LinearDecoder | SegformerDecoder
+
+
+def build_decoder(name: str, encoder: Encoder, classes: int, width: int) -> Decoder:
+    """A decoder for an encoder, by name, with random weights from torch's global random state.
 
     Raises:
         SettingsError: there is no decoder of that name.
     """
     if name == "linear":
-        return LinearDecoder(map_dims, classes)
+        return LinearDecoder(encoder.dim, classes)
     if name == "segformer":
-        return SegformerDecoder(map_dims, classes, width)
+        return SegformerDecoder(encoder.map_dims, classes, width)
     raise SettingsError(f"decoder: unknown decoder '{name}'; allowed: linear, segformer")

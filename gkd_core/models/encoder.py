@@ -54,3 +54,7 @@ class Encoder(nn.Module, ABC):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patch tokens for an image size in pixels."""
         return height // self.token_stride, width // self.token_stride
+
+    def token_map(self, tokens: Tokens, images: Tensor) -> Tensor:
+        """Patch tokens of the images as a map (B, C, rows, columns)."""
+        return tokens.patches.transpose(1, 2).unflatten(2, self.grid(images.shape[-2], images.shape[-1]))

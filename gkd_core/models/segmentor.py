@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
-from gkd_core.models.decoders import build_decoder
+from gkd_core.models.decoders import Decoder, build_decoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.weights import load_into, read_tensors
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
@@ -20,13 +20,13 @@ from gkd_core.seeding import seed_of
 class Segmentor(nn.Module):
     """Images (B, 3, H, W) in 0..1 to logits (B, classes, H, W)."""
 
-    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.decoder(self.encoder.feature_maps(images))
+        logits = self.decoder(self.decoder.features(self.encoder, images))
         return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -34,7 +34,7 @@ def build_segmentor(encoder: Encoder, decoder: str, classes: int, width: int, se
     """Put a new decoder, whose weights are a pure function of `seed`, on an encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("decoder", seed))
-        return Segmentor(encoder, build_decoder(decoder, encoder.map_dims, classes, width))
+        return Segmentor(encoder, build_decoder(decoder, encoder, classes, width))
 
 
 def load_segmentor(folder: Path) -> Segmentor:
@@ -48,7 +48,9 @@ def load_segmentor(folder: Path) -> Segmentor:
     weights = folder / record.weights
     tensors = read_tensors(weights)
     if sha256_of(weights) != record.sha256:
-        raise WeightsError(f"{weights}: its content is not what {folder / MANIFEST} describes; run learn-task again or restore the file")
+        raise WeightsError(
+            f"{weights}: its content is not what {folder / MANIFEST} describes; run learn-task again or restore the file"
+        )
     encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
     segmentor = build_segmentor(encoder, record.decoder, len(record.classes), record.decoder_width, record.seed)
     load_into(segmentor, tensors, str(weights))

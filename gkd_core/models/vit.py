@@ -47,7 +47,10 @@ class ViTEncoder(Encoder):
             outputs.append(hidden)
         maps = [self._as_map(self.backbone.norm(outputs[index]), height, width) for index in taken]
         sizes = [(max(1, height // stride), max(1, width // stride)) for stride in PYRAMID_STRIDES]
-        return [functional.interpolate(m, size=size, mode="bilinear", align_corners=False) for m, size in zip(maps, sizes, strict=True)]
+        return [
+            functional.interpolate(m, size=size, mode="bilinear", align_corners=False)
+            for m, size in zip(maps, sizes, strict=True)
+        ]
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         height, width = images.shape[-2:]

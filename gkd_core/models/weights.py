@@ -36,8 +36,13 @@ class Coverage:
         return len(self.loaded) / wanted if wanted else 0.0
 
     def __str__(self) -> str:
-        text = f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.reshaped)} of another shape, {len(self.unexpected)} unexpected"
-        examples = [f"{kind} {names[0]}" for kind, names in (("missing", self.missing), ("of another shape", self.reshaped)) if names]
+        text = (
+            f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.reshaped)} of another shape, "
+            f"{len(self.unexpected)} unexpected"
+        )
+        examples = [
+            f"{kind} {names[0]}" for kind, names in (("missing", self.missing), ("of another shape", self.reshaped)) if names
+        ]
         return text + (f" ({', '.join(examples)})" if examples else "")
 
 
@@ -54,7 +59,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}); fetch or export it again") from None
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}); fetch or export it again"
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -79,8 +86,8 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, min_
     )
     if coverage.share < min_coverage:
         raise WeightsError(
-            f"{origin}: fits only in part: {coverage}; {coverage.share:.0%} of the model is filled, at least {min_coverage:.0%} is asked for "
-            f"(choose the architecture of the weights, or lower min_coverage)"
+            f"{origin}: fits only in part: {coverage}; {coverage.share:.0%} of the model is filled, "
+            f"at least {min_coverage:.0%} is asked for (choose the architecture of the weights, or lower min_coverage)"
         )
     model.load_state_dict(fitting, strict=False)
     return coverage

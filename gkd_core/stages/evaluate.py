@@ -39,7 +39,10 @@ def evaluate(context: Context) -> None:
         if benchmark.source.partition("/")[0] != source:
             continue
         measured = {"in-domain": benchmark.validation, **benchmark.targets}
-        scores += [_score(context, benchmark.name, domain, reference, matrices[reference], record) for domain, reference in measured.items()]
+        scores += [
+            _score(context, benchmark.name, domain, reference, matrices[reference], record)
+            for domain, reference in measured.items()
+        ]
     with atomic_folder(context.output) as folder:
         ScoreTable(scores=tuple(scores)).write(folder / SCORES)
         (folder / "confusion.json").write_text(json.dumps({name: matrix.tolist() for name, matrix in matrices.items()}) + "\n")
@@ -51,12 +54,16 @@ def _domain(context: Context, reference: str, classes: int) -> Domain:
     return Domain(list_pairs(entry, context.data_root, split), encoding, entry.protocol, classes)
 
 
-def _score(context: Context, benchmark: str, domain: str, reference: str, matrix: torch.Tensor, record: SegmentorCheckpoint) -> Score:
+def _score(
+    context: Context, benchmark: str, domain: str, reference: str, matrix: torch.Tensor, record: SegmentorCheckpoint
+) -> Score:
     settings = context.settings
     entry, split = context.catalog.domain(reference)
     ious = class_iou(matrix)
     if not matrix.any():
-        raise DataError(f"{reference}: every pixel of its labels is ignored, so there is nothing to score; check the dataset's encoding")
+        raise DataError(
+            f"{reference}: every pixel of its labels is ignored, so there is nothing to score; check the dataset's encoding"
+        )
     return Score(
         method=settings.method,
         teacher=settings.teacher.arch,

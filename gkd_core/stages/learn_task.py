@@ -42,7 +42,9 @@ def learn_task(context: Context) -> None:
     )
     torch.set_num_threads(settings.compute.threads)
     encoder = build_encoder(_task_encoder(context), seed_of(method.encoder, settings.seed))
-    segmentor = build_segmentor(encoder, settings.learn_task.decoder, len(taxonomy.classes), settings.learn_task.decoder_width, settings.seed)
+    segmentor = build_segmentor(
+        encoder, settings.learn_task.decoder, len(taxonomy.classes), settings.learn_task.decoder_width, settings.seed
+    )
     segmentor.to(job.device)
     if method.freeze_encoder:
         task: torch.nn.Module = FrozenTask(segmentor)

@@ -114,7 +114,9 @@ def sources(settings: Settings, catalog: Catalog) -> dict[str, str]:
 def domains_of(settings: Settings, catalog: Catalog, source: str) -> list[str]:
     """Every `dataset/split` that a source's student is measured on, its own validation split first."""
     own = [benchmark for benchmark in benchmarks(settings, catalog) if benchmark.source.partition("/")[0] == source]
-    references = [benchmark.validation for benchmark in own] + [target for benchmark in own for target in benchmark.targets.values()]
+    references = [benchmark.validation for benchmark in own] + [
+        target for benchmark in own for target in benchmark.targets.values()
+    ]
     return list(dict.fromkeys(references))
 
 
@@ -164,7 +166,10 @@ def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
     those folders, so that a stopped run is found again only by its equal.
     """
     tree = settings.model_dump(mode="json")
-    facts = {"params": {key: _lookup(tree, key) for key in run.params}, "inputs": [_listing(workspace / path) for path in run.inputs]}
+    facts = {
+        "params": {key: _lookup(tree, key) for key in run.params},
+        "inputs": [_listing(workspace / path) for path in run.inputs],
+    }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return (workspace / RUNS).resolve() / f"{run.name}-{digest}"
 
@@ -189,19 +194,25 @@ def _function(stage: str) -> StageFunction:
 def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
     inputs: tuple[Path, ...] = ()
     if settings.data.root is not None:
-        folders = [catalog.domain(reference)[0].dataset_folder(data_root(settings)) for reference in all_domains(settings, catalog)]
+        folders = [
+            catalog.domain(reference)[0].dataset_folder(data_root(settings)) for reference in all_domains(settings, catalog)
+        ]
         inputs = (*dict.fromkeys(folders), *_own_files(settings))
     return StageRun("prepare-data", None, inputs, ("recipe_version", "data"), DATA)
 
 
 def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
     inputs = (*_own_files(settings), *_images(settings, catalog, settings.data.proxy))
-    return StageRun("distill-proxy", None, inputs, (*COMMON, *DISTILLING, "data.proxy", "distill_proxy"), ARTIFACTS / "distill-proxy")
+    return StageRun(
+        "distill-proxy", None, inputs, (*COMMON, *DISTILLING, "data.proxy", "distill_proxy"), ARTIFACTS / "distill-proxy"
+    )
 
 
 def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     inputs = (ARTIFACTS / "distill-proxy", *_own_files(settings), *_images(settings, catalog, sources(settings, catalog)[source]))
-    return StageRun("distill-source", source, inputs, (*COMMON, *DISTILLING, "distill_source"), ARTIFACTS / "distill-source" / source)
+    return StageRun(
+        "distill-source", source, inputs, (*COMMON, *DISTILLING, "distill_source"), ARTIFACTS / "distill-source" / source
+    )
 
 
 def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
@@ -215,7 +226,10 @@ def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
         params += ["distill_proxy.updates", "distill_source.updates"]
     reference = sources(settings, catalog)[source]
     return StageRun(
-        "learn-task", source, (*inputs, *_own_files(settings), *_images(settings, catalog, reference), *_labels(settings, catalog, reference)), tuple(params),
+        "learn-task",
+        source,
+        (*inputs, *_own_files(settings), *_images(settings, catalog, reference), *_labels(settings, catalog, reference)),
+        tuple(params),
         ARTIFACTS / "learn-task" / source,
     )
 
@@ -229,7 +243,9 @@ def _evaluate(settings: Settings, catalog: Catalog, source: str) -> StageRun:
 
 
 def _report(names: list[str]) -> StageRun:
-    return StageRun("report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT)
+    return StageRun(
+        "report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT
+    )
 
 
 def _images(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
@@ -255,7 +271,7 @@ def _lookup(tree: object, dotted: str) -> object:
 
 
 def _listing(path: Path) -> list[list[object]]:
-    """Relative names of the files at a path, each with its size, or with its content's digest where it is a record or the path itself."""
+    """Names of the files at a path, each with its size, or its digest where it is a record or the path itself."""
     if path.is_file():
         return [["", sha256_of(path)]]
     return [[item.relative_to(path).as_posix(), _fact(item)] for item in sorted(path.rglob("*")) if item.is_file()]

@@ -91,7 +91,9 @@ def train_demo_teacher(settings: TeacherSettings, run_folder: Path, output: Path
     with progress("train the demo teacher", settings.updates) as advance:
         train(training, FolderStore(run_folder), file_sink(run_folder), advance)
     with atomic_file(output) as temporary:
-        safetensors.torch.save_file({name: tensor.half().contiguous() for name, tensor in model.encoder.state_dict().items()}, temporary)
+        safetensors.torch.save_file(
+            {name: tensor.half().contiguous() for name, tensor in model.encoder.state_dict().items()}, temporary
+        )
 
 
 def _batch(settings: TeacherSettings, update: int) -> tuple[Tensor, Tensor, int]:
@@ -99,7 +101,9 @@ def _batch(settings: TeacherSettings, update: int) -> tuple[Tensor, Tensor, int]
     images, targets = [], []
     for index in range(settings.batch_size):
         seed = np.random.SeedSequence([seed_of("demo-teacher", settings.seed, update, index)])
-        image, label = _street(seed, settings.side) if index < streets else render_labelled("aerial", seed, (settings.side, settings.side))
+        image, label = (
+            _street(seed, settings.side) if index < streets else render_labelled("aerial", seed, (settings.side, settings.side))
+        )
         images.append(to_float(image))
         targets.append(torch.from_numpy(label).long())
     return torch.stack(images), torch.stack(targets), streets
@@ -117,5 +121,3 @@ def _fold(logits: Tensor, rows: int, columns: int) -> Tensor:
     batch = logits.shape[0]
     grid = logits.transpose(1, 2).reshape(batch, -1, rows, columns)
     return nn.functional.pixel_shuffle(grid, 2)
-
-

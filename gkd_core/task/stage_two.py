@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +51,8 @@ class FrozenTask(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         images, target = batch
         with torch.no_grad():
-            maps = self.segmentor.encoder.feature_maps(images)
-        return {"loss": segmentation_loss(self.segmentor.decoder(maps), target)}
+            features = self.segmentor.decoder.features(self.segmentor.encoder, images)
+        return {"loss": segmentation_loss(self.segmentor.decoder(features), target)}
 
 
 class EndToEndTask(nn.Module):
@@ -65,7 +64,8 @@ class EndToEndTask(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         images, target = batch
-        return {"loss": segmentation_loss(self.segmentor.decoder(self.segmentor.encoder.feature_maps(images)), target)}
+        features = self.segmentor.decoder.features(self.segmentor.encoder, images)
+        return {"loss": segmentation_loss(self.segmentor.decoder(features), target)}
 
 
 class SingleStageTask(nn.Module):
@@ -99,7 +99,10 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: MetricsSink, advance: Callable[[int], None]) -> None:
-    """Train whatever of `task` may be trained; the weights are in the task's segmentor afterwards, and the end state in the store."""
+    """Train whatever of `task` may be trained.
+
+    The weights are in the task's segmentor afterwards, and the end state in the store.
+    """
     settings = job.settings
     trained = [part for part in _parts(task) if any(parameter.requires_grad for parameter in part.parameters())]
     groups, schedules = [], []
@@ -143,5 +146,3 @@ def _batches(job: TaskJob) -> Callable[[int], Batch]:
         return images.to(device), torch.stack([target for _, target in crops]).to(device)
 
     return batch
-
-

@@ -53,7 +53,9 @@ def read_state(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:160]}); delete it to start this stage over") from None
+        raise TrainingError(
+            f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:160]}); delete it to start this stage over"
+        ) from None
     if not isinstance(state, dict) or not {"step", "model", "optimizer"} <= state.keys():
         raise TrainingError(f"{path}: not a checkpoint of this program; delete it to start this stage over")
     return state

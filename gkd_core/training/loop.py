@@ -102,7 +102,9 @@ def _resume(training: Training, store: CheckpointStore) -> int:
         training.model.load_state_dict(state["model"])
         training.optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
-        raise TrainingError(f"the checkpoint at update {state['step']} does not fit this model ({' '.join(str(error).split())[:160]})") from None
+        raise TrainingError(
+            f"the checkpoint at update {state['step']} does not fit this model ({' '.join(str(error).split())[:160]})"
+        ) from None
     return int(state["step"])
 
 

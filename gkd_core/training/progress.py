@@ -20,7 +20,12 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Advance]:
     console = Console(stderr=True)
     if console.is_terminal:
         with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
         ) as bars:
             task = bars.add_task(title, total=total, completed=start)
             yield lambda done: bars.update(task, completed=done)

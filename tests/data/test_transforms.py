@@ -32,7 +32,13 @@ def test_to_float_orders_channels_and_scales() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), height=st.integers(5, 30), width=st.integers(5, 30), low=st.floats(0.3, 1.0), high=st.floats(1.0, 3.0))
+@given(
+    seed=st.integers(0, 10**6),
+    height=st.integers(5, 30),
+    width=st.integers(5, 30),
+    low=st.floats(0.3, 1.0),
+    high=st.floats(1.0, 3.0),
+)
 def test_a_labelled_crop_keeps_image_and_label_aligned(seed: int, height: int, width: int, low: float, high: float) -> None:
     """Where a pixel has the pure grey of a class, undiluted by resampling, its label must be that class."""
     image, label = blocks(seed, height, width)
@@ -45,8 +51,10 @@ def test_a_labelled_crop_keeps_image_and_label_aligned(seed: int, height: int, w
     assert (target[~black] != IGNORE).all()
     # A blend of two classes can have the grey of a third between them; a neighbourhood of one grey cannot.
     flat = torch.nn.functional.pad(grey[None, None], (1, 1, 1, 1), mode="replicate")
-    same = (-torch.nn.functional.max_pool2d(-flat, 3, 1) - grey).abs().lt(1e-3) & (torch.nn.functional.max_pool2d(flat, 3, 1) - grey).abs().lt(1e-3)
-    inner = (pure & ~black & same[0, 0])
+    same = (-torch.nn.functional.max_pool2d(-flat, 3, 1) - grey).abs().lt(1e-3) & (
+        torch.nn.functional.max_pool2d(flat, 3, 1) - grey
+    ).abs().lt(1e-3)
+    inner = pure & ~black & same[0, 0]
     assert torch.equal(target[inner], grey[inner].round().long())
 
 
@@ -125,7 +133,9 @@ def test_a_seed_decides_everything(transform: str) -> None:
 
 def test_views_are_flipped_half_the_time() -> None:
     image = np.repeat(np.linspace(0, 250, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
-    flipped = sum(bool(v[0, 0, 0] > v[0, 0, -1]) for v in (random_resized_crop(image, (8, 8), (1.0, 1.0), generator(s)) for s in range(200)))
+    flipped = sum(
+        bool(v[0, 0, 0] > v[0, 0, -1]) for v in (random_resized_crop(image, (8, 8), (1.0, 1.0), generator(s)) for s in range(200))
+    )
     assert 70 < flipped < 130
 
 

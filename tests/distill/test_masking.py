@@ -11,7 +11,14 @@ from gkd_core.seeding import generator
 
 @pytest.mark.parametrize(
     ("batch", "patches", "probability", "ratio", "images", "hidden"),
-    [(8, 16, 0.5, 0.5, 4, 8), (8, 49, 0.5, 0.5, 4, 24), (6, 10, 1.0, 0.3, 6, 3), (5, 10, 0.0, 0.5, 0, 5), (4, 9, 0.5, 0.0, 2, 0), (4, 9, 0.5, 1.0, 2, 9)],
+    [
+        (8, 16, 0.5, 0.5, 4, 8),
+        (8, 49, 0.5, 0.5, 4, 24),
+        (6, 10, 1.0, 0.3, 6, 3),
+        (5, 10, 0.0, 0.5, 0, 5),
+        (4, 9, 0.5, 0.0, 2, 0),
+        (4, 9, 0.5, 1.0, 2, 9),
+    ],
 )
 def test_counts_are_exact(batch: int, patches: int, probability: float, ratio: float, images: int, hidden: int) -> None:
     masks = draw_masks(batch, patches, probability, ratio, generator("masks"))

@@ -40,7 +40,9 @@ def test_one_and_a_half_views_equal_the_two_released_ones(vit: Encoder, batch: D
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(losses["loss"], torch.stack(list(expected.values())).sum())
-    clean = qsd_losses(objective.token, objective.fea, objective.patch, vit.tokens(batch.images), vit.tokens(batch.images).patches, batch.teacher)
+    clean = qsd_losses(
+        objective.token, objective.fea, objective.patch, vit.tokens(batch.images), vit.tokens(batch.images).patches, batch.teacher
+    )
     assert abs(clean["loss_mask"] - losses["loss_mask"]) > 1e-4, "the mask makes no difference, so this test could not fail"
 
 

@@ -23,7 +23,9 @@ class Golden:
         stored = np.load(path)
         self.values = {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files}
         dims = {role: self.values[f"in/{role}_patch"].shape[-1] for role in ("student", "teacher")}
-        self.heads = {head: QuerySoftDistillation(dims["student"], dims["teacher"], int(self.values["meta/num_heads"])) for head in HEADS}
+        self.heads = {
+            head: QuerySoftDistillation(dims["student"], dims["teacher"], int(self.values["meta/num_heads"])) for head in HEADS
+        }
         for head, module in self.heads.items():
             prefix = f"weight/{head}/"
             module.load_state_dict({name.removeprefix(prefix): v for name, v in self.values.items() if name.startswith(prefix)})
@@ -50,7 +52,9 @@ def test_outputs_equal_the_authors(golden: Golden) -> None:
 
 
 def test_losses_and_gradients_equal_the_authors(golden: Golden) -> None:
-    inputs = {name: golden[f"in/{name}"].clone().requires_grad_() for name in ("student_cls", "student_patch", "student_patch_masked")}
+    inputs = {
+        name: golden[f"in/{name}"].clone().requires_grad_() for name in ("student_cls", "student_patch", "student_patch_masked")
+    }
     losses = qsd_losses(
         golden.heads["token"],
         golden.heads["fea"],

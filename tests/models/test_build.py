@@ -40,7 +40,9 @@ def test_normalisation_belongs_to_the_encoder(vit: Encoder) -> None:
         ({"arch": "eva02_tiny_patch14_224", "patch_size": None, "options": {}}, "no map of stride 4"),
     ],
 )
-def test_impossible_architectures_are_refused_in_one_line(vit_settings: EncoderSettings, change: dict[str, Any], message: str) -> None:
+def test_impossible_architectures_are_refused_in_one_line(
+    vit_settings: EncoderSettings, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SettingsError, match=message) as error:
         build_encoder(vit_settings.model_copy(update=change), 0)
     assert "\n" not in str(error.value)
@@ -55,7 +57,7 @@ def test_hub_weights_that_cannot_be_had_say_so(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_files_of_ours_and_of_others_load(vit_settings: EncoderSettings, tmp_path: Path, prefix: str) -> None:
-    """Ours name the whole encoder's tensors, `mask_token` included; others' name the backbone's alone. Half precision is widened."""
+    """Ours name the whole encoder's tensors, `mask_token` too; others' the backbone's alone. Half precision is widened."""
     source = build_encoder(vit_settings, 1)
     state = source.state_dict() if prefix else source.get_submodule("backbone").state_dict()
     safetensors.torch.save_file({name: tensor.half() for name, tensor in state.items()}, tmp_path / "w.safetensors")

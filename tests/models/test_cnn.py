@@ -26,7 +26,9 @@ def test_tokens_and_maps_have_their_shapes() -> None:
     assert (encoder.dim, encoder.token_stride) == (256, 16)
     torch.testing.assert_close(cls, patches.mean(dim=1))
     maps = encoder.feature_maps(torch.rand(2, 3, 64, 96))
-    assert [tuple(m.shape) for m in maps] == [(2, dim, 64 // s, 96 // s) for dim, s in zip(encoder.map_dims, (4, 8, 16, 32), strict=True)]
+    assert [tuple(m.shape) for m in maps] == [
+        (2, dim, 64 // s, 96 // s) for dim, s in zip(encoder.map_dims, (4, 8, 16, 32), strict=True)
+    ]
 
 
 @torch.no_grad()

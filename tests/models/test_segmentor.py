@@ -42,8 +42,9 @@ def saved(vit_settings: EncoderSettings, tmp_path: Path) -> tuple[Segmentor, Pat
     segmentor = build_segmentor(build_encoder(vit_settings, 11), "segformer", 3, 8, 11).eval()
     safetensors.torch.save_file(segmentor.state_dict(), tmp_path / "w.safetensors")
     SegmentorCheckpoint(
-        encoder=vit_settings, decoder="segformer", decoder_width=8, taxonomy="street", classes=("a", "b", "c"), source="gta5",
-        weights="w.safetensors", sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1, encoder_frozen=True,
+        encoder=vit_settings, decoder="segformer", decoder_width=8, taxonomy="street", classes=("a", "b", "c"),
+        source="gta5", weights="w.safetensors",
+        sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1, encoder_frozen=True,
     ).write(tmp_path / MANIFEST)  # fmt: skip
     return segmentor, tmp_path
 

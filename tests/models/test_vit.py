@@ -92,11 +92,16 @@ def test_a_size_that_patches_do_not_tile_is_refused(vit: Encoder) -> None:
         vit.tokens(torch.rand(1, 3, 30, 32))
 
 
-@pytest.mark.parametrize("arch", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"])
+@pytest.mark.parametrize(
+    "arch",
+    ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"],
+)
 @torch.no_grad()
 def test_relatives_with_other_prefix_tokens_fit_the_interface(arch: str) -> None:
     """DeiT has a distillation token, registers come first too, and SigLIP has no class token at all."""
-    encoder = build_encoder(EncoderSettings.model_validate({"arch": arch, "patch_size": 8, "image_size": 32, "options": TINY}), 0).eval()
+    encoder = build_encoder(
+        EncoderSettings.model_validate({"arch": arch, "patch_size": 8, "image_size": 32, "options": TINY}), 0
+    ).eval()
     cls, patches = encoder.tokens(torch.rand(2, 3, 32, 32), torch.rand(2, 16) < 0.5)
     assert (cls.shape, patches.shape) == ((2, 24), (2, 16, 24))
     assert [m.shape[-1] for m in encoder.feature_maps(torch.rand(2, 3, 32, 32))] == [8, 4, 2, 1]

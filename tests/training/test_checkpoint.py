@@ -10,7 +10,11 @@ import torch
 from gkd_core.errors import TrainingError
 from gkd_core.training.checkpoint import FolderStore, read_state, write_state
 
-STATE = {"step": 3, "model": {"w": torch.arange(500.0)}, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}}
+STATE = {
+    "step": 3,
+    "model": {"w": torch.arange(500.0)},
+    "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+}
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -30,7 +34,9 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for share in (0.0, 0.1, 0.5, 0.99):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(TrainingError, match=r"training\.pt: not a readable checkpoint .*; delete it to start this stage over"):
+        with pytest.raises(
+            TrainingError, match=r"training\.pt: not a readable checkpoint .*; delete it to start this stage over"
+        ):
             read_state(path)
     path.write_bytes(b"\x00 not a checkpoint")
     with pytest.raises(TrainingError, match="not a readable checkpoint"):

@@ -148,7 +148,7 @@ def process_group() -> Iterator[None]:
 
 @pytest.mark.usefixtures("process_group")
 def test_parameters_without_a_part_in_the_loss_are_allowed_among_workers(tmp_path: Path) -> None:
-    """A mask token without masked views, or the stages of a CNN beyond its tokens. With one process the result is the lone one's."""
+    """A mask token without masked views, or a CNN's stages beyond its tokens. With one process the result is the lone one's."""
     run(FolderStore(tmp_path / "alone"))
     run(FolderStore(tmp_path / "workers"), rank=Rank(0, 2))
     assert_same(state_of(FolderStore(tmp_path / "workers")), state_of(FolderStore(tmp_path / "alone")))
