@@ -1,0 +1,153 @@
+"""What MLflow remembers of a flow run, in a store of SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+
+from gkd_core.adapters.dvc_recipe import output_digest, reproduce
+from gkd_core.adapters.mlflow_tracking import StepMetrics, Tracking, flatten, matrix_metrics, source_tags, tracking_address
+from gkd_core.errors import PlatformError
+from gkd_core.records import Score, ScoreProtocol, ScoreTable
+from gkd_core.settings import Settings, TrackingSettings
+from gkd_core.training.metrics import file_sink
+
+PROTOCOL = ScoreProtocol.model_construct()
+
+
+@pytest.fixture(autouse=True)
+def _own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    # One store for all: making one takes seconds.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return Tracking(Settings(), tmp_path_factory.mktemp("project"))
+
+
+def _run(tracking: Tracking, run_id: str) -> Run:
+    return tracking.client.get_run(run_id)
+
+
+def _score(benchmark: str, domain: str, miou: float, in_domain: bool = False) -> Score:
+    return Score.model_construct(
+        method="gkd", teacher="t", student="s", seed=0, benchmark=benchmark, domain=domain, in_domain=in_domain, miou=miou,
+        class_iou={}, images=2, protocol=PROTOCOL,
+    )  # fmt: skip
+
+
+def test_flatten_dots_the_keys() -> None:
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2], "e": None}) == {"a.b": "1", "a.c": "{}", "d": "[1, 2]", "e": "None"}
+
+
+def test_matrix_metrics_are_flat() -> None:
+    table = ScoreTable.model_construct(
+        scores=(_score("G2C", "in-domain", 80, True), _score("G2C", "cityscapes", 50), _score("C2A", "fog", 60))
+    )
+    assert matrix_metrics(table) == {
+        "miou/G2C/in_domain": 80,
+        "miou/G2C/cityscapes": 50,
+        "miou/C2A/fog": 60,
+        "miou/mean_targets": 55,
+    }
+
+
+def test_address_is_the_environments_then_the_settings_then_the_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = Settings(tracking=TrackingSettings(uri="http://tracking.example"))
+    assert tracking_address(Settings(), tmp_path) == f"sqlite:///{tmp_path}/artifacts/mlflow/mlflow.db"
+    assert tracking_address(named, tmp_path) == "http://tracking.example"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other.example")
+    assert tracking_address(named, tmp_path) == "http://other.example"
+
+
+def test_unusable_store_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="MLflow at nonsense://store"):
+        Tracking(Settings(tracking=TrackingSettings(uri="nonsense://store")), tmp_path)
+
+
+def test_source_tags_outside_git(tmp_path: Path) -> None:
+    assert source_tags(tmp_path) == {"mlflow.source.git.commit": "unknown", "git.dirty": "unknown"}
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_runs_end_truthfully(tracking: Tracking, error: type[BaseException] | None, status: str) -> None:
+    seen = []
+
+    def work() -> None:
+        with tracking.flow_run("name", Settings(), {}) as parent:
+            seen.append(parent.run_id)
+            if error is not None:
+                raise error
+
+    if error is None:
+        work()
+    else:
+        with pytest.raises(error):
+            work()
+    run = _run(tracking, seen[0])
+    assert run.info.status == status
+    assert run.data.params["data.world.seed"] == "7"
+    assert run.data.tags["method"] == "gkd"
+
+
+def test_runs_of_a_killed_process_are_closed(tracking: Tracking) -> None:
+    left = tracking.client.create_run(tracking.experiment, tags={"prefect.flow_run_id": "dead"}).info.run_id
+    other = tracking.client.create_run(tracking.experiment, tags={"prefect.flow_run_id": "alive"}).info.run_id
+    tracking.close_open_runs("dead", "FAILED")
+    assert _run(tracking, left).info.status == "FAILED"
+    assert _run(tracking, other).info.status == "RUNNING"
+
+
+def test_repeated_steps_are_logged_once(tracking: Tracking) -> None:
+    run_id = tracking.client.create_run(tracking.experiment).info.run_id
+    log = StepMetrics(tracking.client, run_id)
+    lines = [{"step": float(step), "time": 10.0 + step, "loss": 1.0 / step} for step in (1, 2, 3)]
+    log(lines)
+    log([*lines[1:], {"step": 4.0, "time": 20.0, "loss": 0.25, "lr": 0.1}])
+    history = tracking.client.get_metric_history(run_id, "loss")
+    assert [(item.step, item.value) for item in history] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    assert history[0].timestamp == 11_000
+    assert [item.step for item in tracking.client.get_metric_history(run_id, "lr")] == [4]
+
+
+def test_stage_run_has_metrics_digests_and_data(
+    tracking: Tracking, workspace: Path, toys: Mapping[str, Any], tmp_path: Path
+) -> None:
+    make = toys["make"]
+    with tracking.flow_run("flow", Settings(), {"prefect.flow_run_id": "x"}) as parent:
+        reproduce(workspace, make)
+        with parent.stage_run(make, workspace, tmp_path / "metrics") as child:
+            file_sink(tmp_path / "metrics")(5, {"loss": 2.0})
+        parent.note_restored(make, workspace)
+        parent.log_data(make, workspace)
+    run = _run(tracking, child)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"loss": 2.0}
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert run.data.tags["dvc.out"] == output_digest(workspace, make)
+    assert _run(tracking, parent.run_id).data.tags["restored.make"] == child
+
+
+def test_maker_of_a_result_from_elsewhere_is_unknown(tracking: Tracking, toys: Mapping[str, Any]) -> None:
+    assert tracking.maker_of(toys["make"], "0" * 32) == "unknown"
+
+
+def test_report_is_logged(tracking: Tracking, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "summary.md").write_text("text")
+    table = ScoreTable.model_construct(scores=(_score("G2C", "cityscapes", 50.0),))
+    with tracking.flow_run("flow", Settings(), {}) as parent:
+        parent.log_report(table, folder)
+    assert _run(tracking, parent.run_id).data.metrics["miou/G2C/cityscapes"] == 50
+    assert {item.path for item in tracking.client.list_artifacts(parent.run_id, "report")} == {
+        "report/summary.md",
+        "report/table.json",
+    }
