@@ -49,5 +49,6 @@ def compare(
     report = project / COMPARISON
     with atomic_folder(report) as temporary:
         write_report(ScoreTable(scores=tuple(scores)), temporary)
-    create_markdown_artifact((report / "summary.md").read_text(encoding="utf-8"), key="comparison", description="mIoU, mean ± std")
+    summary = (report / "summary.md").read_text(encoding="utf-8")
+    create_markdown_artifact(summary, key="comparison", description="mIoU, mean ± standard deviation")
     return {"report": str(report)}

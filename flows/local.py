@@ -125,7 +125,8 @@ def _show(result: dict[str, Any]) -> None:
     print_matrix(ScoreTable.read(report / "matrix.json"))
     console.print(f"Report:    {_near(report)}  (matrix.png, matrix.csv, matrix.json, summary.md)")
     if "mlflow" in result:
-        console.print(f"MLflow:    mlflow ui --backend-store-uri {result['mlflow']}   (run {result['mlflow_run'][:8]})", soft_wrap=True)
+        command = f"mlflow ui --backend-store-uri {result['mlflow']}"
+        console.print(f"MLflow:    {command}   (run {result['mlflow_run'][:8]})", soft_wrap=True)
         console.print(f"Workspace: {_near(Path(result['workspace']))}")
 
 

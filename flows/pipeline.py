@@ -68,8 +68,15 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_report(table, workspace / REPORT)
     report = publish_report(workspace, project)
-    create_markdown_artifact((report / "summary.md").read_text(encoding="utf-8"), key="matrix", description="mIoU by method and domain")
-    return {"workspace": str(workspace), "report": str(report), "mlflow": tracking.address, "mlflow_run": parent.run_id, "stages": outcomes}
+    summary = (report / "summary.md").read_text(encoding="utf-8")
+    create_markdown_artifact(summary, key="matrix", description="mIoU by method and domain")
+    return {
+        "workspace": str(workspace),
+        "report": str(report),
+        "mlflow": tracking.address,
+        "mlflow_run": parent.run_id,
+        "stages": outcomes,
+    }
 
 
 def _settings(parameters: Mapping[str, Any]) -> Settings:

@@ -71,7 +71,8 @@ def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectSe
     url = f"http://{LOOPBACK}:{port}"
     environment = {"PREFECT_API_URL": f"{url}/api", "PREFECT_HOME": str(home), **QUIET}
     # What `prefect server start` runs in the end, without the seconds that the prefect command takes to load.
-    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", LOOPBACK, "--port", str(port), "--lifespan", "on"]
+    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
+    command += ["--host", LOOPBACK, "--port", str(port)]
     log = project / LOGS / "prefect-server.log"
     with child_process(command, cwd=home, env=environment, log=log) as process:
         yield PrefectServer(url, environment, lambda: process.poll() is not None, log)

@@ -87,4 +87,5 @@ def _log_model(job: Job, run: StageRun, child_run: str) -> None:
         log_segmentor,  # loads torch, which a run without training need not
     )
 
-    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, job.settings.evaluate.window)
+    folder, window = job.workspace / run.output, job.settings.evaluate.window
+    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)

@@ -34,7 +34,7 @@ def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Pa
         PlatformError: the model cannot be exported.
     """
     manifest = SegmentorCheckpoint.read(folder / MANIFEST)
-    facts = {"architecture": manifest.encoder.arch, "decoder": manifest.decoder, "source": manifest.source, "method": manifest.method}
+    facts = {"architecture": manifest.encoder.arch, **manifest.model_dump(include={"decoder", "source", "method"})}
     tags = {"sha256": manifest.sha256, "seed": str(manifest.seed), "taxonomy": manifest.taxonomy}
     logged = client.create_logged_model(experiment, f"student-{manifest.source}", run_id, tags, facts, "segmentor")
     with tempfile.TemporaryDirectory() as temporary:
@@ -43,7 +43,8 @@ def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Pa
             _export(folder, target, Model(model_id=logged.model_id), window, len(manifest.classes))
         except (RuntimeError, TypeError, ValueError) as error:
             client.finalize_logged_model(logged.model_id, "FAILED")
-            raise PlatformError(f"{folder}: the student cannot be exported as pt2 ({' '.join(str(error).split())[:300]})") from error
+            reason = " ".join(str(error).split())[:300]
+            raise PlatformError(f"{folder}: the student cannot be exported as pt2 ({reason})") from error
         shutil.copytree(folder, target / CHECKPOINT, copy_function=shutil.copyfile)
         client.log_model_artifacts(logged.model_id, str(target))
     client.finalize_logged_model(logged.model_id, "READY")

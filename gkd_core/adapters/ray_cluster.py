@@ -71,8 +71,8 @@ class LocalCluster:
         folder = tempfile.mkdtemp(prefix="gkd-ray-")
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         cpus = max(self._workers, os.cpu_count() or 1)
-        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--port={self._port}"]
-        command.append(f"--ray-client-server-port={_free_port()}")
+        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+        command += [f"--port={self._port}", f"--ray-client-server-port={_free_port()}"]
         command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder}"]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
         return self._stack.enter_context(child_process(command, env=environment, log=self._log))

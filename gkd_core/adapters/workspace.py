@@ -71,7 +71,9 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
     data = data.model_copy(
         update={
             "root": None if data.root is None else anchored(data.root),
-            "catalogs": tuple(anchored(item) if "/" in item or item.endswith((".yaml", ".yml")) else item for item in data.catalogs),
+            "catalogs": tuple(
+                anchored(item) if "/" in item or item.endswith((".yaml", ".yml")) else item for item in data.catalogs
+            ),
         }
     )
     encoders = {
