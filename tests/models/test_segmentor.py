@@ -31,9 +31,20 @@ def test_decoders_are_a_function_of_the_seed(vit: Encoder, decoder: str) -> None
     assert any(not torch.equal(tensor, first[name]) for name, tensor in other.items())
 
 
-def test_unknown_decoders_are_refused() -> None:
+def test_the_linear_decoder_classifies_each_token_in_its_place(vit: Encoder) -> None:
+    segmentor = build_segmentor(vit, "linear", classes=5, width=8, seed=0).eval()
+    images = torch.rand(1, 3, 16, 32)  # 2 x 4 patches
+    weight, bias = segmentor.decoder.parameters()
+    by_hand = vit.eval().tokens(images).patches @ weight.flatten(1).T + bias
+    logits = segmentor.decoder(segmentor.decoder.features(vit, images))
+    assert logits.shape == (1, 5, 2, 4)
+    for index in range(8):
+        torch.testing.assert_close(logits[0, :, index // 4, index % 4], by_hand[0, index])
+
+
+def test_unknown_decoders_are_refused(vit: Encoder) -> None:
     with pytest.raises(SettingsError, match="unknown decoder 'unet'; allowed: linear, segformer"):
-        build_decoder("unet", [4, 4, 4, 4], 5, 8)
+        build_decoder("unet", vit, 5, 8)
 
 
 @pytest.fixture

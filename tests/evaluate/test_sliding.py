@@ -1,0 +1,83 @@
+"""Logits of whole images from windows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gkd_core.evaluate.sliding import sliding_logits
+
+
+class Pointwise(nn.Module):
+    """Each pixel's logits depend on that pixel alone, so that windows can make no difference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 4, kernel_size=1)
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(tuple(images.shape))
+        out: Tensor = self.layer(images)
+        return out
+
+
+class WindowMean(nn.Module):
+    """Every pixel of a window gets the window's mean: overlaps then show how they were averaged."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, *images.shape[-2:])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    window=st.sampled_from([(32, 32), (64, 32), (512, 512)]),
+    step=st.floats(0.1, 1.0),
+    batch_size=st.integers(1, 5),
+)
+@torch.no_grad()
+def test_windows_cover_every_pixel_and_make_no_difference_to_a_pointwise_model(
+    height: int, width: int, window: tuple[int, int], step: float, batch_size: int
+) -> None:
+    model, image = Pointwise(), torch.rand(3, height, width)
+    stride = (max(1, int(window[0] * step)), max(1, int(window[1] * step)))
+    logits = sliding_logits(model, image, window, stride, batch_size)
+    assert logits.shape == (4, height, width)
+    torch.testing.assert_close(logits, model.layer(image.unsqueeze(0))[0], atol=1e-5, rtol=1e-5)
+    for shape in model.seen:
+        assert shape[0] <= batch_size
+        assert shape[2] % 32 == shape[3] % 32 == 0, "the coarsest feature map must tile every window"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+@torch.no_grad()
+def test_batch_size_changes_nothing(batch_size: int) -> None:
+    image = torch.rand(3, 70, 130)
+    reference = sliding_logits(WindowMean(), image, (32, 64), (21, 43), 3)
+    torch.testing.assert_close(sliding_logits(WindowMean(), image, (32, 64), (21, 43), batch_size), reference)
+
+
+@torch.no_grad()
+def test_overlaps_are_averaged_and_the_last_window_ends_at_the_last_pixel() -> None:
+    """A row of 80 pixels, windows of 32 at 0, 32 and 48: pixels 48 to 63 lie in two windows."""
+    image = torch.zeros(3, 32, 80)
+    image[..., :32], image[..., 32:64], image[..., 64:] = 1, 2, 4
+    logits = sliding_logits(WindowMean(), image, (32, 32), (32, 32), 8)[0, 0]
+    last = (16 * 2 + 16 * 4) / 32
+    assert logits[:32].unique().tolist() == [1]
+    assert logits[32:48].unique().tolist() == [2]
+    assert logits[48:64].unique().tolist() == [(2 + last) / 2]
+    assert logits[64:].unique().tolist() == [last]
+
+
+@torch.no_grad()
+def test_an_image_of_the_windows_size_is_seen_once() -> None:
+    model = Pointwise()
+    sliding_logits(model, torch.rand(3, 64, 64), (64, 64), (43, 43), 8)
+    assert model.seen == [(1, 3, 64, 64)]

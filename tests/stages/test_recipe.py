@@ -1,0 +1,152 @@
+"""The recipe: which stages a run has, what each depends on, and where its unfinished work lies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gkd_core.data.catalog import load_catalog
+from gkd_core.errors import DataError, SettingsError
+from gkd_core.methods import METHODS, method_of, task_updates
+from gkd_core.settings import Settings, load_settings, settings_from_tree
+from gkd_core.stages import RUNS, StageRun, find_run, plan, run_folder
+from gkd_core.stages.recipe import all_domains
+
+SOURCES = ("gta5", "cityscapes", "potsdam-rgb")
+
+
+def demo(*overrides: str) -> Settings:
+    return load_settings(None, "demo", overrides)
+
+
+def names(settings: Settings) -> list[str]:
+    return [run.name for run in plan(settings)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_the_stages_that_it_needs(method: str) -> None:
+    stage_one = ["distill-proxy", *(f"distill-source-{source}" for source in SOURCES)]
+    expected = ["prepare-data", *(stage_one if method in ("gkd", "two-stage-mse") else [])]
+    expected += [f"learn-task-{source}" for source in SOURCES] + [f"evaluate-{source}" for source in SOURCES] + ["report"]
+    assert names(demo(f"method={method}")) == expected
+
+
+def test_every_input_is_made_before_it_is_read() -> None:
+    settings = demo()
+    made: list[Path] = []
+    for run in plan(settings):
+        for path in run.inputs:
+            assert any(path == output or output in path.parents for output in made), f"{run.name} reads {path}"
+        made.append(run.output)
+    assert len(set(made)) == len(made)
+
+
+def test_every_parameter_key_exists() -> None:
+    for method in METHODS:
+        settings = demo(f"method={method}")
+        tree = settings.model_dump(mode="json")
+        for run in plan(settings):
+            for key in run.params:
+                node: Any = tree
+                for part in key.split("."):
+                    assert part in node, f"{run.name} depends on {key}"
+                    node = node[part]
+
+
+def test_stage_one_depends_on_no_label() -> None:
+    settings, catalog = demo(), load_catalog()
+    labels = {
+        path
+        for reference in all_domains(settings, catalog)
+        if catalog.domain(reference)[0].labels
+        for path in catalog.domain(reference)[0].label_inputs(Path("artifacts/data"), reference.partition("/")[2])
+    }
+    runs = plan(settings)
+    used = {
+        name: {path for run in runs if run.stage == name for path in run.inputs}
+        for name in ("distill-proxy", "distill-source", "learn-task")
+    }
+    assert used["learn-task"] & labels
+    assert not (used["distill-proxy"] | used["distill-source"]) & labels
+    assert not any(path in label.parents for path in used["distill-source"] for label in labels)
+
+
+def test_learning_reads_no_target() -> None:
+    """Targets are evaluated, never trained on: what learn-task reads is its source's training split."""
+    for run in plan(demo()):
+        if run.stage in ("learn-task", "distill-source", "distill-proxy"):
+            for path in run.inputs:
+                assert not any(word in str(path) for word in ("bdd", "mapillary", "acdc", "IRRG", "Vaihingen", "/val"))
+
+
+def test_fewer_benchmarks_ask_for_fewer_sources() -> None:
+    assert names(demo("data.benchmarks=[C2A]")) == [
+        "prepare-data", "distill-proxy", "distill-source-cityscapes", "learn-task-cityscapes", "evaluate-cityscapes", "report"
+    ]  # fmt: skip
+
+
+def test_unknown_stages_and_benchmarks_are_named() -> None:
+    with pytest.raises(
+        SettingsError, match="distill-proxy: no such stage for method no-kd; there is: prepare-data, learn-task --source gta5"
+    ):
+        find_run(demo("method=no-kd"), "distill-proxy", None)
+    with pytest.raises(DataError, match="benchmark 'G2X' is unknown"):
+        plan(demo("data.benchmarks=[G2X]"))
+
+
+def test_budgets_match() -> None:
+    settings = demo()
+    total = settings.distill_proxy.updates + settings.distill_source.updates + settings.learn_task.updates
+    assert task_updates(settings) == settings.learn_task.updates
+    assert task_updates(demo("method=teacher")) == settings.learn_task.updates
+    for method in ("no-kd", "single-stage-mse"):
+        assert task_updates(demo(f"method={method}")) == total
+        assert task_updates(demo(f"method={method}", "learn_task.end_to_end_updates=7")) == 7
+        assert not method_of(demo(f"method={method}")).freeze_encoder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> StageRun:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"1234")
+    (tmp_path / "images" / "manifest.json").write_text("{}")
+    (tmp_path / "weights.safetensors").write_bytes(b"1234")
+    return StageRun("stage", None, (Path("images"), Path("weights.safetensors")), ("seed", "distill_proxy.lr"), Path("out"))
+
+
+def test_the_run_folder_is_named_by_all_that_the_result_depends_on(tmp_path: Path, run: StageRun) -> None:
+    settings = demo()
+    original = run_folder(settings, run, tmp_path)
+    assert original == run_folder(demo("learn_task.lr=0.5"), run, tmp_path), "a setting that the stage does not read"
+    assert original.parent == tmp_path / RUNS
+    assert original.name.startswith("stage-")
+
+    seen = {original, run_folder(demo("seed=1"), run, tmp_path), run_folder(demo("distill_proxy.lr=0.5"), run, tmp_path)}
+    seen.add(run_folder(settings, replace(run, params=("seed",)), tmp_path))
+    (tmp_path / "images" / "b.png").write_bytes(b"1")
+    seen.add(run_folder(settings, run, tmp_path))
+    (tmp_path / "images" / "b.png").write_bytes(b"12")
+    seen.add(run_folder(settings, run, tmp_path))
+    (tmp_path / "images" / "manifest.json").write_text("[]")  # same size, other content
+    seen.add(run_folder(settings, run, tmp_path))
+    (tmp_path / "weights.safetensors").write_bytes(b"4321")  # same size, other content
+    seen.add(run_folder(settings, run, tmp_path))
+    assert len(seen) == 8
+
+
+def test_the_run_folder_is_the_same_in_another_workspace(tmp_path: Path, run: StageRun) -> None:
+    other = tmp_path.with_name(tmp_path.name + "-other")
+    tmp_path.rename(other)
+    moved = run_folder(demo(), run, other)
+    other.rename(tmp_path)
+    assert moved.name == run_folder(demo(), run, tmp_path).name
+
+
+def test_weights_named_by_path_are_inputs(tiny_tree: dict[str, Any]) -> None:
+    tree = tiny_tree | {"student": tiny_tree["student"] | {"weights": "own/student.pth"}}
+    runs = {run.name: run for run in plan(settings_from_tree(tree))}
+    assert Path("own/student.pth") in runs["distill-proxy"].inputs
+    assert Path("own/student.pth") in runs["learn-task-gta5"].inputs

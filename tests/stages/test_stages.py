@@ -1,0 +1,250 @@
+"""All stages of a tiny run, one after the other, in one process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from gkd_core.data.catalog import load_catalog
+from gkd_core.errors import DataError, GkdError
+from gkd_core.models.build import build_encoder
+from gkd_core.models.segmentor import load_segmentor
+from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, sha256_of
+from gkd_core.seeding import seed_of
+from gkd_core.settings import MethodName, Settings, dump_settings
+from gkd_core.stages import find_run, plan, run_folder, run_stage
+from gkd_core.stages.recipe import Context, all_domains
+
+DOMAINS = {
+    ("G2C", "in-domain"), ("G2C", "cityscapes"), ("G2B", "in-domain"), ("G2B", "bdd100k"),
+    ("G2M", "in-domain"), ("G2M", "mapillary"),
+    ("C2A", "in-domain"), ("C2A", "night"), ("C2A", "snow"), ("C2A", "fog"), ("C2A", "rain"),
+    ("P2R", "in-domain"), ("P2R", "potsdam-irrg"), ("P2R", "vaihingen-irrg"),
+}  # fmt: skip
+
+
+def run_all(settings: Settings, workspace: Path) -> None:
+    for run in plan(settings):
+        run_stage(settings, run, workspace)
+
+
+def with_method(settings: Settings, method: MethodName) -> Settings:
+    return settings.model_copy(update={"method": method})
+
+
+@pytest.fixture(scope="module")
+def gkd_run(tiny_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of a finished run of method gkd."""
+    workspace = tmp_path_factory.mktemp("gkd")
+    run_all(tiny_settings, workspace)
+    return workspace
+
+
+@pytest.fixture
+def workspace(gkd_run: Path, tmp_path: Path) -> Path:
+    """A new workspace that has the world of the finished run, and nothing else."""
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "data").symlink_to(gkd_run / "artifacts" / "data")
+    return tmp_path
+
+
+def matrix(workspace: Path) -> list[dict[str, str]]:
+    with (workspace / "artifacts" / "report" / "matrix.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_matrix_has_every_domain_of_all_benchmarks(gkd_run: Path, tiny_settings: Settings) -> None:
+    rows = matrix(gkd_run)
+    assert {(row["benchmark"], row["domain"]) for row in rows} == DOMAINS
+    assert len(rows) == len(DOMAINS)
+    assert {row["method"] for row in rows} == {"gkd"}
+    assert all(0 <= float(row["miou"]) <= 100 for row in rows)
+    table = ScoreTable.read(gkd_run / "artifacts" / "report" / "matrix.json")
+    protocols = {score.domain: score.protocol for score in table.scores}
+    assert (protocols["mapillary"].scale, protocols["mapillary"].labels_resized) == (0.5, True)
+    assert (protocols["cityscapes"].max_size, protocols["cityscapes"].labels_resized) == ((512, 1024), False)
+    assert {score.protocol.selection for score in table.scores} == {"last checkpoint"}
+    assert {score.images for score in table.scores} == {2}
+
+
+def test_scores_follow_from_the_confusion_beside_them(gkd_run: Path) -> None:
+    folder = gkd_run / "artifacts" / "evaluate" / "potsdam-rgb"
+    confusion = {name: torch.tensor(rows) for name, rows in json.loads((folder / "confusion.json").read_text()).items()}
+    for score in ScoreTable.read(folder / "scores.json").scores:
+        counts = confusion[score.dataset].double()
+        union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+        ious = (counts.diagonal() / union)[union > 0]
+        assert score.miou == pytest.approx(100 * ious.mean().item())
+
+
+def test_records_describe_the_files_beside_them(gkd_run: Path, tiny_settings: Settings) -> None:
+    artifacts = gkd_run / "artifacts"
+    student = EncoderCheckpoint.read(artifacts / "distill-source" / "gta5" / MANIFEST)
+    assert student.sha256 == sha256_of(artifacts / "distill-source" / "gta5" / student.weights)
+    assert (student.updates, student.stage, student.method) == (2, "distill-source-gta5", "gkd")
+    segmentor = SegmentorCheckpoint.read(artifacts / "learn-task" / "potsdam-rgb" / MANIFEST)
+    assert segmentor.encoder_frozen
+    assert len(segmentor.classes) == 6
+    data = DataManifest.read(artifacts / "data" / MANIFEST)
+    assert {f"{version.dataset}/{version.split}" for version in data.versions} == set(all_domains(tiny_settings, load_catalog()))
+    assert next(version for version in data.versions if version.dataset == "proxy").labels is None
+
+
+def test_the_encoder_passes_through_stage_two_byte_for_byte(gkd_run: Path) -> None:
+    for source in ("gta5", "cityscapes", "potsdam-rgb"):
+        student = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-source" / source / "encoder.safetensors")
+        segmentor = safetensors.torch.load_file(gkd_run / "artifacts" / "learn-task" / source / "segmentor.safetensors")
+        frozen = {name.removeprefix("encoder."): tensor for name, tensor in segmentor.items() if name.startswith("encoder.")}
+        assert frozen.keys() == student.keys()
+        assert all(tensor.numpy().tobytes() == student[name].numpy().tobytes() for name, tensor in frozen.items())
+        load_segmentor(gkd_run / "artifacts" / "learn-task" / source)
+
+
+def test_each_step_of_stage_one_goes_on_from_the_one_before(gkd_run: Path, tiny_settings: Settings) -> None:
+    """1b has its own updates on top of 1a's student: with no update at all it is 1a's student."""
+    proxy = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-proxy" / "encoder.safetensors")
+    fresh = build_encoder(tiny_settings.student, seed_of("student", tiny_settings.seed)).state_dict()
+    source = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-source" / "gta5" / "encoder.safetensors")
+    assert any(not torch.equal(tensor, fresh[name]) for name, tensor in proxy.items())
+    assert any(not torch.equal(tensor, proxy[name]) for name, tensor in source.items())
+
+
+def test_without_updates_1b_hands_on_the_student_of_1a(gkd_run: Path, workspace: Path, tiny_settings: Settings) -> None:
+    (workspace / "artifacts" / "distill-proxy").symlink_to(gkd_run / "artifacts" / "distill-proxy")
+    still = tiny_settings.model_copy(update={"distill_source": tiny_settings.distill_source.model_copy(update={"updates": 0})})
+    run_stage(still, find_run(still, "distill-source", "gta5"), workspace)
+    proxy = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-proxy" / "objective.safetensors")
+    source = safetensors.torch.load_file(workspace / "artifacts" / "distill-source" / "gta5" / "objective.safetensors")
+    assert proxy.keys() == source.keys()
+    assert all(torch.equal(tensor, proxy[name]) for name, tensor in source.items())
+
+
+def test_a_run_made_again_is_the_same(gkd_run: Path, workspace: Path, tiny_settings: Settings) -> None:
+    run_stage(tiny_settings, find_run(tiny_settings, "distill-proxy", None), workspace)
+    for name in ("encoder.safetensors", "objective.safetensors", MANIFEST):
+        relative = Path("artifacts") / "distill-proxy" / name
+        assert (workspace / relative).read_bytes() == (gkd_run / relative).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["no-kd", "single-stage-mse", "two-stage-mse", "teacher"])
+def test_the_rivals_run_on_one_benchmark(workspace: Path, tiny_settings: Settings, method: MethodName) -> None:
+    data = tiny_settings.data.model_copy(update={"benchmarks": ("P2R",)})
+    task = tiny_settings.learn_task.model_copy(update={"end_to_end_updates": 2})
+    settings = with_method(tiny_settings, method).model_copy(update={"data": data, "learn_task": task})
+    for run in plan(settings)[1:]:
+        run_stage(settings, run, workspace)
+    assert {(row["method"], row["domain"]) for row in matrix(workspace)} == {
+        (method, domain) for benchmark, domain in DOMAINS if benchmark == "P2R"
+    }
+    record = SegmentorCheckpoint.read(workspace / "artifacts" / "learn-task" / "potsdam-rgb" / MANIFEST)
+    assert record.encoder_frozen == (method in ("two-stage-mse", "teacher"))
+    assert record.encoder == (settings.teacher if method == "teacher" else settings.student)
+
+
+def test_no_kd_runs_on_all_benchmarks(workspace: Path, tiny_settings: Settings) -> None:
+    settings = with_method(tiny_settings, "no-kd")
+    for run in plan(settings)[1:]:
+        run_stage(settings, run, workspace)
+    assert {(row["benchmark"], row["domain"]) for row in matrix(workspace)} == DOMAINS
+    record = SegmentorCheckpoint.read(workspace / "artifacts" / "learn-task" / "gta5" / MANIFEST)
+    assert record.updates == 3 + 2 + 2, "the budget of all stages"
+
+
+OPENED = """
+import json, os, sys
+opened = {}
+def watch(event, args):
+    if event == "open" and isinstance(args[0], (str, os.PathLike)):
+        opened[stage].append(os.fspath(args[0]))
+stage = "import"
+opened["import"] = []
+sys.addaudithook(watch)
+from pathlib import Path
+from gkd_core.settings import load_settings
+from gkd_core.stages import plan, run_stage
+settings = load_settings(Path("params.yaml"))
+for run in plan(settings):
+    stage = run.name
+    opened[stage] = []
+    if run.name in sys.argv[1:]:
+        run_stage(settings, run, Path.cwd())
+result = json.dumps(opened)
+Path("opened.json").write_text(result)
+"""
+
+
+def files_opened(settings: Settings, workspace: Path, *stages: str) -> dict[str, set[Path]]:
+    """Every file of the data that a process opens while it runs these stages, by stage."""
+    (workspace / "params.yaml").write_text(dump_settings(settings))
+    subprocess.run([sys.executable, "-c", OPENED, *stages], cwd=workspace, check=True, timeout=120, capture_output=True)
+    data = (workspace / "artifacts" / "data").resolve()
+    found = {}
+    for stage, names in json.loads((workspace / "opened.json").read_text()).items():
+        paths = {(workspace / name).resolve() for name in names}
+        found[stage] = {path for path in paths if data in path.parents and not path.is_dir()}
+    return found
+
+
+def label_files(settings: Settings, workspace: Path) -> set[Path]:
+    catalog, root = load_catalog(), workspace / "artifacts" / "data"
+    folders = []
+    for reference in all_domains(settings, catalog):
+        entry, split = catalog.domain(reference)
+        folders += [path for path in entry.label_inputs(root, split) if path.is_dir()]
+    return {file.resolve() for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
+def test_stage_one_opens_images_and_no_label(workspace: Path, gkd_run: Path, tiny_settings: Settings) -> None:
+    """Labels lie beside the images, but the processes of stage one never open one; stage two does, so the watch is awake."""
+    labels = label_files(tiny_settings, workspace)
+    assert len(labels) > 30
+    stage_one = ["distill-proxy", *(f"distill-source-{source}" for source in ("gta5", "cityscapes", "potsdam-rgb"))]
+    opened = files_opened(tiny_settings, workspace, *stage_one, "learn-task-gta5")
+    for stage in stage_one:
+        images = {path for path in opened[stage] if path.suffix in (".png", ".jpg")}
+        assert len(images) == 6, "all training images of the domain"
+        assert {path.suffix for path in opened[stage] - images} <= {".txt"}, "beside them, lists of images at most"
+        assert not opened[stage] & labels
+    assert len(opened["learn-task-gta5"] & labels) > 0, "the watch sees labels where they are read"
+
+
+def test_a_stopped_stage_leaves_nothing_under_its_name_and_goes_on(
+    gkd_run: Path, workspace: Path, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = find_run(tiny_settings, "distill-proxy", None)
+    folder = run_folder(tiny_settings, run, workspace)
+    with monkeypatch.context() as patch:
+        patch.setattr("gkd_core.stages.distill.write_student", lambda state, path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(tiny_settings, run, workspace)
+    assert sorted(path.name for path in (workspace / "artifacts").iterdir()) == ["data", "runs"]
+    written = (folder / "training.pt").stat().st_mtime_ns
+    run_stage(tiny_settings, run, workspace)
+    assert (folder / "training.pt").stat().st_mtime_ns == written, "nothing was trained again"
+    assert sha256_of(workspace / run.output / "encoder.safetensors") == sha256_of(gkd_run / run.output / "encoder.safetensors")
+
+
+def test_a_stage_without_its_input_says_which_to_run(tmp_path: Path, tiny_settings: Settings) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        run_stage(tiny_settings, find_run(tiny_settings, "distill-proxy", None), tmp_path)
+    with pytest.raises(GkdError, match=r"manifest\.json: no such file; run the stage that writes it first"):
+        run_stage(tiny_settings, find_run(tiny_settings, "evaluate", "gta5"), tmp_path)
+    with pytest.raises(GkdError, match=r"scores\.json: no such file"):
+        run_stage(tiny_settings, find_run(tiny_settings, "report", None), tmp_path)
+
+
+def test_a_domain_without_counted_pixels_is_an_error(gkd_run: Path, tiny_settings: Settings) -> None:
+    from gkd_core.stages.evaluate import _score
+
+    run = find_run(tiny_settings, "evaluate", "gta5")
+    record = SegmentorCheckpoint.read(gkd_run / "artifacts" / "learn-task" / "gta5" / MANIFEST)
+    context = Context(tiny_settings, load_catalog(), run, gkd_run)
+    with pytest.raises(DataError, match="cityscapes/val: every pixel of its labels is ignored"):
+        _score(context, "G2C", "cityscapes", "cityscapes/val", torch.zeros(19, 19, dtype=torch.int64), record)

@@ -1,0 +1,167 @@
+"""Stage two: what is trained, what stays as it is, and which pixels count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gkd_core.data.reading import Pair
+from gkd_core.data.taxonomy import IGNORE, LabelEncoding
+from gkd_core.models.build import build_encoder
+from gkd_core.models.encoder import Encoder
+from gkd_core.models.segmentor import Segmentor, build_segmentor
+from gkd_core.settings import EncoderSettings, LearnTaskSettings
+from gkd_core.task.stage_two import EndToEndTask, FrozenTask, SingleStageTask, TaskJob, learn_task, segmentation_loss
+from gkd_core.training.checkpoint import FolderStore
+
+CNN = EncoderSettings(arch="resnet10t", token_strides=(16, 32))  # with stride 32, every layer has a part in the tokens
+SETTINGS = LearnTaskSettings(
+    updates=3, batch_size=2, image_size=(64, 64), decoder="linear", lr=1e-2, encoder_lr=1e-2, checkpoint_every=2, log_every=1
+)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> TaskJob:
+    draws = np.random.default_rng(0)
+    pairs = []
+    for index in range(3):
+        Image.fromarray(draws.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+        Image.fromarray(draws.integers(0, 3, (64, 64), dtype=np.uint8)).save(tmp_path / f"{index}_label.png")
+        pairs.append(Pair(tmp_path / f"{index}.png", tmp_path / f"{index}_label.png"))
+    encoding = LabelEncoding(taxonomy="street", ids={0: 0, 1: 1, 2: IGNORE})
+    return TaskJob(title="learn", settings=SETTINGS, pairs=pairs, encoding=encoding, updates=3, seed=0, device="cpu")
+
+
+def segmentor_of(encoder: Encoder) -> Segmentor:
+    return build_segmentor(encoder, "linear", classes=2, width=8, seed=0)
+
+
+def snapshot(module: nn.Module) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in module.state_dict().items()}
+
+
+def changed(before: dict[str, bytes], module: nn.Module) -> set[str]:
+    return {name for name, content in snapshot(module).items() if content != before[name]}
+
+
+def run(job: TaskJob, task: nn.Module, folder: Path) -> list[float]:
+    losses: list[float] = []
+    learn_task(job, task, FolderStore(folder), lambda step, values: losses.append(values["loss"]), lambda done: None)
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_a_frozen_encoder_is_byte_identical_and_the_decoder_is_not(job: TaskJob, vit: Encoder, tmp_path: Path, kind: str) -> None:
+    """A CNN has batch statistics that a training mode would move even without gradients."""
+    encoder = vit if kind == "vit" else build_encoder(CNN, 0)
+    if kind == "cnn":
+        assert any("running_mean" in name for name in encoder.state_dict())
+    segmentor = segmentor_of(encoder)
+    before, decoder_before = snapshot(segmentor.encoder), snapshot(segmentor.decoder)
+    run(job, FrozenTask(segmentor), tmp_path / "run")
+    assert changed(before, segmentor.encoder) == set()
+    assert changed(decoder_before, segmentor.decoder) == set(decoder_before)
+
+
+def test_end_to_end_trains_the_encoder_too(job: TaskJob, tmp_path: Path) -> None:
+    segmentor = segmentor_of(build_encoder(CNN, 0))
+    before = snapshot(segmentor.encoder)
+    run(job, EndToEndTask(segmentor), tmp_path / "run")
+    assert changed(before, segmentor.encoder) == before.keys() - {"mask_pixel"}
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_single_stage_trains_the_encoder_and_leaves_the_teacher(
+    job: TaskJob, vit_settings: EncoderSettings, tmp_path: Path, kind: str
+) -> None:
+    settings = vit_settings if kind == "vit" else CNN
+    segmentor, teacher = segmentor_of(build_encoder(settings, 0)), build_encoder(settings, 1).eval().requires_grad_(False)
+    task = SingleStageTask(segmentor, teacher, weight=1.0, seed=0)
+    encoder_before, teacher_before, projection_before = snapshot(segmentor.encoder), snapshot(teacher), snapshot(task.proj)
+    run(job, task, tmp_path / "run")
+    assert changed(encoder_before, segmentor.encoder) == encoder_before.keys() - {"mask_pixel", "mask_token"}
+    assert changed(projection_before, task.proj) == set(projection_before)
+    assert changed(teacher_before, teacher) == set()
+    assert not any(module.training for module in teacher.modules())
+    assert all("teacher" not in name for name in task.state_dict()), "checkpoints must not carry the teacher"
+
+
+def test_single_stage_adds_its_two_losses(vit: Encoder, vit_settings: EncoderSettings) -> None:
+    task = SingleStageTask(segmentor_of(vit), build_encoder(vit_settings, 1).eval(), weight=0.25, seed=0)
+    losses = task((torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32).long()))
+    torch.testing.assert_close(losses["loss"], losses["loss_task"] + 0.25 * losses["loss_distillation"])
+
+
+def test_a_stopped_job_ends_like_an_undisturbed_one(job: TaskJob, vit_settings: EncoderSettings, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop_at_three(done: int) -> None:
+        if done == 3:
+            raise Stop
+
+    def fresh() -> Segmentor:
+        return segmentor_of(build_encoder(vit_settings, 0))
+
+    whole, broken = fresh(), fresh()
+    run(job, FrozenTask(whole), tmp_path / "whole")
+    with pytest.raises(Stop):
+        learn_task(job, FrozenTask(fresh()), FolderStore(tmp_path / "broken"), lambda step, values: None, stop_at_three)
+    state = FolderStore(tmp_path / "broken").load()
+    assert state is not None
+    assert state["step"] == 2
+    run(job, FrozenTask(broken), tmp_path / "broken")
+    assert changed(snapshot(whole), broken) == set()
+
+
+def test_learning_lowers_the_loss(job: TaskJob, vit: Encoder, tmp_path: Path) -> None:
+    job = TaskJob(
+        **{
+            **vars(job),
+            "updates": 30,
+            "settings": SETTINGS.model_copy(update={"image_size": (32, 32), "resize_range": (1.0, 1.0)}),
+        }
+    )
+    losses = run(job, FrozenTask(segmentor_of(vit)), tmp_path / "run")
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def logits_and_target() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    target = torch.randint(0, 4, (2, 8, 8))
+    target[torch.rand(2, 8, 8) < 0.4] = IGNORE
+    return torch.randn(2, 4, 8, 8), target
+
+
+def test_ignored_pixels_contribute_nothing() -> None:
+    logits, target = logits_and_target()
+    counted = target != IGNORE
+    by_hand = -logits.log_softmax(dim=1).permute(0, 2, 3, 1)[counted][torch.arange(int(counted.sum())), target[counted]].mean()
+    torch.testing.assert_close(segmentation_loss(logits, target), by_hand)
+    leaf = logits.clone().requires_grad_()
+    segmentation_loss(leaf, target).backward()
+    assert leaf.grad is not None
+    assert not leaf.grad.permute(0, 2, 3, 1)[~counted].any()
+    assert leaf.grad.permute(0, 2, 3, 1)[counted].any()
+
+
+def test_a_batch_without_counted_pixels_has_no_loss_and_no_nan() -> None:
+    logits = torch.randn(1, 4, 8, 8, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((1, 8, 8), IGNORE))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_the_loss_is_taken_at_the_labels_size() -> None:
+    right = torch.zeros(1, 2, 2, 2)
+    right[:, 0, :, 0] = right[:, 1, :, 1] = 10
+    target = torch.zeros(1, 16, 16).long()
+    target[..., 8:] = 1
+    assert segmentation_loss(right, target) < 0.3 < segmentation_loss(right.flip(-1), target)
