@@ -120,7 +120,8 @@ def test_show_prints_a_report(tmp_path: Path) -> None:
     scores = [
         Score(
             method="gkd", teacher="t", student="s", seed=0, benchmark="G2C", source="gta5", domain=domain,
-            dataset=f"{domain}/val", in_domain=domain == "in-domain", miou=value, class_iou={"road": value}, images=1, protocol=protocol,
+            dataset=f"{domain}/val", in_domain=domain == "in-domain", miou=value, class_iou={"road": value},
+            images=1, protocol=protocol,
         )
         for domain, value in (("in-domain", 61.25), ("cityscapes", 43.75))
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from gkd_core.distill.stage_one import DistillJob, distill
+from gkd_core.distill.stage_one import DistillJob, check_batch_divides, distill
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.training.checkpoint import FILE, State, read_state, write_state
 from gkd_core.training.loop import Rank
@@ -54,6 +54,8 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
         GkdError: a worker's own error, as it was raised there.
         PlatformError: Ray could not start, or lost its workers too often.
     """
+    # Here rather than in the workers, whose failures Ray answers by starting them anew.
+    check_batch_divides(job.settings, workers)
     with _connected(workers):
         trainer = TorchTrainer(
             _work,

@@ -82,6 +82,12 @@ def frozen_teacher(settings: EncoderSettings, seed: int) -> Encoder:
     return build_encoder(settings, seed_of("teacher", seed)).eval().requires_grad_(False)
 
 
+def check_batch_divides(settings: DistillSettings, workers: int) -> None:
+    """Raise `SettingsError` where the batch cannot be shared out evenly."""
+    if settings.batch_size % workers:
+        raise SettingsError(f"batch_size: {settings.batch_size} images do not divide among {workers} workers; choose a multiple")
+
+
 def write_objective(state: State, path: Path) -> None:
     """Write the student and its heads from a finished training's state."""
     with atomic_file(path) as temporary:
@@ -100,10 +106,7 @@ def write_student(state: State, path: Path) -> None:
 
 def _training(job: DistillJob, objective: Objective, teacher: Encoder, rank: Rank, device: torch.device) -> Training:
     settings = job.settings
-    if settings.batch_size % rank.count:
-        raise SettingsError(
-            f"batch_size: {settings.batch_size} images do not divide among {rank.count} workers; choose a multiple"
-        )
+    check_batch_divides(settings, rank.count)
     grids = {role: encoder.grid(*settings.image_size) for role, encoder in (("teacher", teacher), ("student", objective.student))}
     if grids["teacher"] != grids["student"]:
         raise SettingsError(
