@@ -13,9 +13,10 @@ from prefect.flows import Flow
 from prefect.runtime import flow_run as this_run
 
 from flows.server import LOGS
-from flows.tasks import Job, run_stage
+from flows.tasks import Job, stage_task
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
-from gkd_core.adapters.ray_cluster import shared_cluster
+from gkd_core.adapters.dvc_recipe import Outcome
+from gkd_core.adapters.ray_cluster import RAY_STAGES, shared_cluster
 from gkd_core.adapters.workspace import (
     anchor_paths,
     create_workspace,
@@ -25,7 +26,7 @@ from gkd_core.adapters.workspace import (
 )
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import DATA, REPORT, plan
+from gkd_core.stages import DATA, REPORT, StageRun, plan
 
 PARAMS = Path("params.yaml")
 KEEP_WORKSPACES = 5
@@ -63,7 +64,7 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
     name = f"{settings.method}-seed{settings.seed}-{this_run.name}"
     with tracking.flow_run(name, settings, tags) as parent, shared_cluster(settings, project / LOGS) as cluster:
         job = Job(settings, workspace, cluster, tracking, parent)
-        outcomes = {run.name: run_stage(job, run) for run in plan(settings)}
+        outcomes = {name: outcome for wave in waves(plan(settings), settings) for name, outcome in _run_wave(job, wave).items()}
         parent.log_data(next(run for run in plan(settings) if run.output == DATA), workspace)
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_report(table, workspace / REPORT)
@@ -77,6 +78,29 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         "mlflow_run": parent.run_id,
         "stages": outcomes,
     }
+
+
+def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:
+    """The plan cut into groups that may run side by side: runs of one stage, for different sources.
+
+    Stages on Ray stay alone: each fills the cluster.
+    """
+    grouped: list[list[StageRun]] = []
+    for run in runs:
+        alone = run.stage in RAY_STAGES or not grouped or len(grouped[-1]) >= settings.compute.stages_at_once
+        if alone or grouped[-1][0].stage != run.stage:
+            grouped.append([run])
+        else:
+            grouped[-1].append(run)
+    return grouped
+
+
+def _run_wave(job: Job, wave: list[StageRun]) -> dict[str, Outcome]:
+    futures = {run.name: stage_task(job, run).submit() for run in wave}
+    # Wait for all before a failure is raised, so that nothing still runs when the flow ends.
+    for future in futures.values():
+        future.wait()
+    return {name: future.result() for name, future in futures.items()}
 
 
 def _settings(parameters: Mapping[str, Any]) -> Settings:

@@ -31,8 +31,8 @@ class Job:
     parent: ParentRun
 
 
-def run_stage(job: Job, run: StageRun) -> Outcome:
-    """Run one stage as a task of its own name.
+def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
+    """A task, of the stage's own name, that runs it.
 
     A stage that a signal ended (out of memory, a lost node) is tried once more and goes on from its last checkpoint. One
     that ended with a message would only say it again.
@@ -50,7 +50,7 @@ def run_stage(job: Job, run: StageRun) -> Outcome:
     def stage() -> Outcome:
         return _run_stage(job, run)
 
-    return stage()
+    return stage
 
 
 def _was_struck_down(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,9 +45,10 @@ def method_of(settings: Settings) -> Method:
 
 
 def task_updates(settings: Settings) -> int:
-    """Updates of stage two. Methods that train their encoder there get the budget of all stages, so that budgets match."""
+    """Updates of stage two. Methods that train their encoder there see as many images as the others see in all stages."""
     if method_of(settings).freeze_encoder:
         return settings.learn_task.updates
     if settings.learn_task.end_to_end_updates is not None:
         return settings.learn_task.end_to_end_updates
-    return settings.distill_proxy.updates + settings.distill_source.updates + settings.learn_task.updates
+    images = sum(stage.updates * stage.batch_size for stage in (settings.distill_proxy, settings.distill_source, settings.learn_task))
+    return math.ceil(images / settings.learn_task.batch_size)

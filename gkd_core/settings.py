@@ -189,6 +189,7 @@ class ComputeSettings(Section):
     threads: PositiveInt = Field(
         1, description="Threads of one training process. Part of the result: a sum's order depends on it."
     )
+    stages_at_once: PositiveInt = Field(1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the tensors; auto takes a GPU where there is one."
     )

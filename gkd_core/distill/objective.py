@@ -92,11 +92,16 @@ class QSDObjective(nn.Module):
 
     def _warm_up_losses(self, clean: Tokens, masked_patches: Tensor, teacher: Tokens) -> Losses:
         """Plain MSE of phi and psi against the teacher, so that queries resemble their keys once attention is on."""
-        views = ((self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)), (self.fea, clean.patches, teacher.patches))
+        weights = self.weights
+        views = (
+            (weights.cls, self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)),
+            (weights.feat, self.fea, clean.patches, teacher.patches),
+            (weights.mask, self.patch, masked_patches, teacher.patches),
+        )
         loss = clean.patches.new_zeros(())
-        for head, student, target in (*views, (self.patch, masked_patches, teacher.patches)):
+        for weight, head, student, target in views:
             query, value = head.project(student)
-            loss = loss + functional.mse_loss(query, target) + functional.mse_loss(value, target)
+            loss = loss + weight * (functional.mse_loss(query, target) + functional.mse_loss(value, target))
         return {"loss": loss, "loss_warm_up": loss.detach()}
 
 

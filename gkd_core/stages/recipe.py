@@ -222,8 +222,8 @@ def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     if method.encoder == "teacher" or method.joint_distillation:
         params.append("teacher")
     if not method.freeze_encoder:
-        # Their budget is the sum of all stages' updates.
-        params += ["distill_proxy.updates", "distill_source.updates"]
+        # Their budget is the sum of all stages' images.
+        params += [f"{stage}.{key}" for stage in ("distill_proxy", "distill_source") for key in ("updates", "batch_size")]
     reference = sources(settings, catalog)[source]
     return StageRun(
         "learn-task",
