@@ -37,7 +37,7 @@ def full_pipeline_command(profile: Profile = None, set_: Set = None, port: Port 
         return full_pipeline(profile, set_ or [])
 
     _check_settings(profile, set_)
-    _show(_run_against_server(run, port))
+    _run_here(run, port)
 
 
 @app.command("compare")
@@ -56,7 +56,7 @@ def compare_command(
         return compare(profile, set_ or [], seeds=numbers)
 
     _check_settings(profile, set_)
-    _show(_run_against_server(run, port))
+    _run_here(run, port)
 
 
 def _seeds(text: str) -> list[int]:
@@ -71,6 +71,15 @@ def _check_settings(profile: str | None, overrides: list[str] | None) -> None:
     from gkd_core.settings import load_settings
 
     load_settings(Path("params.yaml"), profile, overrides or [])
+
+
+def _run_here(run: Callable[[], dict[str, Any]], port: int | None) -> None:
+    try:
+        result = _run_against_server(run, port)
+    except KeyboardInterrupt:  # caught here, as typer would exit without a word
+        print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _show(result)
 
 
 def _run_against_server(run: Callable[[], dict[str, Any]], port: int | None) -> dict[str, Any]:
@@ -147,9 +156,6 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"gkd: {line}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":
