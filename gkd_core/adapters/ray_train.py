@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +73,7 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
         )
         try:
             with (
+                _own_ctrl_c(),
                 progress(job.title, job.settings.updates) as advance,
                 following(folder, lambda lines: advance(int(lines[-1]["step"]))),
             ):
@@ -87,6 +90,27 @@ def _work(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     distill(config["job"], rank, ReportedStore(), file_sink(Path(config["folder"])), lambda done: None)
+
+
+@contextmanager
+def _own_ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in any other stage: `KeyboardInterrupt`.
+
+    Ray Train's own handler aborts the run and then ends the process, with a code that says nothing; and it stays when the
+    run is over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in (0, 1):
+            raise KeyboardInterrupt from None
+        raise  # Ray's handler of SIGTERM ends with the signal's number
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
