@@ -36,7 +36,7 @@ OBJECTIVE = STUDENT.with_name("objective.safetensors")
 @pytest.fixture(scope="module")
 def settings(tiny_tree: dict[str, Any]) -> Settings:
     """Enough updates that a run can be caught in the middle, with a checkpoint now and then."""
-    distill = tiny_tree["distill_proxy"] | {"updates": 60, "checkpoint_every": 6, "warm_start": {"updates": 10}}
+    distill = tiny_tree["distill_proxy"] | {"updates": 100, "checkpoint_every": 8, "warm_start": {"updates": 10}}
     compute = tiny_tree["compute"] | {"workers": 2}
     return settings_from_tree(tiny_tree | {"distill_proxy": distill, "compute": compute})
 
@@ -89,7 +89,8 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    return any(folder.rglob("training.pt"))
+    """Whether Ray has noted a checkpoint: one that was only just written is made again after a stop."""
+    return (folder / "ray" / "checkpoint_manager_snapshot.json").is_file() and any(folder.rglob("training.pt"))
 
 
 def updates_logged(folder: Path) -> list[int]:
