@@ -14,8 +14,8 @@ from prefect.runtime import flow_run as this_run
 
 from flows.server import LOGS
 from flows.tasks import Job, stage_task
-from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
 from gkd_core.adapters.dvc_recipe import Outcome
+from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
 from gkd_core.adapters.ray_cluster import RAY_STAGES, shared_cluster
 from gkd_core.adapters.workspace import (
     anchor_paths,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -140,7 +141,9 @@ def demo_teacher(
 
 
 def main() -> None:
-    """Run the command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C."""
+    """Run the command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C or SIGTERM."""
+    # A stage that is told to end must leave its `with` blocks, or half-written files would stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except GkdError as error:

@@ -50,5 +50,7 @@ def task_updates(settings: Settings) -> int:
         return settings.learn_task.updates
     if settings.learn_task.end_to_end_updates is not None:
         return settings.learn_task.end_to_end_updates
-    images = sum(stage.updates * stage.batch_size for stage in (settings.distill_proxy, settings.distill_source, settings.learn_task))
+    images = sum(
+        stage.updates * stage.batch_size for stage in (settings.distill_proxy, settings.distill_source, settings.learn_task)
+    )
     return math.ceil(images / settings.learn_task.batch_size)

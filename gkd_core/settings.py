@@ -189,7 +189,9 @@ class ComputeSettings(Section):
     threads: PositiveInt = Field(
         1, description="Threads of one training process. Part of the result: a sum's order depends on it."
     )
-    stages_at_once: PositiveInt = Field(1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one.")
+    stages_at_once: PositiveInt = Field(
+        1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the tensors; auto takes a GPU where there is one."
     )
@@ -201,7 +203,8 @@ class TrackingSettings(Section):
 
     experiment: str = Field("gkd", min_length=1, description="MLflow experiment.")
     uri: str | None = Field(
-        None, description="Tracking store, such as sqlite:///mlflow.db; null turns tracking off. Never put a password here."
+        None,
+        description="Tracking store, such as sqlite:///mlflow.db; null is a file of the project. Never put a password here.",
     )
 
 
