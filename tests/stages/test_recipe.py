@@ -97,13 +97,17 @@ def test_unknown_stages_and_benchmarks_are_named() -> None:
         plan(demo("data.benchmarks=[G2X]"))
 
 
-def test_budgets_match() -> None:
-    settings = demo()
-    total = settings.distill_proxy.updates + settings.distill_source.updates + settings.learn_task.updates
-    assert task_updates(settings) == settings.learn_task.updates
-    assert task_updates(demo("method=teacher")) == settings.learn_task.updates
+def test_budgets_match_in_images() -> None:
+    """1a: 30 updates of 8, 1b: 10 of 4, stage two: 5 of 6 images: 310 in all, which are 51.7 updates of 6."""
+    sizes = [
+        *("distill_proxy.updates=30", "distill_proxy.batch_size=8"),
+        *("distill_source.updates=10", "distill_source.batch_size=4"),
+        *("learn_task.updates=5", "learn_task.batch_size=6"),
+    ]
+    for method in ("gkd", "two-stage-mse", "teacher"):
+        assert task_updates(demo(f"method={method}", *sizes)) == 5
     for method in ("no-kd", "single-stage-mse"):
-        assert task_updates(demo(f"method={method}")) == total
+        assert task_updates(demo(f"method={method}", *sizes)) == 52
         assert task_updates(demo(f"method={method}", "learn_task.end_to_end_updates=7")) == 7
         assert not method_of(demo(f"method={method}")).freeze_encoder
 
