@@ -15,13 +15,15 @@ help:  ## List the targets.
 demo: $(READY)  ## Run the whole pipeline on the embedded world (about ten minutes on two cores).
 	$(BIN)/python -m flows.local full-pipeline --profile demo
 
+# On models this small the start of Ray's workers, four times a run, costs more than the second core gives.
 compare: $(READY)  ## Set all methods side by side on the embedded world, three seeds each (about an hour).
-	$(BIN)/python -m flows.local compare --profile demo --seeds 0,1,2
+	$(BIN)/python -m flows.local compare --profile demo --seeds 0,1,2 --set compute.workers=0
 
 camvid: $(READY)  ## Run the pipeline on real images: CamVid day to dusk (CAMVID=folder with camvid/ and bsds500/).
 	$(BIN)/python -m flows.local full-pipeline --profile camvid $(if $(CAMVID),--set data.root=$(CAMVID))
 
-camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about an hour a seed; SEEDS=0,1,2).
+camvid-# On models this small the start of Ray's workers, four times a run, costs more than the second core gives.
+compare: $(READY)  ## Set all methods side by side on CamVid (about an hour a seed; SEEDS=0,1,2).
 	$(BIN)/python -m flows.local compare --profile camvid --seeds $(or $(SEEDS),0) $(if $(CAMVID),--set data.root=$(CAMVID))
 
 teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.
