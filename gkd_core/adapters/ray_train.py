@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Read when ray is imported: without it a cluster started here would listen on a network card. (The name is historical.)
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -21,12 +22,14 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from gkd_core.distill.stage_one import DistillJob, check_batch_divides, distill
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.training.checkpoint import FILE, State, read_state, write_state
 from gkd_core.training.loop import Rank
 from gkd_core.training.metrics import file_sink, following
 from gkd_core.training.progress import progress
+
+if TYPE_CHECKING:
+    from gkd_core.distill.stage_one import DistillJob
 
 
 class ReportedStore:
@@ -59,12 +62,15 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
         GkdError: a worker's own error, as it was raised there.
         PlatformError: Ray could not start, or lost its workers too often.
     """
+    from gkd_core.distill.stage_one import check_batch_divides
+
     # Here rather than in the workers, whose failures Ray answers by starting them anew.
     check_batch_divides(job.settings, workers)
     with _connected(workers):
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"job": job, "folder": str(folder)},
+            # Sealed, so that Ray's controller and other helpers of its need not import what only the workers use.
+            train_loop_config={"job": pickle.dumps(job), "folder": str(folder)},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=job.device == "cuda"),
             torch_config=TorchConfig(backend="nccl" if job.device == "cuda" else "gloo"),
             run_config=RunConfig(
@@ -90,9 +96,11 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
 
 
 def _work(config: Mapping[str, Any]) -> None:
+    from gkd_core.distill.stage_one import distill
+
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
-    distill(config["job"], rank, ReportedStore(), file_sink(Path(config["folder"])), lambda done: None)
+    distill(pickle.loads(config["job"]), rank, ReportedStore(), file_sink(Path(config["folder"])), lambda done: None)
 
 
 @contextmanager
