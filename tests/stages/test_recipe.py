@@ -102,7 +102,7 @@ def test_budgets_match_in_images() -> None:
     sizes = [
         *("distill_proxy.updates=30", "distill_proxy.batch_size=8"),
         *("distill_source.updates=10", "distill_source.batch_size=4"),
-        *("learn_task.updates=5", "learn_task.batch_size=6"),
+        *("learn_task.updates=5", "learn_task.batch_size=6", "learn_task.end_to_end_updates=null"),
     ]
     for method in ("gkd", "two-stage-mse", "teacher"):
         assert task_updates(demo(f"method={method}", *sizes)) == 5
