@@ -75,7 +75,7 @@ def train(training: Training, store: CheckpointStore, sink: MetricsSink, advance
             if done % training.log_every == 0 or done == training.updates:
                 sink(done, {**_scalars(losses), **training.observe(batch), "lr": training.schedules[0](update), **clock.report()})
         if done % training.checkpoint_every == 0 or done == training.updates:
-            store.save(_state(training, done))
+            store.save(_finite_state(training, done))
     if start == 0 == training.updates:
         store.save(_state(training, 0))
 
@@ -106,6 +106,18 @@ def _resume(training: Training, store: CheckpointStore) -> int:
             f"the checkpoint at update {state['step']} does not fit this model ({' '.join(str(error).split())[:160]})"
         ) from None
     return int(state["step"])
+
+
+def _finite_state(training: Training, step: int) -> State:
+    """The state after a step, which may have spoilt the weights although the loss before it was finite."""
+    state = _state(training, step)
+    spoilt = [name for name, tensor in state["model"].items() if not bool(tensor.isfinite().all())]
+    if spoilt:
+        raise TrainingError(
+            f"the weights are not finite after update {step} of {training.updates} (first {spoilt[0]}); the last checkpoint is from "
+            f"before it: lower the learning rate or set clip_norm, and run again"
+        )
+    return state
 
 
 def _state(training: Training, step: int) -> State:

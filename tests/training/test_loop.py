@@ -168,6 +168,22 @@ def test_a_loss_that_is_not_finite_names_its_update(tmp_path: Path, value: float
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
+class SpoilingOptimizer(torch.optim.SGD):
+    """A step that overflows although its gradient, and the loss before it, are finite."""
+
+    def step(self, closure: Any = None) -> None:
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(float("inf"))
+
+
+def test_spoilt_weights_never_become_a_checkpoint(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    model = Regression()
+    with pytest.raises(TrainingError, match=r"not finite after update 1 of 7 \(first "):
+        run(store, model=model, optimizer=SpoilingOptimizer(model.parameters(), lr=1.0), checkpoint_every=1)
+    assert store.load() is None
+
+
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     """With plain gradient descent at rate 1 a step is exactly as long as its gradient."""
     model = Regression()
