@@ -22,8 +22,7 @@ compare: $(READY)  ## Set all methods side by side on the embedded world, three 
 camvid: $(READY)  ## Run the pipeline on real images: CamVid day to dusk (CAMVID=folder with camvid/ and bsds500/).
 	$(BIN)/python -m flows.local full-pipeline --profile camvid $(if $(CAMVID),--set data.root=$(CAMVID))
 
-camvid-# On models this small the start of Ray's workers, four times a run, costs more than the second core gives.
-compare: $(READY)  ## Set all methods side by side on CamVid (about an hour a seed; SEEDS=0,1,2).
+camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about an hour a seed; SEEDS=0,1,2).
 	$(BIN)/python -m flows.local compare --profile camvid --seeds $(or $(SEEDS),0) $(if $(CAMVID),--set data.root=$(CAMVID))
 
 teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.

@@ -114,8 +114,8 @@ def _finite_state(training: Training, step: int) -> State:
     spoilt = [name for name, tensor in state["model"].items() if not bool(tensor.isfinite().all())]
     if spoilt:
         raise TrainingError(
-            f"the weights are not finite after update {step} of {training.updates} (first {spoilt[0]}); the last checkpoint is from "
-            f"before it: lower the learning rate or set clip_norm, and run again"
+            f"the weights are not finite after update {step} of {training.updates} (first {spoilt[0]}); the last checkpoint is "
+            f"from before it: lower the learning rate or set clip_norm, and run again"
         )
     return state
 
