@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gkd_core.errors import SettingsError
 
@@ -26,11 +26,24 @@ def _scalar(value: object) -> object:
     return value
 
 
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a whole number is allowed, not true or false")
+    return value
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the first number must not exceed the second")
+    return pair
+
+
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_no_truth)]
+NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_no_truth)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -116,7 +129,7 @@ class DistillSettings(Section):
     warmup_updates: NonNegativeInt = Field(0, description="Updates of linear warm-up (released: 0).")
     weight_decay: float = Field(0.05, ge=0, description="AdamW weight decay; none for norms, biases and single tokens.")
     clip_norm: PositiveFloat | None = Field(None, description="Largest global gradient norm; null does not clip.")
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = Field(
+    crop_scale: Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(_ascending)] = Field(
         (0.08, 1.0), description="Area of a random resized crop, as a share of the image."
     )
     color_jitter: float = Field(0.3, ge=0, description="Strength of random brightness, contrast and saturation.")
@@ -150,7 +163,7 @@ class LearnTaskSettings(Section):
     distill_weight: float = Field(
         1.0, ge=0, description="Weight of the distillation loss beside the task loss, for single-stage methods."
     )
-    resize_range: tuple[PositiveFloat, PositiveFloat] = Field(
+    resize_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = Field(
         (0.5, 2.0), description="Random scale before the crop (paper: 0.5 to 2)."
     )
     cat_max_ratio: Share = Field(
