@@ -142,8 +142,10 @@ def demo_teacher(
 
 def main() -> None:
     """Run the command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C or SIGTERM."""
-    # A stage that is told to end must leave its `with` blocks, or half-written files would stay.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A stage that is told to end must leave its `with` blocks, or half-written files would stay. Both are set, as a process
+    # that a script starts in the background inherits a Ctrl-C that is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except GkdError as error:
