@@ -9,6 +9,9 @@ from gkd_core.evaluate.report import cells_of, pool, spread
 from gkd_core.records import ScoreTable
 
 
+WIDTH = 120
+
+
 def print_matrix(table: ScoreTable) -> None:
     """Print one block a benchmark: methods as columns would not fit, so domains run down and methods across."""
     rows = pool(table)
@@ -27,4 +30,6 @@ def print_matrix(table: ScoreTable) -> None:
     grid.add_section()
     grid.add_row("mean", "in-domain", *(spread(row.in_domain) for row in rows))
     grid.add_row("", "targets", *(f"[bold]{spread(row.targets)}[/bold]" for row in rows))
-    Console().print(grid)
+    console = Console()
+    # A file or a pipe has no width: wrapped cells would be hard to read there.
+    console.print(grid, width=None if console.is_terminal else WIDTH, crop=False)
