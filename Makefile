@@ -16,7 +16,7 @@ demo: $(READY)  ## Run the whole pipeline on the embedded world (about ten minut
 	$(BIN)/python -m flows.local full-pipeline --profile demo
 
 # On models this small the start of Ray's workers, four times a run, costs more than the second core gives.
-compare: $(READY)  ## Set all methods side by side on the embedded world, three seeds each (about an hour).
+compare: $(READY)  ## Set all methods side by side on the embedded world, three seeds each (an hour or more).
 	$(BIN)/python -m flows.local compare --profile demo --seeds 0,1,2 --set compute.workers=0
 
 camvid: $(READY)  ## Run the pipeline on real images: CamVid day to dusk (CAMVID=folder with camvid/ and bsds500/).

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
 from gkd_core.evaluate.report import cells_of, pool, spread
 from gkd_core.records import ScoreTable
-
 
 WIDTH = 120
 
@@ -30,6 +31,5 @@ def print_matrix(table: ScoreTable) -> None:
     grid.add_section()
     grid.add_row("mean", "in-domain", *(spread(row.in_domain) for row in rows))
     grid.add_row("", "targets", *(f"[bold]{spread(row.targets)}[/bold]" for row in rows))
-    console = Console()
-    # A file or a pipe has no width: wrapped cells would be hard to read there.
-    console.print(grid, width=None if console.is_terminal else WIDTH, crop=False)
+    # A file or a pipe has no width of its own, and wrapped cells would be hard to read there.
+    (Console() if sys.stdout.isatty() else Console(width=WIDTH)).print(grid)
