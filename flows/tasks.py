@@ -1,5 +1,6 @@
 """The recipe's stages as Prefect tasks: each has DVC reproduce one stage and MLflow told what came of it."""
 
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -80,6 +81,10 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
 
 
 OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from the cache", "unchanged": "up to date"}
+
+
+# torch.export, by which a model is logged, keeps state of the whole process: stages that run side by side take turns.
+_EXPORT = threading.Lock()
 
 
 def _log_model(job: Job, run: StageRun, child_run: str) -> None:
