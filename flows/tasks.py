@@ -93,4 +93,5 @@ def _log_model(job: Job, run: StageRun, child_run: str) -> None:
     )
 
     folder, window = job.workspace / run.output, job.settings.evaluate.window
-    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)
+    with _EXPORT:
+        log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)
