@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,9 @@ import typer
 from rich.console import Console
 
 from flows.server import prefect_server
+from gkd_core.cli import run_command_line
 from gkd_core.errors import GkdError
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 DELIVERY_SECONDS = 10
 console = Console(highlight=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -73,12 +72,7 @@ def _check_settings(profile: str | None, overrides: list[str] | None) -> None:
 
 
 def _run_here(run: Callable[[], dict[str, Any]], port: int | None) -> None:
-    try:
-        result = _run_against_server(run, port)
-    except KeyboardInterrupt:  # caught here, as typer would exit without a word
-        print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    _show(result)
+    _show(_run_against_server(run, port))
 
 
 def _run_against_server(run: Callable[[], dict[str, Any]], port: int | None) -> dict[str, Any]:
@@ -143,15 +137,8 @@ def _near(path: Path) -> Path:
 
 
 def main() -> None:
-    """Run the command line: 0 on success, 2 for an error that the user can mend, 130 when interrupted."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        app()
-    except GkdError as error:
-        for line in str(error).splitlines():
-            print(f"gkd: {line}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    """The command `python -m flows.local`."""
+    run_command_line(app)
 
 
 if __name__ == "__main__":

@@ -141,13 +141,18 @@ def demo_teacher(
 
 
 def main() -> None:
-    """Run the command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C or SIGTERM."""
+    """The command `gkd`."""
+    run_command_line(app)
+
+
+def run_command_line(commands: typer.Typer) -> None:
+    """Run a command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C or SIGTERM."""
     # A stage that is told to end must leave its `with` blocks, or half-written files would stay. Both are set, as a process
     # that a script starts in the background inherits a Ctrl-C that is ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        app()
+        commands()
     except GkdError as error:
         for line in str(error).splitlines():
             print(f"gkd: {line}", file=sys.stderr)
