@@ -1,0 +1,44 @@
+"""Which images and labels a run reads."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from gkd_core.settings.base import NonNegativeInt, PositiveInt, Section
+
+
+class WorldSettings(Section):
+    """Sizes of the embedded world that `prepare-data` renders."""
+
+    seed: NonNegativeInt = Field(7, description="Seed of every scene and style; the world is a pure function of this section.")
+    street_size: tuple[PositiveInt, PositiveInt] = Field((64, 128), description="Street images, (height, width) in pixels.")
+    aerial_size: tuple[PositiveInt, PositiveInt] = Field((64, 64), description="Aerial tiles, (height, width) in pixels.")
+    proxy_images: PositiveInt = Field(640, description="Unlabelled proxy images (street and aerial, broad random styles).")
+    train_images: PositiveInt = Field(160, description="Labelled training images of each source domain.")
+    val_images: PositiveInt = Field(40, description="Labelled validation images of each source domain.")
+    target_images: PositiveInt = Field(40, description="Labelled images of each target domain.")
+
+
+class DataSettings(Section):
+    """Which datasets take part, and where they lie. Read by `prepare-data` and by every stage that reads images."""
+
+    world: WorldSettings | None = Field(
+        default=WorldSettings(), description="The embedded world to render; null when real datasets are used."
+    )
+    root: str | None = Field(None, description="Folder that holds the real datasets; null when the world is used.")
+    catalogs: tuple[str, ...] = Field(
+        (), description="YAML files with further dataset entries; a bare name is one shipped with the package."
+    )
+    proxy: str = Field("proxy/all", description="Unlabelled proxy images of stage 1a, as dataset/split of the catalog.")
+    benchmarks: tuple[str, ...] = Field(
+        ("G2C", "G2B", "G2M", "C2A", "P2R"),
+        min_length=1,
+        description="Benchmarks to evaluate; their sources are what is learnt from.",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataSettings:
+        if (self.world is None) == (self.root is None):
+            given = "neither" if self.world is None else "both"
+            raise ValueError(f"given {given} of world and root; exactly one must be set, the other null")
+        return self

@@ -1,0 +1,42 @@
+"""Stage one: how features are distilled."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from gkd_core.settings.base import NonNegativeInt, PositiveFloat, PositiveInt, PositiveShare, Section, Share, ascending
+
+
+class WarmStartSettings(Section):
+    """Warm start of the QSD heads: plain MSE through their value projections for the first updates."""
+
+    updates: NonNegativeInt = Field(0, description="Updates before the attention is switched on; 0 is the published form.")
+
+
+class DistillSettings(Section):
+    """One step of stage one (1a or 1b)."""
+
+    updates: NonNegativeInt = Field(description="Optimizer updates.")
+    batch_size: PositiveInt = Field(description="Images in one update, over all workers together.")
+    image_size: tuple[PositiveInt, PositiveInt] = Field(description="Training crop, (height, width) in pixels.")
+    lr: PositiveFloat = Field(5e-4, description="Peak AdamW learning rate at a batch of lr_batch images (released: 5e-4 at 512).")
+    lr_batch: PositiveInt | None = Field(512, description="Batch that lr is stated for, scaled linearly; null uses lr as it is.")
+    min_lr: PositiveFloat = Field(1e-5, description="Learning rate at the end of the cosine.")
+    warmup_updates: NonNegativeInt = Field(0, description="Updates of linear warm-up (released: 0).")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW weight decay; none for norms, biases and single tokens.")
+    clip_norm: PositiveFloat | None = Field(None, description="Largest global gradient norm; null does not clip.")
+    crop_scale: Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(ascending)] = Field(
+        (0.08, 1.0), description="Area of a random resized crop, as a share of the image."
+    )
+    color_jitter: float = Field(0.3, ge=0, description="Strength of random brightness, contrast and saturation.")
+    num_heads: PositiveInt = Field(1, description="Heads of the QSD attention (released: 1).")
+    cls_weight: float = Field(1.0, ge=0, description="Weight of the cls loss (released: 1).")
+    feat_weight: float = Field(1.0, ge=0, description="Weight of the feature loss (released: 1).")
+    mask_weight: float = Field(1.0, ge=0, description="Weight of the masked-view loss (released: 1).")
+    mask_probability: Share = Field(0.5, description="Share of the batch, its first images, that is masked (released: 0.5).")
+    mask_ratio: Share = Field(0.5, description="Share of a masked image's patches that are hidden (released: 0.5).")
+    warm_start: WarmStartSettings = Field(WarmStartSettings(), description="Warm start of the QSD heads.")
+    checkpoint_every: PositiveInt = Field(1000, description="Updates between two checkpoints.")
+    log_every: PositiveInt = Field(50, description="Updates between two lines of metrics.")

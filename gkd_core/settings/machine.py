@@ -1,0 +1,35 @@
+"""The machine that does the work, and where it is written down."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gkd_core.settings.base import NonNegativeInt, PositiveInt, Section
+
+
+class ComputeSettings(Section):
+    """The machine that does the work."""
+
+    workers: NonNegativeInt = Field(2, description="Ray Train workers of stage one; 0 trains in this process.")
+    threads: PositiveInt = Field(
+        1, description="Threads of one training process. Part of the result: a sum's order depends on it."
+    )
+    stages_at_once: PositiveInt = Field(
+        1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device of the tensors; auto takes a GPU where there is one."
+    )
+    max_failures: NonNegativeInt = Field(2, description="Times that a lost Ray worker group is rebuilt before the stage fails.")
+
+
+class TrackingSettings(Section):
+    """MLflow. The store's address comes from MLFLOW_TRACKING_URI where that is set."""
+
+    experiment: str = Field("gkd", min_length=1, description="MLflow experiment.")
+    uri: str | None = Field(
+        None,
+        description="Tracking store, such as sqlite:///mlflow.db; null is a file of the project. Never put a password here.",
+    )

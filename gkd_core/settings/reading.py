@@ -1,0 +1,144 @@
+"""Settings from files, profiles and the command line; what is wrong with them in one line that names the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gkd_core.errors import SettingsError
+from gkd_core.settings.tree import Settings
+
+PROFILES = resources.files("gkd_core") / "profiles"
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles shipped with the package, in alphabetical order."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in PROFILES.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_settings(params: Path | None = None, profile: str | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """Read the settings of one run.
+
+    The tree starts from the defaults overlaid by `profile` where one is named, else from the file `params`
+    (missing keys keep their defaults); `overrides` of the form `a.b=value` go on top, their values read as YAML.
+
+    Raises:
+        SettingsError: a file cannot be read, or a key is unknown, of the wrong type or impossible.
+    """
+    tree = Settings().model_dump(mode="json")
+    if profile is not None:
+        tree = _fill(tree, _read_profile(profile))
+    elif params is not None:
+        tree = _fill(tree, read_yaml_mapping(params))
+    for override in overrides:
+        _apply_override(tree, override)
+    return settings_from_tree(tree)
+
+
+def settings_from_tree(tree: Mapping[str, Any]) -> Settings:
+    """Validate a plain mapping into `Settings`; `SettingsError` has one line for each bad key."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_describe(item) for item in error.errors())) from None
+
+
+def dump_settings(settings: Settings) -> str:
+    """The whole tree as YAML, in the order of the fields; `load_settings` reads it back unchanged."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping (an empty file gives an empty one)."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path}: no such file; give --profile ({', '.join(profile_names())}) or run where params.yaml lies"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path}: expected 'key: value' lines at the top level, found a {type(tree).__name__}")
+    return tree
+
+
+def _read_profile(name: str) -> dict[str, Any]:
+    if name not in profile_names():
+        raise SettingsError(
+            f"--profile: unknown profile '{name}'; allowed: {', '.join(profile_names())}{_hint(name, profile_names())}"
+        )
+    with resources.as_file(PROFILES / f"{name}.yaml") as path:
+        return read_yaml_mapping(path)
+
+
+def _fill(defaults: dict[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`defaults` with every leaf of `overlay` put over it; free-form mappings (`options`) are replaced whole."""
+    filled = dict(defaults)
+    for key, value in overlay.items():
+        below = filled.get(key)
+        nested = isinstance(value, Mapping) and isinstance(below, dict) and key != "options"
+        filled[key] = _fill(below, value) if nested and isinstance(below, dict) else value
+    return filled
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted.strip():
+        raise SettingsError(f"--set {override}: expected key=value, such as --set distill_proxy.updates=200")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {override}: the value of '{dotted}' is not valid YAML; quote it") from None
+    *parents, leaf = dotted.strip().split(".")
+    node = tree
+    for depth, parent in enumerate(parents):
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise SettingsError(f"--set {override}: '{'.'.join(parents[: depth + 1])}' is {child!r}, it has no keys below it")
+        node = child
+    node[leaf] = value
+
+
+def _describe(item: Mapping[str, Any]) -> str:
+    """One line for one pydantic error: the key, what was given, what is allowed."""
+    key = ".".join(str(part) for part in item["loc"])
+    given = item.get("input")
+    if item["type"] == "extra_forbidden":
+        siblings = _siblings(item["loc"])
+        return (
+            f"{key}: unknown key (given: {given!r}); allowed here: {', '.join(siblings)}{_hint(str(item['loc'][-1]), siblings)}"
+        )
+    shown = "a group of keys" if isinstance(given, dict) else repr(given)
+    if item["type"] == "value_error":
+        return f"{key}: {item['ctx']['error']}" if isinstance(given, dict) else f"{key}: given {shown}; {item['ctx']['error']}"
+    return f"{key}: given {shown}; {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _siblings(location: tuple[Any, ...]) -> list[str]:
+    node: Any = Settings
+    for part in location[:-1]:
+        field = node.model_fields.get(part) if isinstance(node, type) and issubclass(node, BaseModel) else None
+        if field is None:
+            return []
+        node = next((kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return list(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", None) or (annotation,)
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
