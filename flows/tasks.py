@@ -1,6 +1,5 @@
 """The recipe's stages as Prefect tasks: each has DVC reproduce one stage and MLflow told what came of it."""
 
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,15 +82,10 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
 OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from the cache", "unchanged": "up to date"}
 
 
-# torch.export, by which a model is logged, keeps state of the whole process: stages that run side by side take turns.
-_EXPORT = threading.Lock()
-
-
 def _log_model(job: Job, run: StageRun, child_run: str) -> None:
     from gkd_core.adapters.mlflow_model import (
         log_segmentor,  # loads torch, which a run without training need not
     )
 
     folder, window = job.workspace / run.output, job.settings.evaluate.window
-    with _EXPORT:
-        log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)
+    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)

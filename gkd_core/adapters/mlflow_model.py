@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import mlflow.pytorch
@@ -19,6 +20,7 @@ from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 
 CHECKPOINT = "checkpoint"
+_EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 
 def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Path, window: tuple[int, int]) -> str:
@@ -57,12 +59,13 @@ def _export(folder: Path, target: Path, description: Model, window: tuple[int, i
     signature = ModelSignature(
         Schema([TensorSpec(batch, (-1, 3, *window), "images")]), Schema([TensorSpec(batch, (-1, classes, *window), "logits")])
     )
-    mlflow.pytorch.save_model(
-        load_segmentor(folder),
-        str(target),
-        mlflow_model=description,
-        signature=signature,
-        input_example=np.zeros((2, 3, *window), np.float32),  # a batch of one would be exported as always one
-        serialization_format="pt2",
-        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-    )
+    with _EXPORT:
+        mlflow.pytorch.save_model(
+            load_segmentor(folder),
+            str(target),
+            mlflow_model=description,
+            signature=signature,
+            input_example=np.zeros((2, 3, *window), np.float32),  # a batch of one would be exported as always one
+            serialization_format="pt2",
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+        )

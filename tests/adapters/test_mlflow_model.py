@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow.pytorch
@@ -57,3 +58,18 @@ def test_logged_student_loads_back(segmentor_folder: Path, tmp_path: Path, monke
         torch.testing.assert_close(program(images), load_segmentor(segmentor_folder)(images))
     artifacts = Path(logged.artifact_location.removeprefix("file://"))
     assert {path.name for path in (artifacts / "checkpoint").iterdir()} == {MANIFEST, "w.safetensors"}
+
+
+def test_students_of_stages_that_run_side_by_side_are_all_logged(
+    segmentor_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = Tracking(Settings(), tmp_path)
+
+    def log(name: str) -> str:
+        with tracking.run(name, {}) as run_id:
+            return log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, (32, 32))
+
+    with ThreadPoolExecutor(3) as threads:
+        models = list(threads.map(log, ["one", "two", "three"]))
+    assert {tracking.client.get_logged_model(model).status for model in models} == {"READY"}
