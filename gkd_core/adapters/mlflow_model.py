@@ -14,11 +14,10 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
+from gkd_core.adapters.mlflow_weights import CHECKPOINT
 from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
-
-CHECKPOINT = "checkpoint"
 
 
 def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Path, window: tuple[int, int]) -> str:
