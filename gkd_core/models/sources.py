@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load_weights(encoder: Encoder, settings: EncoderSettings) -> None:
     tensors = _tensors(settings)
     if not tensors:
         raise WeightsError(f"{settings.weights}: holds no tensors")
-    tensors = encoder_names(tensors, encoder, settings.arch, lambda: _whole_model(settings, pretrained=False))
+    tensors = encoder_names(tensors, encoder, settings.arch, like=cache(partial(_whole_model, settings, pretrained=False)))
     whole = any(name in tensors for name in encoder.state_dict() if not name.startswith(BACKBONE))
     target: nn.Module = encoder if whole else encoder.backbone
     if not whole:
