@@ -52,7 +52,7 @@ def learn_task(context: Context) -> None:
     if frozen:
         task: torch.nn.Module = FrozenTask(segmentor)
     elif method.joint_distillation:
-        teacher = frozen_teacher(settings.teacher, settings.seed).to(job.device)
+        teacher = frozen_teacher(absolute_weights(settings.teacher, context), settings.seed).to(job.device)
         task = SingleStageTask(segmentor, teacher, section.distill_weight, settings.seed).to(job.device)
     else:
         task = EndToEndTask(segmentor)
@@ -83,9 +83,9 @@ def _task_encoder(context: Context) -> EncoderSettings:
     settings = context.settings
     method = METHODS[settings.method]
     if method.encoder == "teacher":
-        return absolute_weights(settings.teacher, context.workspace)
+        return absolute_weights(settings.teacher, context)
     if method.distillation is None:
-        return absolute_weights(settings.student, context.workspace)
+        return absolute_weights(settings.student, context)
     folder = context.workspace / context.run.inputs[0]
     record = EncoderCheckpoint.read(folder / MANIFEST)
     return record.encoder.model_copy(update={"weights": str(folder / record.weights), "min_coverage": 1.0})
