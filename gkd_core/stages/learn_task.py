@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import safetensors.torch
 import torch
 
 from gkd_core.data.reading import list_pairs, resolve_encoding
@@ -11,6 +10,7 @@ from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
+from gkd_core.models.weights import write_tensors
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings
@@ -60,7 +60,7 @@ def learn_task(context: Context) -> None:
         train_task(job, task, FolderStore(context.run_folder), file_sink(context.run_folder), advance)
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in segmentor.state_dict().items()}, weights)
+        write_tensors(segmentor.state_dict(), weights)
         SegmentorCheckpoint(
             encoder=settings.teacher if method.encoder == "teacher" else settings.student,
             decoder=section.decoder,

@@ -47,8 +47,9 @@ class FolderStore:
 
 def write_state(state: State, path: Path) -> None:
     """Write a training state atomically."""
-    with atomic_file(path) as temporary:
-        torch.save(state, temporary)
+    # Through Python's own file: torch's says of a full disk "unexpected pos".
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def read_state(path: Path) -> State:
