@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.distill.qsd import QuerySoftDistillation, attention_entropy, matching_weight
+from gkd_core.distill.warm_start import HeadLoss, regress_queries, value_loss
 from gkd_core.models.encoder import Encoder, Tokens
 
 Losses = dict[str, Tensor]
@@ -47,9 +48,17 @@ class QSDObjective(nn.Module):
     equals the clean one, so its tokens are taken from there.
     """
 
-    def __init__(self, student: Encoder, teacher_dim: int, num_heads: int = 1, weights: LossWeights | None = None) -> None:
+    def __init__(
+        self,
+        student: Encoder,
+        teacher_dim: int,
+        num_heads: int = 1,
+        weights: LossWeights | None = None,
+        query_loss: HeadLoss = regress_queries,
+    ) -> None:
         super().__init__()
         self.student = student
+        self.query_loss = query_loss
         self.token = QuerySoftDistillation(student.dim, teacher_dim, num_heads)
         self.fea = QuerySoftDistillation(student.dim, teacher_dim, num_heads)
         self.patch = QuerySoftDistillation(student.dim, teacher_dim, num_heads)
@@ -91,18 +100,16 @@ class QSDObjective(nn.Module):
         return clean, torch.cat([both.patches[count:], clean.patches[masked:]])
 
     def _warm_up_losses(self, clean: Tokens, masked_patches: Tensor, teacher: Tokens) -> Losses:
-        """Plain MSE of phi and psi against the teacher, so that queries resemble their keys once attention is on."""
-        weights = self.weights
+        """Without attention: psi learns by MSE, with the student, and phi by the warm start's own loss."""
         views = (
-            (weights.cls, self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)),
-            (weights.feat, self.fea, clean.patches, teacher.patches),
-            (weights.mask, self.patch, masked_patches, teacher.patches),
+            (self.weights.cls, self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)),
+            (self.weights.feat, self.fea, clean.patches, teacher.patches),
+            (self.weights.mask, self.patch, masked_patches, teacher.patches),
         )
-        loss = clean.patches.new_zeros(())
-        for weight, head, student, target in views:
-            query, value = head.project(student)
-            loss = loss + weight * (functional.mse_loss(query, target) + functional.mse_loss(value, target))
-        return {"loss": loss, "loss_warm_up": loss.detach()}
+        values = [weight * value_loss(head, student, target) for weight, head, student, target in views]
+        queries = [weight * self.query_loss(head, student, target) for weight, head, student, target in views]
+        value, query = torch.stack(values).sum(), torch.stack(queries).sum()
+        return {"loss": value + query, "loss_values": value.detach(), "loss_queries": query.detach()}
 
 
 class MSEObjective(nn.Module):
