@@ -51,6 +51,7 @@ STUDIES = {
             "data.benchmarks=[G2C, G2B, G2M, P2R]",
             "distill_proxy.updates=600",
             "distill_proxy.batch_size=4",
+            "distill_proxy.log_every=25",
             "distill_source.updates=60",
             "distill_source.batch_size=8",
             "learn_task.updates=100",
