@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.distill.qsd import QuerySoftDistillation, attention_entropy, matching_weight
-from gkd_core.distill.warm_start import HeadLoss, regress_queries, value_loss
+from gkd_core.distill.warm_start import HeadLoss, match_queries, value_loss
 from gkd_core.models.encoder import Encoder, Tokens
 
 Losses = dict[str, Tensor]
@@ -54,7 +54,7 @@ class QSDObjective(nn.Module):
         teacher_dim: int,
         num_heads: int = 1,
         weights: LossWeights | None = None,
-        query_loss: HeadLoss = regress_queries,
+        query_loss: HeadLoss = match_queries,
     ) -> None:
         super().__init__()
         self.student = student
