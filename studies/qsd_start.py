@@ -1,6 +1,7 @@
 """How should query-based soft distillation start? Variants of GKD and two-stage MSE at one budget, three seeds each.
 
-    python -m studies.qsd_start demo            # the embedded world
+    python -m studies.qsd_start demo            # the embedded world, little training
+    python -m studies.qsd_start demo-whole      # the same, with all the training of `make demo`
     python -m studies.qsd_start camvid          # CamVid by day to dusk, BSDS500 as the proxy; --data names their folder
 
 Every run goes through the recipe's own stages in a workspace of its own; what is finished is not run again, and what was
@@ -42,13 +43,16 @@ class Study:
 
 STAGES = ("distill_proxy", "distill_source")
 IN_ONE_PROCESS = ("compute.workers=0", "compute.threads=1", "compute.device=cpu")
-# The same for every variant, and far less than the profiles give: an eighth of the demo's images, a seventh of CamVid's pixels.
+BENCHMARKS = "data.benchmarks=[G2C, G2B, G2M, P2R]"
+# The same for every variant. `demo` and `camvid` are far less than the profiles give: an eighth of the images of stage one, a
+# seventh of the pixels. `demo-whole` is the profile's own budget, some hours of a core.
 STUDIES = {
+    "demo-whole": Study("demo", (0, 1, 2), (BENCHMARKS,)),
     "demo": Study(
         "demo",
         (0, 1, 2),
         (
-            "data.benchmarks=[G2C, G2B, G2M, P2R]",
+            BENCHMARKS,
             "distill_proxy.updates=600",
             "distill_proxy.batch_size=4",
             "distill_proxy.log_every=25",
