@@ -98,24 +98,25 @@ def _load_weights(encoder: Encoder, settings: EncoderSettings) -> None:
         return
     if settings.weights == "demo":
         with importlib.resources.as_file(DEMO_TEACHER) as path:
-            load_into(encoder, _as_float32(read_tensors(path)), "demo", settings.min_coverage)
+            load_into(encoder, _as_float32(read_tensors(path)), "demo", settings.min_coverage, settings.resize)
         return
     if settings.weights.startswith("package:"):
         options: dict[str, Any] = dict(settings.options)
         reference = timm.create_model(settings.arch, pretrained=False, **options)
         tensors = package_tensors(settings.weights.removeprefix("package:"), reference)
-        load_into(encoder.get_submodule("backbone"), tensors, settings.weights, settings.min_coverage)
+        load_into(encoder.get_submodule("backbone"), tensors, settings.weights, settings.min_coverage, settings.resize)
         return
-    _load_file(encoder, Path(settings.weights), settings.min_coverage)
+    _load_file(encoder, Path(settings.weights), settings)
 
 
-def _load_file(encoder: Encoder, path: Path, min_coverage: float) -> None:
+def _load_file(encoder: Encoder, path: Path, settings: EncoderSettings) -> None:
     """Files that we wrote name the whole encoder's tensors; files from elsewhere name the backbone's alone."""
     tensors = read_tensors(path)
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors")
     ours = any(name.startswith("backbone.") for name in tensors)
-    load_into(encoder if ours else encoder.get_submodule("backbone"), _as_float32(tensors), str(path), min_coverage)
+    target = encoder if ours else encoder.get_submodule("backbone")
+    load_into(target, _as_float32(tensors), str(path), settings.min_coverage, settings.resize)
 
 
 def _as_float32(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Light decoders: each says which of an encoder's features it looks at, and turns them into class logits."""
+"""Decoders: each says which of an encoder's features it looks at, turns them into class logits, and knows its loss."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from torch import Tensor, nn
 
 from gkd_core.errors import SettingsError
 from gkd_core.models.encoder import Encoder
+from gkd_core.models.mask2former import Mask2FormerDecoder
+from gkd_core.models.pixel_loss import segmentation_loss
+from gkd_core.settings import Mask2FormerSettings
+
+DECODERS = ("linear", "segformer", "mask2former")
+PUBLISHED_MASK2FORMER = Mask2FormerSettings()
 
 
 class LinearDecoder(nn.Module):
@@ -25,6 +31,10 @@ class LinearDecoder(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """One map (B, C, h, w) to logits (B, classes, h, w)."""
         return cast(Tensor, self.classifier(maps[0]))
+
+    def loss(self, maps: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """Cross entropy against train ids (B, H, W), over the pixels that count."""
+        return {"loss": segmentation_loss(self(maps), target)}
 
 
 class SegformerDecoder(nn.Module):
@@ -53,18 +63,26 @@ class SegformerDecoder(nn.Module):
         """Maps (B, C_i, H_i, W_i) to logits (B, classes, H_0, W_0)."""
         return cast(Tensor, self.head(tuple(maps)))
 
+    def loss(self, maps: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """Cross entropy against train ids (B, H, W), over the pixels that count."""
+        return {"loss": segmentation_loss(self(maps), target)}
 
-Decoder = LinearDecoder | SegformerDecoder
+
+Decoder = LinearDecoder | SegformerDecoder | Mask2FormerDecoder
 
 
-def build_decoder(name: str, encoder: Encoder, classes: int, width: int) -> Decoder:
+def build_decoder(
+    name: str, encoder: Encoder, classes: int, width: int, mask2former: Mask2FormerSettings = PUBLISHED_MASK2FORMER
+) -> Decoder:
     """A decoder for an encoder, by name, with random weights from torch's global random state.
 
     Raises:
-        SettingsError: there is no decoder of that name.
+        SettingsError: there is no decoder of that name, or it cannot have that width.
     """
     if name == "linear":
         return LinearDecoder(encoder.dim, classes)
     if name == "segformer":
         return SegformerDecoder(encoder.map_dims, classes, width)
-    raise SettingsError(f"decoder: unknown decoder '{name}'; allowed: linear, segformer")
+    if name == "mask2former":
+        return Mask2FormerDecoder(encoder.map_dims, classes, width, mask2former)
+    raise SettingsError(f"decoder: unknown decoder '{name}'; allowed: {', '.join(DECODERS)}")

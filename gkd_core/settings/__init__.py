@@ -10,6 +10,7 @@ from gkd_core.settings.distill import DistillSettings, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
+from gkd_core.settings.mask2former import Mask2FormerSettings
 from gkd_core.settings.reading import (
     PROFILES,
     dump_settings,
@@ -29,6 +30,7 @@ __all__ = [
     "EncoderSettings",
     "EvaluateSettings",
     "LearnTaskSettings",
+    "Mask2FormerSettings",
     "MethodName",
     "Section",
     "Settings",

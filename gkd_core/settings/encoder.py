@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from gkd_core.settings.base import PositiveInt, Scalar, Section, Share
@@ -27,3 +29,8 @@ class EncoderSettings(Section):
         default_factory=dict, description="Further arguments of the architecture, such as depth or embed_dim."
     )
     min_coverage: Share = Field(1.0, description="Least share of the model's tensors that a weights file must fill.")
+    resize: Literal["released", "preserving"] = Field(
+        "released",
+        description="How loaded patch kernels and position tables reach the model's grid: 'released' (bicubic, as the authors) "
+        "or 'preserving' (pseudo-inverse kernel, antialiased table, as timm).",
+    )
