@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.errors import SettingsError
-from gkd_core.models.encoder import Encoder, Tokens
+from gkd_core.models.encoder import PYRAMID_STRIDES, Encoder, Tokens
 
 TOKEN_STRIDE = 16
-PYRAMID_STRIDES = (4, 8, 16, 32)
 
 
 class CNNEncoder(Encoder):
@@ -30,6 +29,7 @@ class CNNEncoder(Encoder):
         self.backbone = backbone
         self.mask_pixel = nn.Parameter(torch.zeros(3))
         self.token_stride = TOKEN_STRIDE
+        self.cls_is = "mean of patches"
         strides = list(backbone.feature_info.reduction())
         channels = list(backbone.feature_info.channels())
         self._pyramid = [_level(strides, stride) for stride in PYRAMID_STRIDES]

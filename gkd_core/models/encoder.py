@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from gkd_core.errors import SettingsError
+from gkd_core.models.weights import Coverage
+
+PYRAMID_STRIDES = (4, 8, 16, 32)
 
 
 class Tokens(NamedTuple):
@@ -26,16 +31,22 @@ class Encoder(nn.Module, ABC):
         dim: channels C of the tokens.
         map_dims: channels of the four feature maps.
         token_stride: pixels between two patch tokens, along either side.
+        cls_is: what the cls token is made from.
+        coverage: how the weights that were loaded fit; None for random ones.
     """
 
+    backbone: Any
     dim: int
     map_dims: tuple[int, int, int, int]
     token_stride: int
+    cls_is: Literal["class token", "mean of patches"]
+    coverage: Coverage | None
     mean: Tensor
     std: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
+        self.coverage = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -50,6 +61,21 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Four maps (B, C_i, H / s, W / s) at the strides s = 4, 8, 16, 32, fine to coarse."""
+
+    def enable_checkpointing(self) -> None:
+        """Forget activations inside the backbone and compute them again in the backward pass: less memory, more time.
+
+        Batch statistics of a CNN then move twice an update, as it is also in timm.
+
+        Raises:
+            SettingsError: timm's model cannot do so.
+        """
+        try:
+            self.backbone.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError):
+            raise SettingsError(
+                f"activation checkpointing: timm has none for {type(self.backbone).__name__}; switch it off"
+            ) from None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patch tokens for an image size in pixels."""

@@ -1,16 +1,19 @@
-"""Vision transformers of timm as encoders."""
+"""Vision transformers of timm as encoders, with a mask token for hidden patches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.errors import DataError
-from gkd_core.models.encoder import Encoder, Tokens
-
-PYRAMID_STRIDES = (4, 8, 16, 32)
+from gkd_core.models.anatomy import Anatomy, has_class_token
+from gkd_core.models.encoder import PYRAMID_STRIDES, Encoder, Tokens
 
 
 def pyramid_blocks(depth: int) -> list[int]:
@@ -19,51 +22,52 @@ def pyramid_blocks(depth: int) -> list[int]:
 
 
 class ViTEncoder(Encoder):
-    """A `VisionTransformer` built with `dynamic_img_size`, with a mask token for hidden patches."""
+    """A transformer that sees an image as patches. `backbone` is timm's model, `anatomy` knows how to walk through it."""
 
-    def __init__(self, backbone: VisionTransformer, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, backbone: Any, anatomy: Anatomy, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__(mean, std)
         self.backbone = backbone
         self.mask_token = nn.Parameter(torch.zeros(backbone.embed_dim))
-        self.dim = backbone.embed_dim
-        self.map_dims = (self.dim, self.dim, self.dim, self.dim)
+        self._anatomy = anatomy
+        self.dim = anatomy.token_dim(backbone)
+        self.map_dims = (backbone.embed_dim,) * 4
         self.token_stride = backbone.patch_embed.patch_size[0]
+        self.cls_is = "class token" if has_class_token(backbone) else "mean of patches"
 
     def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tokens:
-        hidden = self.backbone.blocks(self._embed(images, mask))
-        hidden = self.backbone.norm(hidden)
-        patches = hidden[:, self.backbone.num_prefix_tokens :]
-        # A ViT without a class token (SigLIP, say) is described as a whole by the mean of its patches.
-        cls = hidden[:, 0] if self.backbone.cls_token is not None else patches.mean(dim=1)
-        return Tokens(cls, patches)
+        (last,) = self._block_outputs(images, mask, [len(self.backbone.blocks) - 1])
+        return self._anatomy.tokens(self.backbone, last)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         height, width = images.shape[-2:]
-        taken = pyramid_blocks(len(self.backbone.blocks))
-        hidden = self._embed(images, None)
-        outputs = []
-        for block in self.backbone.blocks:
-            hidden = block(hidden)
-            outputs.append(hidden)
-        maps = [self._as_map(self.backbone.norm(outputs[index]), height, width) for index in taken]
+        outputs = self._block_outputs(images, None, pyramid_blocks(len(self.backbone.blocks)))
+        maps = [self._anatomy.as_map(self.backbone, output, *self.grid(height, width)) for output in outputs]
         sizes = [(max(1, height // stride), max(1, width // stride)) for stride in PYRAMID_STRIDES]
         return [
             functional.interpolate(m, size=size, mode="bilinear", align_corners=False)
             for m, size in zip(maps, sizes, strict=True)
         ]
 
+    def _block_outputs(self, images: Tensor, mask: Tensor | None, taken: Sequence[int]) -> list[Tensor]:
+        """Hidden states after the blocks `taken`."""
+        blocks = self.backbone.blocks
+        hidden, extras = self._anatomy.enter(self.backbone, self._embed(images, mask))
+        outputs: dict[int, Tensor] = {}
+        for index, block in enumerate(blocks):
+            step = partial(block, **extras[index]) if extras else block
+            recompute = self.backbone.grad_checkpointing and torch.is_grad_enabled()
+            hidden = checkpoint(step, hidden) if recompute else step(hidden)
+            if index in taken:
+                outputs[index] = hidden
+        return [outputs[index] for index in taken]
+
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
+        """Patches (B, rows, columns, C) before they know where they are, the hidden ones replaced by the mask token."""
         height, width = images.shape[-2:]
         if height % self.token_stride or width % self.token_stride:
             raise DataError(f"image of {height} × {width} pixels: both sides must be multiples of the patch, {self.token_stride}")
-        embedded = self.backbone.patch_embed(self.normalise(images))
-        if mask is not None:
-            # Before the position table is added, so that a hidden patch still knows where it is.
-            hide = mask.view(embedded.shape[:-1]).unsqueeze(-1)
-            embedded = torch.where(hide, self.mask_token.to(embedded.dtype), embedded)
-        return self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(embedded)))
-
-    def _as_map(self, hidden: Tensor, height: int, width: int) -> Tensor:
-        rows, columns = self.grid(height, width)
-        patches = hidden[:, self.backbone.num_prefix_tokens :]
-        return patches.transpose(1, 2).reshape(hidden.shape[0], self.dim, rows, columns)
+        embedded: Tensor = self.backbone.patch_embed(self.normalise(images))
+        if mask is None:
+            return embedded
+        # Before the position is added, so that a hidden patch still knows where it is.
+        return torch.where(mask.view(embedded.shape[:-1]).unsqueeze(-1), self.mask_token.to(embedded.dtype), embedded)

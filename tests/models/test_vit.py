@@ -70,10 +70,13 @@ def test_a_masked_patch_still_knows_where_it_is(eager: Encoder) -> None:
     """The mask replaces the patch before the position table is added: with all hidden, places still differ."""
     assert isinstance(eager, ViTEncoder)
     hidden = torch.ones(1, 16, dtype=torch.bool)
-    embedded = eager._embed(torch.rand(1, 3, 32, 32), hidden)[:, 1:]
-    torch.testing.assert_close(embedded, eager.mask_token + eager.backbone.pos_embed[:, 1:])
-    nothing = torch.zeros(1, 16, dtype=torch.bool)
     images = torch.rand(1, 3, 32, 32)
+    first_block = eager.backbone.blocks[0]
+    seen: list[torch.Tensor] = []
+    first_block.register_forward_pre_hook(lambda block, arguments: seen.append(arguments[0]))
+    eager.tokens(images, hidden)
+    torch.testing.assert_close(seen[0][:, 1:], eager.mask_token + eager.backbone.pos_embed[:, 1:])
+    nothing = torch.zeros(1, 16, dtype=torch.bool)
     assert torch.equal(eager.tokens(images, nothing).patches, eager.tokens(images).patches)
 
 

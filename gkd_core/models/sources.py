@@ -1,0 +1,69 @@
+"""Where an encoder's weights come from, and how they reach it."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from gkd_core.errors import WeightsError
+from gkd_core.models.encoder import Encoder
+from gkd_core.models.names import BACKBONE, encoder_names
+from gkd_core.models.weights import DEMO_TEACHER, load_into, package_tensors, read_tensors
+from gkd_core.settings import EncoderSettings
+
+
+def load_weights(encoder: Encoder, settings: EncoderSettings) -> None:
+    """Give an encoder the weights that its settings name, and note the coverage on it.
+
+    Files that hold a mask of ours beside the backbone must fill both; files from elsewhere know the backbone alone.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    if settings.weights == "random":
+        return
+    tensors = _tensors(settings)
+    if not tensors:
+        raise WeightsError(f"{settings.weights}: holds no tensors")
+    tensors = encoder_names(tensors, encoder, settings.arch, lambda: _whole_model(settings, pretrained=False))
+    whole = any(name in tensors for name in encoder.state_dict() if not name.startswith(BACKBONE))
+    target: nn.Module = encoder if whole else encoder.backbone
+    if not whole:
+        tensors = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items()}
+    encoder.coverage = load_into(target, tensors, settings.weights, settings.min_coverage, settings.resize)
+
+
+def _tensors(settings: EncoderSettings) -> dict[str, Tensor]:
+    """The tensors of a source, under the names that it gives them."""
+    weights = settings.weights
+    if weights == "hub":
+        return dict(_whole_model(settings, pretrained=True).state_dict())
+    if weights == "demo":
+        with importlib.resources.as_file(DEMO_TEACHER) as path:
+            return read_tensors(path)
+    if weights.startswith("package:"):
+        return package_tensors(weights.removeprefix("package:"), _whole_model(settings, pretrained=False))
+    if ":/" in weights:
+        raise WeightsError(f"{weights}: an address in MLflow, which only a stage resolves; give a file here")
+    return read_tensors(Path(weights))
+
+
+def _whole_model(settings: EncoderSettings, pretrained: bool) -> nn.Module:
+    """timm's model with its head. With the hub's weights it has its own grid: ours is reached as `resize` says."""
+    options: dict[str, Any] = {} if pretrained else dict(settings.options)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model: nn.Module = timm.create_model(settings.arch, pretrained=pretrained, **options)
+            return model
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"hub: no weights for {settings.arch} ({reason}); connect to the internet once, or set weights to a file"
+        ) from None
