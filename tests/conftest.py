@@ -22,6 +22,7 @@ TINY_VIT = {
 }
 TINY_DISTILL = {
     "updates": 3, "batch_size": 4, "image_size": [32, 32], "lr": 1e-3, "lr_batch": None,
+    "augment": "light", "repeated_augmentation": 1, "precision": "fp32", "ema_decay": None,
     "warm_start": {"updates": 1}, "checkpoint_every": 2, "log_every": 1
 }  # fmt: skip
 

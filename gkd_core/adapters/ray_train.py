@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 import ray.train
+import ray.train.torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
@@ -31,9 +33,14 @@ from gkd_core.training.progress import progress
 if TYPE_CHECKING:
     from gkd_core.distill.stage_one import DistillJob
 
+RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
+
 
 class ReportedStore:
     """A checkpoint store whose states travel as Ray Train checkpoints. Every rank calls `save`: reporting is a barrier."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = str(folder / RAY_FOLDER)
 
     def load(self) -> State | None:
         checkpoint = ray.train.get_checkpoint()
@@ -74,7 +81,7 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=job.device == "cuda"),
             torch_config=TorchConfig(backend="nccl" if job.device == "cuda" else "gloo"),
             run_config=RunConfig(
-                name="ray",
+                name=RAY_FOLDER,
                 storage_path=str(folder),
                 failure_config=FailureConfig(max_failures=max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -100,7 +107,10 @@ def _work(config: Mapping[str, Any]) -> None:
 
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
-    distill(pickle.loads(config["job"]), rank, ReportedStore(), file_sink(Path(config["folder"])), lambda done: None)
+    folder = Path(config["folder"])
+    # Ray deals out the machine's devices: this worker's own need not be the first.
+    job = replace(pickle.loads(config["job"]), device=str(ray.train.torch.get_device()))
+    distill(job, rank, ReportedStore(folder), file_sink(folder), lambda done: None)
 
 
 @contextmanager

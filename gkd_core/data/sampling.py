@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
 from gkd_core.seeding import generator
+
+
+class Visit(NamedTuple):
+    """A sample's turn in the stream: its index in the dataset, and how often it has been looked at before."""
+
+    sample: int
+    earlier: int
 
 
 def batch_indices(update: int, batch_size: int, dataset_size: int, *keys: int | str) -> list[int]:
@@ -15,11 +23,23 @@ def batch_indices(update: int, batch_size: int, dataset_size: int, *keys: int | 
     Epochs are permutations of the dataset drawn from `keys`, laid end to end and cut into batches: every sample is seen
     equally often, and a batch may straddle two epochs.
     """
+    return [visit.sample for visit in batch_visits(update, batch_size, dataset_size, 1, *keys)]
+
+
+def batch_visits(update: int, batch_size: int, dataset_size: int, repeats: int, *keys: int | str) -> list[Visit]:
+    """The samples of one update, each `repeats` times in a row (repeated augmentation: Hoffer et al. 2020; timm's
+    RepeatAugSampler deals the repeats of a sample to different processes, and so does a stride of the number of processes).
+
+    It is the stream of `batch_indices` with every entry repeated. Unlike timm, which draws a new order once as many samples
+    were seen as there are images, an order is used up first, so that every image is seen equally often.
+    """
     first = update * batch_size
-    return [
-        _permutation(position // dataset_size, dataset_size, *keys)[position % dataset_size]
-        for position in range(first, first + batch_size)
-    ]
+    return [_visit(position, dataset_size, repeats, *keys) for position in range(first, first + batch_size)]
+
+
+def _visit(position: int, size: int, repeats: int, *keys: int | str) -> Visit:
+    epoch, place = divmod(position // repeats, size)
+    return Visit(_permutation(epoch, size, *keys)[place], epoch * repeats + position % repeats)
 
 
 @lru_cache(maxsize=4)

@@ -32,12 +32,10 @@ def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float
     crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
     top = _integer(height - crop_height + 1, generator)
     left = _integer(width - crop_width + 1, generator)
-    crop = to_float(image[top : top + crop_height, left : left + crop_width])
-    view = (
-        functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True)
-        .squeeze(0)
-        .clamp_(0, 1)
-    )
+    crop = torch.from_numpy(image[top : top + crop_height, left : left + crop_width]).permute(2, 0, 1)
+    # On bytes, as image libraries resample: three times as fast as on floats.
+    view = functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True)[0]
+    view = view.float().div_(255)
     return view.flip(-1) if _integer(2, generator) else view
 
 
@@ -69,14 +67,18 @@ def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -
     """Random brightness, contrast and saturation of each image of a batch (B, 3, H, W) in 0..1."""
     if strength == 0:
         return images
-    brightness, contrast, saturation = (
-        1 + strength * (2 * torch.rand(3, images.shape[0], 1, 1, 1, generator=generator) - 1)
-    ).unbind(0)
-    bright = images * brightness
-    grey = bright.mean(dim=1, keepdim=True)
-    contrasted = (bright - grey.mean(dim=(2, 3), keepdim=True)) * contrast + grey.mean(dim=(2, 3), keepdim=True)
-    grey = contrasted.mean(dim=1, keepdim=True)
-    return ((contrasted - grey) * saturation + grey).clamp(0, 1)
+    return adjust_colors(images, 1 + strength * (2 * torch.rand(3, images.shape[0], generator=generator) - 1))
+
+
+def adjust_colors(images: Tensor, factors: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in 0..1 with the brightness, contrast and saturation of `factors` (3, B); 1 changes nothing."""
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(0)
+    # Brightness and contrast together are one line a·x + b; saturation then moves each pixel away from its grey.
+    offset = images.mean(dim=(1, 2, 3), keepdim=True) * brightness * (1 - contrast)
+    contrasted = torch.addcmul(offset, images, brightness * contrast)
+    red, green, blue = contrasted.unbind(1)
+    grey = ((red + green).add_(blue)).div_(3).unsqueeze(1)
+    return torch.lerp(grey, contrasted, saturation).clamp_(0, 1)
 
 
 def _varied_corner(ids: Tensor, size: Size, cat_max_ratio: float, generator: torch.Generator) -> Size:

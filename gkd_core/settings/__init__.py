@@ -6,7 +6,7 @@ or the authors' release, the field says so; profiles overlay these defaults.
 
 from gkd_core.settings.base import Section
 from gkd_core.settings.data import DataSettings, WorldSettings
-from gkd_core.settings.distill import DistillSettings, WarmStartSettings
+from gkd_core.settings.distill import DistillSettings, Precision, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
@@ -32,6 +32,7 @@ __all__ = [
     "LearnTaskSettings",
     "Mask2FormerSettings",
     "MethodName",
+    "Precision",
     "Section",
     "Settings",
     "TrackingSettings",

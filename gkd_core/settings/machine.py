@@ -16,6 +16,13 @@ class ComputeSettings(Section):
     threads: PositiveInt = Field(
         1, description="Threads of one training process. Part of the result: a sum's order depends on it."
     )
+    loaders: NonNegativeInt = Field(
+        0, description="Processes that make stage one's batches ahead, for each worker; 0 makes them in it. Changes speed only."
+    )
+    teacher_cache_bytes: NonNegativeInt = Field(
+        4 * 1024**3,
+        description="Room in a stage's run folder for the teacher's tokens of fixed views; what does not fit is computed anew.",
+    )
     stages_at_once: PositiveInt = Field(
         1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one."
     )

@@ -35,11 +35,11 @@ class Settings(Section):
         EncoderSettings(arch="deit_small_patch16_224", weights="hub"), description="The model that is distilled."
     )
     distill_proxy: DistillSettings = Field(
-        DistillSettings(updates=250_000, batch_size=512, image_size=(224, 224)),
+        DistillSettings(updates=250_000, batch_size=512, image_size=(224, 224), patch_size=14),
         description="Stage 1a, on proxy images (released: 100 epochs).",
     )
     distill_source: DistillSettings = Field(
-        DistillSettings(updates=58_500, batch_size=128, image_size=(512, 512)),
+        DistillSettings(updates=58_500, batch_size=128, image_size=(512, 512), patch_size=16),
         description="Stage 1b, on the source's images (released: 300 epochs).",
     )
     learn_task: LearnTaskSettings = Field(LearnTaskSettings(), description="Stage two.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gkd_core.data.reading import list_images
-from gkd_core.distill.stage_one import DistillJob, distill, write_objective, write_student
+from gkd_core.distill.stage_one import DistillJob, distill, step_encoder, write_average, write_objective, write_student
+from gkd_core.distill.token_cache import discard
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
@@ -19,6 +20,7 @@ from gkd_core.training.metrics import file_sink
 from gkd_core.training.progress import progress
 
 STUDENT = "encoder.safetensors"
+AVERAGE = "encoder_ema.safetensors"  # the student's moving average; what goes on to stage two are the raw weights
 OBJECTIVE = "objective.safetensors"  # student and heads, for a later step of stage one to go on from
 
 
@@ -42,20 +44,24 @@ def _distill(context: Context, section: DistillSettings, reference: str, start: 
         title=context.run.name,
         objective=str(method_of(settings).distillation),
         settings=section,
-        teacher=absolute_weights(settings.teacher, context.workspace),
-        student=absolute_weights(settings.student, context.workspace),
+        teacher=step_encoder(absolute_weights(settings.teacher, context.workspace), section),
+        student=step_encoder(absolute_weights(settings.student, context.workspace), section),
         images=tuple(list_images(entry, context.data_root, split)),
         start=start,
         seed=settings.seed,
         threads=settings.compute.threads,
         device=device_of(settings),
+        run_folder=context.run_folder,
+        cache_bytes=settings.compute.teacher_cache_bytes,
+        loaders=settings.compute.loaders,
     )
     state = _train(job, settings, context.run_folder)
     with atomic_folder(context.output) as folder:
         write_objective(state, folder / OBJECTIVE)
         write_student(state, folder / STUDENT)
+        write_average(state, folder / AVERAGE)
         EncoderCheckpoint(
-            encoder=settings.student,
+            encoder=step_encoder(settings.student, section),
             weights=STUDENT,
             sha256=sha256_of(folder / STUDENT),
             stage=context.run.name,
@@ -63,6 +69,7 @@ def _distill(context: Context, section: DistillSettings, reference: str, start: 
             seed=settings.seed,
             updates=section.updates,
         ).write(folder / MANIFEST)
+    discard(context.run_folder)
 
 
 def _train(job: DistillJob, settings: Settings, folder: Path) -> State:

@@ -16,7 +16,13 @@ FILE = "training.pt"
 
 
 class CheckpointStore(Protocol):
-    """A place for the newest state of one training. All ranks load; only rank 0's save is kept."""
+    """A place for the newest state of one training. All ranks load; only rank 0's save is kept.
+
+    Attributes:
+        place: where a person finds the newest state: a path.
+    """
+
+    place: str
 
     def load(self) -> State | None:
         """The newest state, or None where there is none yet."""
@@ -30,6 +36,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
+        self.place = str(self.path)
 
     def load(self) -> State | None:
         return read_state(self.path) if self.path.exists() else None
