@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy
 import torch
+from numpy._core import multiarray
 from torch import Tensor
 
 from gkd_core.errors import WeightsError
@@ -25,19 +26,16 @@ class InertHistory:
     """Stands for mmengine's `HistoryBuffer`, logged numbers that every mmengine checkpoint carries and nobody here reads."""
 
 
-# All that the two kinds of file need beside tensors: bags of attributes, numbers and arrays. numpy's functions have had two homes.
+# All that the two kinds of file need beside tensors: bags of attributes, numbers, arrays. numpy's functions have had two homes.
 ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     (InertHistory, "mmengine.logging.history_buffer.HistoryBuffer"),
     (codecs.encode, "_codecs.encode"),
     numpy.dtype,
     numpy.ndarray,
-    *(getattr(numpy.dtypes, name) for name in ("Float64DType", "Float32DType", "Int64DType", "Int32DType", "BoolDType")),
-    *(
-        (getattr(numpy._core.multiarray, name), f"{home}.multiarray.{name}")
-        for home in ("numpy.core", "numpy._core")
-        for name in ("scalar", "_reconstruct")
-    ),
+    *(type(numpy.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+    *((multiarray.scalar, f"{home}.multiarray.scalar") for home in ("numpy.core", "numpy._core")),
+    *((multiarray._reconstruct, f"{home}.multiarray._reconstruct") for home in ("numpy.core", "numpy._core")),
 ]
 
 
@@ -65,11 +63,11 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     Raises:
         WeightsError: the file is missing or damaged, wants more than data, or is no such checkpoint.
     """
-    content = read_tensors(path) if path.suffix == ".safetensors" else _load(path)
+    content: Any = read_tensors(path) if path.suffix == ".safetensors" else _load(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: expected a mapping with 'model' or 'state_dict', found a {type(content).__name__}")
     key = next((key for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
-    state = content if key is None else content[key]
+    state: Mapping[str, Any] = content if key is None else content[key]
     tensors = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
     meta = content.get("meta")
     updates = meta.get("iter", 0) if isinstance(meta, Mapping) else 0
@@ -98,7 +96,9 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: {_refusal(error)}") from None
     except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise WeightsError(f"{path}: cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}); fetch it again") from None
+        raise WeightsError(
+            f"{path}: cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}); fetch it again"
+        ) from None
 
 
 def _refusal(error: Exception) -> str:

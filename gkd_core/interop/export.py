@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from gkd_core.errors import GkdError, WeightsError
 from gkd_core.files import atomic_file
+from gkd_core.models.anatomy import ANATOMIES
 from gkd_core.models.build import build_encoder
-from gkd_core.models.cnn import CNNEncoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.models.weights import load_into, read_tensors
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
-
-BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
@@ -71,22 +69,19 @@ def read_encoder(folder: Path) -> tuple[Encoder, EncoderSettings]:
 
 
 def as_timm(encoder: Encoder, settings: EncoderSettings) -> TimmModel:
-    """The backbone under timm's own names.
+    """The backbone under timm's own names, as a model whose `forward_features` gives the encoder's tokens.
 
     Raises:
-        WeightsError: timm does not take the state dict whole; it never should not.
+        WeightsError: timm does not take the state dict whole.
     """
     options = _options(encoder, settings)
-    tensors = {
-        name.removeprefix(BACKBONE): value.contiguous()
-        for name, value in encoder.state_dict().items()
-        if name.startswith(BACKBONE)
-    }
+    tensors = {_plain(name, encoder): value.contiguous() for name, value in encoder.backbone.state_dict().items()}
     model: nn.Module = timm.create_model(settings.arch, **options)
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"{settings.arch}: timm {timm.__version__} refuses it ({' '.join(str(error).split())[:200]})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{settings.arch}: timm {timm.__version__} refuses the state dict ({reason})") from None
     return TimmModel(settings.arch, options, tensors, _channels(encoder.mean), _channels(encoder.std))
 
 
@@ -111,10 +106,19 @@ def write_timm(model: TimmModel, path: Path) -> None:
 
 
 def _options(encoder: Encoder, settings: EncoderSettings) -> dict[str, Any]:
-    if isinstance(encoder, CNNEncoder):
+    anatomy = ANATOMIES.get(timm.model_entrypoint(settings.arch).__module__)
+    if anatomy is None:
         return {"features_only": True, **settings.options}
     grid = {"patch_size": settings.patch_size, "img_size": settings.image_size}
-    return {"num_classes": 0, "dynamic_img_size": True, **{k: v for k, v in grid.items() if v is not None}, **settings.options}
+    known = {key: value for key, value in grid.items() if value is not None}
+    # Without pooling, no model of timm's has layers behind the tokens.
+    return {"num_classes": 0, "global_pool": "", **anatomy.options, **settings.options, **known}
+
+
+def _plain(name: str, encoder: Encoder) -> str:
+    """timm calls the final norm `fc_norm` in a model that pools, and `norm` in one that does not."""
+    moved = isinstance(getattr(encoder.backbone, "norm", None), nn.Identity)
+    return name.replace("fc_norm.", "norm.", 1) if moved and name.startswith("fc_norm.") else name
 
 
 def _channels(values: Tensor) -> tuple[float, ...]:

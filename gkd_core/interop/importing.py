@@ -49,7 +49,7 @@ def import_stage_one(checkpoint: ReleasedCheckpoint, arch: EncoderSettings) -> I
     encoder = on_grid_of(checkpoint, STUDENT, arch)
     teacher_dim = tensor_of(checkpoint, "fea_head.proj_q.1.weight").shape[0]
     model = QSDObjective(build_encoder(encoder, seed=0), teacher_dim)
-    rules = (*under(backbone_rules(checkpoint), STUDENT, "student."), *HEADS)
+    rules = (*under(backbone_rules(checkpoint, encoder.arch), STUDENT, "student."), *HEADS)
     return _fill(checkpoint, model, encoder, rules)
 
 
@@ -70,7 +70,7 @@ def import_stage_two(checkpoint: ReleasedCheckpoint, arch: EncoderSettings, clas
     decoder, width = decoder_sizes(checkpoint)
     model = build_segmentor(build_encoder(encoder, seed=0), "mask2former", classes, width, seed=0, mask2former=decoder)
     rules = (
-        *under(backbone_rules(checkpoint), "backbone.", "encoder."),
+        *under(backbone_rules(checkpoint, encoder.arch), "backbone.", "encoder."),
         *under(PIXEL_DECODER, "decode_head.pixel_decoder.", "decoder.pixel_decoder."),
         *under(TRANSFORMER, "decode_head.transformer_decoder.", "decoder.transformer."),
         *under(QUERIES, "decode_head.", "decoder."),
@@ -78,8 +78,10 @@ def import_stage_two(checkpoint: ReleasedCheckpoint, arch: EncoderSettings, clas
     return _fill(checkpoint, model, encoder, rules)
 
 
-def backbone_rules(checkpoint: ReleasedCheckpoint) -> tuple[Rule, ...]:
-    """Rules for the backbone of a checkpoint: EVA-02's two layouts differ in where their biases lie."""
+def backbone_rules(checkpoint: ReleasedCheckpoint, arch: str) -> tuple[Rule, ...]:
+    """Rules for the backbone of a checkpoint. EVA-02's two layouts differ in where their biases lie."""
+    if not arch.startswith("eva02"):
+        return VIT
     separate = any(name.endswith(".attn.q_proj.weight") for name in checkpoint.tensors)
     return (*(EVA_SEPARATE if separate else EVA), *VIT)
 

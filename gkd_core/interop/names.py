@@ -86,9 +86,7 @@ def rename(tensors: Mapping[str, Tensor], rules: Sequence[Rule], asides: Sequenc
 
 def under(rules: Sequence[Rule], old: str, new: str) -> tuple[Rule, ...]:
     """The same rules for names that begin with `old`, giving names that begin with `new`."""
-    return tuple(
-        Rule(re.escape(old) + rule.pattern, tuple(new + name for name in rule.names), rule.convert) for rule in rules
-    )
+    return tuple(Rule(re.escape(old) + rule.pattern, tuple(new + name for name in rule.names), rule.convert) for rule in rules)
 
 
 def _applied(name: str, tensor: Tensor, rules: Sequence[Rule]) -> dict[str, Tensor] | None:

@@ -21,7 +21,8 @@ def on_grid_of(checkpoint: ReleasedCheckpoint, prefix: str, arch: EncoderSetting
     side = round((entries - 1) ** 0.5)
     if side * side != entries - 1:
         raise WeightsError(
-            f"{checkpoint.path}: {prefix}pos_embed has {entries} entries; one for the class token and a square of patches are expected"
+            f"{checkpoint.path}: {prefix}pos_embed has {entries} entries; one for the class token and a square of patches are "
+            "expected"
         )
     return arch.model_copy(update={"weights": "random", "patch_size": patch, "image_size": side * patch})
 

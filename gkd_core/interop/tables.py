@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from gkd_core.interop.names import Aside, Rule, only_row, thirds
 
-# A backbone in DINOv2's naming (a DeiT student has it too) to an `Encoder`. With block_chunks, blocks are `blocks.CHUNK.INDEX`, the index
-# counting through.
+# A backbone in DINOv2's naming (a DeiT student has it too) to an `Encoder`. With block_chunks, blocks are `blocks.CHUNK.INDEX`,
+# the index counting through all chunks.
 VIT = (
     Rule(r"mask_token", ("mask_token",), only_row),
     Rule(r"blocks\.(?:\d+\.)?(\d+)\.([a-z].*)", (r"backbone.blocks.\1.\2",)),
     Rule(r"(cls_token|pos_embed|patch_embed\.proj\..+|norm\..+)", (r"backbone.\1",)),
 )
 
-# EVA-02's own naming where it is not timm's. Its large models have separate projections, its small ones a packed one.
+# EVA-02's own naming where it is not timm's. Its large models have separate projections, its small ones a packed one. timm has
+# the final norm behind its pooling.
 EVA = (
+    Rule(r"norm\.(.+)", (r"backbone.fc_norm.\1",)),
     Rule(r"blocks\.(\d+)\.mlp\.ffn_ln\.(.+)", (r"backbone.blocks.\1.mlp.norm.\2",)),
     Rule(r"blocks\.(\d+)\.attn\.inner_attn_ln\.(.+)", (r"backbone.blocks.\1.attn.norm.\2",)),
     Rule(r"blocks\.(\d+)\.mlp\.w12\.(.+)", (r"backbone.blocks.\1.mlp.fc1.\2",)),

@@ -108,9 +108,7 @@ def match(classes: Tensor, masks: Tensor, scene: Scene, settings: Mask2FormerSet
     return torch.from_numpy(queries).to(masks.device), torch.from_numpy(shown).to(masks.device)
 
 
-def _class_loss(
-    logits: Tensor, queries: Sequence[Tensor], classes: Sequence[Tensor], settings: Mask2FormerSettings
-) -> Tensor:
+def _class_loss(logits: Tensor, queries: Sequence[Tensor], classes: Sequence[Tensor], settings: Mask2FormerSettings) -> Tensor:
     """Cross entropy of all queries' logits (B, Q, K + 1): an image's `queries` want `classes`, all others 'no object'."""
     no_object = logits.shape[-1] - 1
     wanted = torch.full(logits.shape[:2], no_object, dtype=torch.int64, device=logits.device)

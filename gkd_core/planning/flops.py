@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gkd_core.distill.objective import DistillBatch
 from gkd_core.distill.stage_one import DistillJob, build_objective, step_encoder
+from gkd_core.methods import encoder_is_frozen, method_of
 from gkd_core.models.build import build_encoder
 from gkd_core.models.decoders import build_decoder
 from gkd_core.models.encoder import Encoder, Tokens
@@ -27,6 +28,7 @@ FORWARD_AND_BACKWARD = 3
 BATCH = 8
 
 Size = tuple[int, int]
+Role = Literal["student", "teacher"]
 
 
 class Cost(NamedTuple):
@@ -36,7 +38,9 @@ class Cost(NamedTuple):
     flops: float
 
 
-def distillation_cost(section: DistillSettings, objective: str, teacher: EncoderSettings, student: EncoderSettings) -> dict[str, Cost]:
+def distillation_cost(
+    section: DistillSettings, objective: str, teacher: EncoderSettings, student: EncoderSettings
+) -> dict[str, Cost]:
     """A step of stage one: the teacher's forward pass, and the student with its heads, forward and backward, both views.
 
     Args:
@@ -59,15 +63,15 @@ def distillation_cost(section: DistillSettings, objective: str, teacher: Encoder
     }
 
 
-def task_cost(settings: Settings, encoder: EncoderSettings, classes: int, trained: bool, asks_teacher: bool) -> dict[str, Cost]:
-    """Stage two: the encoder (forward alone where it is frozen), the decoder, forward and backward, and a teacher if one is asked.
+def task_cost(settings: Settings, encoder: EncoderSettings, classes: int) -> dict[str, Cost]:
+    """Stage two: the encoder (forward alone where it is frozen), the decoder, forward and backward, and the teacher if asked.
 
     A trained part counts three times its forward pass; the matching of masks, which the counter does not see, is not counted.
     """
-    section = settings.learn_task
-    costs = segmentor_cost(encoder, section, classes, section.image_size)
+    section, method, trained = settings.learn_task, method_of(settings), not encoder_is_frozen(settings)
+    costs = segmentor_cost(method.encoder, encoder, section, classes, section.image_size)
     costs = {part: _trained(cost) if trained or part == "decoder" else cost for part, cost in costs.items()}
-    if asks_teacher:
+    if method.joint_distillation:
         with torch.device("meta"):
             teacher = _encoder(settings.teacher).eval()
             images = torch.zeros(1, 3, *section.image_size)
@@ -75,16 +79,16 @@ def task_cost(settings: Settings, encoder: EncoderSettings, classes: int, traine
     return costs
 
 
-def segmentor_cost(encoder: EncoderSettings, section: LearnTaskSettings, classes: int, size: Size) -> dict[str, Cost]:
-    """Encoder and decoder, forward alone, on an image of a size (height, width)."""
+def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSettings, classes: int, size: Size) -> dict[str, Cost]:
+    """Encoder, named by its role, and decoder, forward alone, on an image of a size (height, width)."""
     with torch.device("meta"):
-        student = _encoder(encoder).eval()
-        decoder = build_decoder(section.decoder, student, classes, section.decoder_width, section.mask2former).eval()
+        seeing = _encoder(encoder).eval()
+        decoder = build_decoder(section.decoder, seeing, classes, section.decoder_width, section.mask2former).eval()
         images = torch.zeros(1, 3, *size)
-        features = decoder.features(student, images)
-        seen = _count(lambda: decoder.features(student, images))
+        features = decoder.features(seeing, images)
+        seen = _count(lambda: decoder.features(seeing, images))
         decoded = _count(lambda: decoder(features))
-    return {"student": Cost(parameters(student), seen), "decoder": Cost(parameters(decoder), decoded)}
+    return {role: Cost(parameters(seeing), seen), "decoder": Cost(parameters(decoder), decoded)}
 
 
 def parameters(module: nn.Module) -> int:

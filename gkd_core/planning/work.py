@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
-from gkd_core.methods import encoder_is_frozen, method_of, task_updates
-from gkd_core.planning.counts import image_count
+from gkd_core.distill.stage_one import step_encoder
+from gkd_core.methods import method_of, task_updates
+from gkd_core.planning.counts import image_count, image_size
 from gkd_core.planning.flops import Cost, Size, distillation_cost, segmentor_cost, task_cost
 from gkd_core.settings import DistillSettings, EncoderSettings, EvaluateSettings, Settings
-from gkd_core.stages.recipe import StageRun, domains_of, plan, sources, updates_of
+from gkd_core.stages.recipe import StageRun, domains_of, plan, sources
 
 SECONDS_IN_AN_HOUR = 3600
 
@@ -89,14 +90,76 @@ def window_count(size: Size, settings: EvaluateSettings) -> int:
 
 
 class _Estimate:
-    """One stage run after another; costs of equal models are counted once."""
+    """One stage run after another; a cost that several of them have is counted once."""
 
     def __init__(self, settings: Settings, catalog: Catalog, workspace: Path) -> None:
         self.settings, self.catalog, self.workspace = settings, catalog, workspace
-        self._counted: dict[str, dict[str, Cost]] = {}
+        self.method = method_of(settings)
+        self._counted: dict[Hashable, dict[str, Cost]] = {}
 
     def distill_proxy(self, run: StageRun) -> StageWork:
         return self._distill(run, self.settings.distill_proxy, self.settings.data.proxy)
 
     def distill_source(self, run: StageRun) -> StageWork:
-        return self._distill(run, self.settings.distill_source, self._reference(run))
+        return self._distill(run, self.settings.distill_source, self._source(run))
+
+    def learn_task(self, run: StageRun) -> StageWork:
+        settings, section, classes = self.settings, self.settings.learn_task, self._classes(run)
+        costs = self._once((run.stage, classes), lambda: task_cost(settings, self._task_encoder(), classes))
+        updates = task_updates(settings)
+        images = image_count(settings, self.catalog, self._source(run), self.workspace)
+        return StageWork(run.name, images, section.batch_size, updates, updates * section.batch_size, costs)
+
+    def evaluate(self, run: StageRun) -> StageWork:
+        settings, classes = self.settings, self._classes(run)
+        costs = self._once(
+            (run.stage, classes),
+            lambda: segmentor_cost(
+                self.method.encoder, self._task_encoder(), settings.learn_task, classes, settings.evaluate.window
+            ),
+        )
+        references = domains_of(settings, self.catalog, str(run.source))
+        images = [image_count(settings, self.catalog, reference, self.workspace) for reference in references]
+        windows = [self._windows(reference, count) for reference, count in zip(references, images, strict=True)]
+        return StageWork(run.name, _sum(images), 1, None, _sum(windows), costs)
+
+    def _windows(self, reference: str, images: int | None) -> int | None:
+        size = image_size(self.settings, self.catalog, reference, self.workspace)
+        if images is None or size is None:
+            return None
+        entry, _ = self.catalog.domain(reference)
+        return images * window_count(entry.protocol.input_size(*size), self.settings.evaluate)
+
+    def _distill(self, run: StageRun, section: DistillSettings, reference: str) -> StageWork:
+        settings, objective = self.settings, str(self.method.distillation)
+        images = image_count(settings, self.catalog, reference, self.workspace)
+        known = images if images is not None or section.updates is None else 0
+        updates = None if known is None else section.updates_for(known)
+        costs = self._once(run.stage, lambda: distillation_cost(section, objective, settings.teacher, settings.student))
+        views = None if updates is None else updates * section.batch_size
+        return StageWork(run.name, images, section.batch_size, updates, views, costs)
+
+    def _task_encoder(self) -> EncoderSettings:
+        """The encoder of stage two, on the grid that stage one leaves it with."""
+        if self.method.encoder == "teacher":
+            return self.settings.teacher
+        if self.method.distillation is None:
+            return self.settings.student
+        return step_encoder(self.settings.student, self.settings.distill_source)
+
+    def _source(self, run: StageRun) -> str:
+        return sources(self.settings, self.catalog)[str(run.source)]
+
+    def _classes(self, run: StageRun) -> int:
+        return len(self.catalog.taxonomy_of(self.catalog.domain(self._source(run))[0]).classes)
+
+    def _once(self, key: Hashable, count: Callable[[], dict[str, Cost]]) -> dict[str, Cost]:
+        if key not in self._counted:
+            self._counted[key] = count()
+        return self._counted[key]
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """The sum; None where one of them is unknown."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
