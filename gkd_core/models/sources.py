@@ -48,8 +48,8 @@ def _tensors(settings: EncoderSettings) -> dict[str, Tensor]:
             return read_tensors(path)
     if weights.startswith("package:"):
         return package_tensors(weights.removeprefix("package:"), _whole_model(settings, pretrained=False))
-    if ":/" in weights:
-        raise WeightsError(f"{weights}: an address in MLflow, which only a stage resolves; give a file here")
+    if settings.weights_uri is not None:
+        raise WeightsError(f"{weights}: only a stage looks an MLflow address up; give the file itself here")
     return read_tensors(Path(weights))
 
 

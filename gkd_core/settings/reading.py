@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gkd_core.errors import SettingsError
+from gkd_core.settings.encoder import EncoderSettings, parse_spec
 from gkd_core.settings.tree import Settings
 
 PROFILES = resources.files("gkd_core") / "profiles"
@@ -104,6 +105,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node = tree
     for depth, parent in enumerate(parents):
         child = node.setdefault(parent, {})
+        if isinstance(child, str) and _section(parents[: depth + 1]) is EncoderSettings:
+            child = node[parent] = _spelled_out(override, child)
         if not isinstance(child, dict):
             raise SettingsError(f"--set {override}: '{'.'.join(parents[: depth + 1])}' is {child!r}, it has no keys below it")
         node = child
@@ -126,13 +129,29 @@ def _describe(item: Mapping[str, Any]) -> str:
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:
+    section = _section(location[:-1])
+    return [] if section is None else list(section.model_fields)
+
+
+def _section(path: Sequence[Any]) -> type[BaseModel] | None:
+    """The section at a path of keys; None where there is none."""
     node: Any = Settings
-    for part in location[:-1]:
-        field = node.model_fields.get(part) if isinstance(node, type) and issubclass(node, BaseModel) else None
-        if field is None:
-            return []
-        node = next((kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-    return list(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
+    for part in path:
+        field = node.model_fields.get(part)
+        kinds = () if field is None else _kinds(field.annotation)
+        node = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if node is None:
+            return None
+    section: type[BaseModel] = node
+    return section
+
+
+def _spelled_out(override: str, spec: str) -> dict[str, Any]:
+    """An encoder given as one text, as keys that an override can go on from."""
+    try:
+        return dict(parse_spec(spec))
+    except ValueError as error:
+        raise SettingsError(f"--set {override}: given '{spec}'; {error}") from None
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
