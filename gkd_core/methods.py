@@ -17,7 +17,7 @@ class Method:
     Attributes:
         distillation: objective of stages 1a and 1b, or None where the method has no stage one.
         encoder: the encoder that stage two puts its decoder on.
-        freeze_encoder: whether stage two leaves the encoder as it is.
+        freeze_encoder: whether stage two leaves the encoder as it is; the ablation `learn_task.freeze_encoder: false` aside.
         joint_distillation: whether stage two adds a distillation loss to the task loss.
         summary: one line for tables and reports.
     """
@@ -45,8 +45,13 @@ def method_of(settings: Settings) -> Method:
     return METHODS[settings.method]
 
 
+def encoder_is_frozen(settings: Settings) -> bool:
+    """Whether stage two leaves the encoder as it is: the method says so, and it is not the ablation that trains it on."""
+    return method_of(settings).freeze_encoder and settings.learn_task.freeze_encoder
+
+
 def task_updates(settings: Settings) -> int:
-    """Updates of stage two. Methods that train their encoder there see as many images as the others see in all stages."""
+    """Updates of stage two. Methods without a stage one see as many images there as the others see in all stages."""
     if method_of(settings).freeze_encoder:
         return settings.learn_task.updates
     if settings.learn_task.end_to_end_updates is not None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
-from gkd_core.settings import EncoderSettings
+from gkd_core.settings import EncoderSettings, Mask2FormerSettings
 
 MANIFEST = "manifest.json"
 
@@ -73,12 +73,13 @@ class EncoderCheckpoint(Record):
 
 
 class SegmentorCheckpoint(Record):
-    """A frozen encoder and its decoder, trained on one source domain."""
+    """An encoder and its decoder, trained on one source domain. `mask2former` counts where that is the decoder."""
 
     kind: Literal["segmentor"] = "segmentor"
     encoder: EncoderSettings
     decoder: str
     decoder_width: int
+    mask2former: Mask2FormerSettings = Mask2FormerSettings()
     taxonomy: str
     classes: tuple[str, ...]
     source: str
@@ -94,7 +95,8 @@ class ScoreProtocol(Record):
     """How a score was measured. Sizes are (height, width) in pixels.
 
     An image is scaled by `scale` and then shrunk into `max_size` (null: no bound); labels are scored at their own size, or,
-    with `labels_resized`, at the image's.
+    with `labels_resized`, at that times `scale`. It is then seen at each of `scales` and, with `flip`, mirrored too; the mean
+    of the `averaged` decides.
     """
 
     scale: float
@@ -102,6 +104,10 @@ class ScoreProtocol(Record):
     labels_resized: bool
     window: tuple[int, int]
     stride: tuple[int, int]
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    averaged: Literal["logits"] = "logits"
+    precision: str = "fp32"
     classes: int
     selection: str
 

@@ -19,8 +19,9 @@ class Protocol(Declaration):
     """How an image is resized for evaluation. Small images are never enlarged, so that real data gets
     the published size and the embedded world keeps its own.
 
-    `scale` multiplies both sides; the result is then shrunk, its shape kept, to lie within `max_size`
-    (height, width). Scores are taken at the label's own size, or, with `resize_labels`, at the input's.
+    `scale` multiplies both sides; the result is then shrunk, its shape kept, to lie within `max_size`, (height, width) of an
+    image that is wider than high, turned for one that is higher than wide. Scores are taken at the label's own size, or, with
+    `resize_labels`, at the label's scaled by `scale`, before `max_size`.
     """
 
     scale: float = Field(1.0, gt=0, le=1)
@@ -31,8 +32,13 @@ class Protocol(Declaration):
         """Size (height, width) in pixels at which an image of this size is shown to the model."""
         factor = self.scale
         if self.max_size is not None:
-            factor = min(factor, self.max_size[0] / height, self.max_size[1] / width)
-        return max(1, round(height * factor)), max(1, round(width * factor))
+            short, long = sorted(self.max_size)
+            factor = min(factor, short / min(height, width), long / max(height, width))
+        return _scaled(height, width, factor)
+
+    def label_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size (height, width) in pixels at which the labels of an image of this size are scored."""
+        return _scaled(height, width, self.scale) if self.resize_labels else (height, width)
 
 
 class SplitRule(Declaration):
@@ -138,3 +144,7 @@ def fixed_folder(pattern: str) -> str:
     parts = PurePosixPath(pattern).parts[:-1]
     first = next((index for index, part in enumerate(parts) if "*" in part), len(parts))
     return "/".join(parts[:first]) or "."
+
+
+def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:
+    return max(1, round(height * factor)), max(1, round(width * factor))

@@ -6,13 +6,24 @@ import torch
 from torch import Tensor
 
 from gkd_core.data.taxonomy import IGNORE
+from gkd_core.errors import DataError
 
 
 def confusion(prediction: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Pixel counts (classes, classes), int64: rows are true classes, columns predicted ones. Ignored pixels are left out."""
+    """Pixel counts (classes, classes), int64: rows are true classes, columns predicted ones. Ignored pixels are left out.
+
+    Raises:
+        DataError: a true or predicted id is no class. (Counted as they come, such ids would land in cells of other classes.)
+    """
     counted = target != IGNORE
-    pairs = target[counted].long() * classes + prediction[counted].long()
-    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+    true, guessed = target[counted].long(), prediction[counted].long()
+    for kind, ids in (("true", true), ("predicted", guessed)):
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < classes:
+            raise DataError(
+                f"{kind} train ids reach from {int(ids.min())} to {int(ids.max())}; expected 0 to {classes - 1}, or {IGNORE} for "
+                "ignored pixels: the dataset's encoding and the segmentor's classes are not of one taxonomy"
+            )
+    return torch.bincount(true * classes + guessed, minlength=classes * classes).view(classes, classes)
 
 
 def class_iou(matrix: Tensor) -> list[float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from gkd_core.data.entries import Protocol
 from gkd_core.data.reading import Pair, read_pair
 from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.transforms import to_float
+from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import confusion
-from gkd_core.evaluate.sliding import sliding_logits
+from gkd_core.evaluate.views import resized, view_logits
 from gkd_core.settings import EvaluateSettings
 
 
@@ -27,27 +28,40 @@ class Domain:
     protocol: Protocol
     classes: int
 
+    def shard(self, index: int, count: int) -> Domain:
+        """Part `index` of `count`. Each image is in exactly one, none twice; parts may be empty, where there are more parts
+        than images."""
+        return replace(self, pairs=self.pairs[index::count])
+
 
 @torch.inference_mode()
 def measure(
     model: nn.Module, domain: Domain, settings: EvaluateSettings, device: torch.device, advance: Callable[[int], None]
 ) -> Tensor:
-    """Confusion matrix (classes, classes), int64, of a model in evaluation mode over a whole domain."""
+    """Confusion matrix (classes, classes), int64, of a model in evaluation mode over a whole domain.
+
+    The matrices of a domain's shards add up to that of the domain, exactly.
+
+    Raises:
+        DataError: a file cannot be read, or holds a class that the model does not know; the message names it.
+    """
     total = torch.zeros(domain.classes, domain.classes, dtype=torch.int64)
     for index, pair in enumerate(domain.pairs):
         pixels, ids = read_pair(pair, domain.encoding)
-        image, target = to_float(pixels), torch.from_numpy(ids)
-        size = domain.protocol.input_size(*pixels.shape[:2])
-        logits = sliding_logits(model, _resize(image, size).to(device), settings.window, settings.stride, settings.batch_size)
-        if domain.protocol.resize_labels:
-            target = functional.interpolate(target[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
-        total += confusion(_resize(logits, (target.shape[0], target.shape[1])).argmax(dim=0).cpu(), target, domain.classes)
+        height, width = ids.shape
+        image = resized(to_float(pixels), domain.protocol.input_size(height, width)).to(device)
+        target = _nearest(torch.from_numpy(ids), domain.protocol.label_size(height, width))
+        logits = resized(view_logits(model, image, settings), (target.shape[0], target.shape[1]))
+        try:
+            total += confusion(logits.argmax(dim=0).cpu(), target, domain.classes)
+        except DataError as error:
+            raise DataError(f"{pair.label}: {error}") from None
         advance(index + 1)
     return total
 
 
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(C, H, W) to (C, *size), bilinear; unchanged where the size is right already."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    return functional.interpolate(image.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
+def _nearest(ids: Tensor, size: tuple[int, int]) -> Tensor:
+    """Train ids (H, W), uint8, at another size."""
+    if tuple(ids.shape) == size:
+        return ids
+    return functional.interpolate(ids[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)

@@ -28,7 +28,7 @@ def sliding_logits(model: nn.Module, image: Tensor, window: tuple[int, int], str
         part = corners[first : first + batch_size]
         logits = model(torch.stack([padded[:, top : top + rows, left : left + columns] for top, left in part]))
         if total is None:
-            total = logits.new_zeros(logits.shape[1], *padded.shape[-2:])
+            total = padded.new_zeros(logits.shape[1], *padded.shape[-2:])
         for (top, left), scores in zip(part, logits, strict=True):
             total[:, top : top + rows, left : left + columns] += scores
             count[top : top + rows, left : left + columns] += 1

@@ -47,7 +47,6 @@ class Mask2FormerDecoder(nn.Module):
                 f"mask2former takes multiples of {NORM_GROUPS} (published: 256) that mask2former.heads divides"
             )
         config = Mask2FormerConfig(
-            num_labels=classes,
             feature_size=width,
             mask_feature_size=width,
             hidden_dim=width,
@@ -58,6 +57,7 @@ class Mask2FormerDecoder(nn.Module):
             decoder_layers=settings.decoder_layers + 1,  # transformers counts the queries' first guess as a layer
             dim_feedforward=settings.feedforward,
         )
+        config.num_labels = classes
         self.settings = settings
         self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=list(map_dims))
         self.transformer = Mask2FormerTransformerModule(in_features=width, config=config)

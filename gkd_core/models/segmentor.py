@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
-from gkd_core.models.decoders import Decoder, build_decoder
+from gkd_core.models.decoders import PUBLISHED_MASK2FORMER, Decoder, build_decoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.weights import load_into, read_tensors
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
+from gkd_core.settings import Mask2FormerSettings
 
 
 class Segmentor(nn.Module):
@@ -30,11 +31,13 @@ class Segmentor(nn.Module):
         return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def build_segmentor(encoder: Encoder, decoder: str, classes: int, width: int, seed: int) -> Segmentor:
+def build_segmentor(
+    encoder: Encoder, decoder: str, classes: int, width: int, seed: int, mask2former: Mask2FormerSettings = PUBLISHED_MASK2FORMER
+) -> Segmentor:
     """Put a new decoder, whose weights are a pure function of `seed`, on an encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("decoder", seed))
-        return Segmentor(encoder, build_decoder(decoder, encoder, classes, width))
+        return Segmentor(encoder, build_decoder(decoder, encoder, classes, width, mask2former))
 
 
 def load_segmentor(folder: Path) -> Segmentor:
@@ -52,6 +55,8 @@ def load_segmentor(folder: Path) -> Segmentor:
             f"{weights}: its content is not what {folder / MANIFEST} describes; run learn-task again or restore the file"
         )
     encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
-    segmentor = build_segmentor(encoder, record.decoder, len(record.classes), record.decoder_width, record.seed)
+    segmentor = build_segmentor(
+        encoder, record.decoder, len(record.classes), record.decoder_width, record.seed, record.mask2former
+    )
     load_into(segmentor, tensors, str(weights))
     return segmentor.eval()

@@ -79,8 +79,8 @@ def _layer_loss(
     wanted = [scene.classes[shown] for scene, (_, shown) in zip(scenes.values(), matches, strict=True)]
     return {
         "loss_class": settings.class_weight * _class_loss(classes, [queries for queries, _ in matches], wanted, settings),
-        "loss_mask": settings.mask_weight * sigmoid_cross_entropy_loss(logits, labels, num_masks),
-        "loss_dice": settings.dice_weight * dice_loss(logits, labels, num_masks),
+        "loss_mask": settings.mask_weight * sigmoid_cross_entropy_loss(logits, labels, 1) / num_masks,
+        "loss_dice": settings.dice_weight * dice_loss(logits, labels, 1) / num_masks,
     }
 
 

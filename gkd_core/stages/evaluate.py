@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -13,9 +16,10 @@ from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.files import atomic_folder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
+from gkd_core.settings import Settings
 from gkd_core.stages.machine import device_of
 from gkd_core.stages.recipe import SCORES, Context, benchmarks, domains_of
-from gkd_core.training.progress import progress
+from gkd_core.training.progress import Advance, progress
 
 SELECTION = "last checkpoint"
 
@@ -27,13 +31,12 @@ def evaluate(context: Context) -> None:
     source = str(context.run.source)
     folder = context.workspace / context.run.inputs[0]
     record = SegmentorCheckpoint.read(folder / MANIFEST)
-    device = torch.device(device_of(settings))
-    model = load_segmentor(folder).to(device)
     matrices = {}
-    for reference in domains_of(settings, catalog, source):
-        domain = _domain(context, reference, len(record.classes))
-        with progress(f"evaluate {source} on {reference}", len(domain.pairs)) as advance:
-            matrices[reference] = measure(model, domain, settings.evaluate, device, advance)
+    with _measuring(settings, folder) as measured_on:
+        for reference in domains_of(settings, catalog, source):
+            domain = _domain(context, reference, len(record.classes))
+            with progress(f"evaluate {source} on {reference}", len(domain.pairs)) as advance:
+                matrices[reference] = measured_on(domain, advance)
     scores = []
     for benchmark in benchmarks(settings, catalog):
         if benchmark.source.partition("/")[0] != source:
@@ -46,6 +49,20 @@ def evaluate(context: Context) -> None:
     with atomic_folder(context.output) as folder:
         ScoreTable(scores=tuple(scores)).write(folder / SCORES)
         (folder / "confusion.json").write_text(json.dumps({name: matrix.tolist() for name, matrix in matrices.items()}) + "\n")
+
+
+@contextmanager
+def _measuring(settings: Settings, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
+    """Give a function that measures the segmentor of a folder on a domain, here or on Ray workers."""
+    device = device_of(settings)
+    if settings.evaluate.workers > 0:
+        from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
+
+        with measuring_on_ray(Share(folder, settings.evaluate, device, settings.compute.threads)) as measured_on:
+            yield measured_on
+        return
+    model = load_segmentor(folder).to(device)
+    yield lambda domain, advance: measure(model, domain, settings.evaluate, torch.device(device), advance)
 
 
 def _domain(context: Context, reference: str, classes: int) -> Domain:
@@ -83,6 +100,9 @@ def _score(
             labels_resized=entry.protocol.resize_labels,
             window=settings.evaluate.window,
             stride=settings.evaluate.stride,
+            scales=settings.evaluate.scales,
+            flip=settings.evaluate.flip,
+            precision=settings.evaluate.precision,
             classes=len(record.classes),
             selection=SELECTION,
         ),

@@ -8,7 +8,7 @@ import torch
 from gkd_core.data.reading import list_pairs, resolve_encoding
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
-from gkd_core.methods import METHODS, method_of, task_updates
+from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
@@ -41,16 +41,19 @@ def learn_task(context: Context) -> None:
         device=device_of(settings),
     )
     torch.set_num_threads(settings.compute.threads)
-    encoder = build_encoder(_task_encoder(context), seed_of(method.encoder, settings.seed))
+    start = _task_encoder(context)
+    encoder = build_encoder(start, seed_of(method.encoder, settings.seed))
+    section = settings.learn_task
     segmentor = build_segmentor(
-        encoder, settings.learn_task.decoder, len(taxonomy.classes), settings.learn_task.decoder_width, settings.seed
+        encoder, section.decoder, len(taxonomy.classes), section.decoder_width, settings.seed, section.mask2former
     )
     segmentor.to(job.device)
-    if method.freeze_encoder:
+    frozen = encoder_is_frozen(settings)
+    if frozen:
         task: torch.nn.Module = FrozenTask(segmentor)
     elif method.joint_distillation:
         teacher = frozen_teacher(settings.teacher, settings.seed).to(job.device)
-        task = SingleStageTask(segmentor, teacher, settings.learn_task.distill_weight, settings.seed).to(job.device)
+        task = SingleStageTask(segmentor, teacher, section.distill_weight, settings.seed).to(job.device)
     else:
         task = EndToEndTask(segmentor)
     with progress(context.run.name, job.updates) as advance:
@@ -58,10 +61,13 @@ def learn_task(context: Context) -> None:
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in segmentor.state_dict().items()}, weights)
+        declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
-            encoder=settings.teacher if method.encoder == "teacher" else settings.student,
-            decoder=settings.learn_task.decoder,
-            decoder_width=settings.learn_task.decoder_width,
+            # On the grid that stage one left it with; the weights as declared, as a path of this machine is of no use elsewhere.
+            encoder=declared.model_copy(update={"patch_size": start.patch_size, "image_size": start.image_size}),
+            decoder=section.decoder,
+            decoder_width=section.decoder_width,
+            mask2former=section.mask2former,
             taxonomy=taxonomy.name,
             classes=taxonomy.classes,
             source=str(context.run.source),
@@ -70,7 +76,7 @@ def learn_task(context: Context) -> None:
             method=settings.method,
             seed=settings.seed,
             updates=job.updates,
-            encoder_frozen=method.freeze_encoder,
+            encoder_frozen=frozen,
         ).write(folder / MANIFEST)
 
 

@@ -18,9 +18,9 @@ from gkd_core.data.world.render import render_labelled
 from gkd_core.files import atomic_file
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
+from gkd_core.models.pixel_loss import segmentation_loss
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings, Section
-from gkd_core.task.stage_two import segmentation_loss
 from gkd_core.training.checkpoint import FolderStore
 from gkd_core.training.loop import Training, train
 from gkd_core.training.metrics import file_sink

@@ -38,7 +38,9 @@ def test_the_five_benchmarks_have_their_sources_and_targets() -> None:
     [
         ("cityscapes", (1024, 2048), (512, 1024)),
         ("bdd100k", (720, 1280), (720, 1280)),
-        ("mapillary", (2448, 3264), (1224, 1632)),
+        ("gta5", (1052, 1914), (704, 1280)),
+        ("mapillary", (2448, 3264), (512, 683)),
+        ("mapillary", (3264, 2448), (683, 512)),
         ("acdc-night", (1080, 1920), (540, 960)),
         ("potsdam-rgb", (512, 512), (512, 512)),
         ("cityscapes", (64, 128), (64, 128)),
@@ -46,6 +48,12 @@ def test_the_five_benchmarks_have_their_sources_and_targets() -> None:
 )
 def test_protocols_give_the_published_sizes(dataset: str, native: tuple[int, int], shown: tuple[int, int]) -> None:
     assert load_catalog().dataset(dataset).protocol.input_size(*native) == shown
+
+
+def test_mapillary_is_scored_at_half_size_whatever_the_model_is_shown() -> None:
+    protocols = {name: load_catalog().dataset(name).protocol for name in ("mapillary", "cityscapes")}
+    assert protocols["mapillary"].label_size(2448, 3264) == (1224, 1632)
+    assert protocols["cityscapes"].label_size(1024, 2048) == (1024, 2048)
 
 
 def test_only_mapillary_is_scored_on_resized_labels() -> None:

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gkd_core.evaluate.confusion import class_iou, confusion, mean_iou
 from gkd_core.evaluate.sliding import sliding_logits
+from gkd_core.models.build import build_encoder
+from gkd_core.models.encoder import Encoder
+from gkd_core.models.segmentor import build_segmentor
+from gkd_core.settings import EncoderSettings
 
 
 class Pointwise(nn.Module):
@@ -81,3 +86,20 @@ def test_an_image_of_the_windows_size_is_seen_once() -> None:
     model = Pointwise()
     sliding_logits(model, torch.rand(3, 64, 64), (64, 64), (43, 43), 8)
     assert model.seen == [(1, 3, 64, 64)]
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+@torch.no_grad()
+def test_batched_windows_give_the_logits_and_the_miou_of_windows_one_by_one(vit: Encoder, kind: str) -> None:
+    encoder = vit if kind == "vit" else build_encoder(EncoderSettings(arch="resnet10t"), 0)
+    model = build_segmentor(encoder, "linear", classes=4, width=8, seed=0).eval()
+    torch.manual_seed(0)
+    image, target = torch.rand(3, 70, 130), torch.randint(0, 4, (70, 130))
+    scores = []
+    one_by_one = sliding_logits(model, image, (64, 64), (43, 43), 1)
+    for batch_size in (1, 3, 8):
+        logits = sliding_logits(model, image, (64, 64), (43, 43), batch_size)
+        torch.testing.assert_close(logits, one_by_one, atol=1e-5, rtol=0)
+        scores.append(mean_iou(class_iou(confusion(logits.argmax(dim=0), target, 4))))
+    assert scores[1:] == scores[:1] * 2
+    assert one_by_one.std() > 1e-3, "logits that differ from pixel to pixel"

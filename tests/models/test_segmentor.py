@@ -10,23 +10,25 @@ import torch
 
 from gkd_core.errors import GkdError, SettingsError, WeightsError
 from gkd_core.models.build import build_encoder
-from gkd_core.models.decoders import build_decoder
+from gkd_core.models.decoders import DECODERS, build_decoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor, build_segmentor, load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
-from gkd_core.settings import EncoderSettings
+from gkd_core.settings import EncoderSettings, Mask2FormerSettings
+
+FEW = Mask2FormerSettings(queries=5, decoder_layers=1, pixel_layers=1, heads=2, feedforward=32, pixel_feedforward=32)
 
 
-@pytest.mark.parametrize("decoder", ["linear", "segformer"])
+@pytest.mark.parametrize("decoder", DECODERS)
 @torch.no_grad()
 def test_logits_have_the_size_of_the_image(vit: Encoder, decoder: str) -> None:
-    segmentor = build_segmentor(vit, decoder, classes=5, width=8, seed=0).eval()
+    segmentor = build_segmentor(vit, decoder, classes=5, width=32, seed=0, mask2former=FEW).eval()
     assert segmentor(torch.rand(2, 3, 32, 48)).shape == (2, 5, 32, 48)
 
 
-@pytest.mark.parametrize("decoder", ["linear", "segformer"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_decoders_are_a_function_of_the_seed(vit: Encoder, decoder: str) -> None:
-    first, again, other = (build_segmentor(vit, decoder, 5, 8, seed).decoder.state_dict() for seed in (0, 0, 1))
+    first, again, other = (build_segmentor(vit, decoder, 5, 32, seed, FEW).decoder.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(tensor, first[name]) for name, tensor in again.items())
     assert any(not torch.equal(tensor, first[name]) for name, tensor in other.items())
 
@@ -43,18 +45,25 @@ def test_the_linear_decoder_classifies_each_token_in_its_place(vit: Encoder) -> 
 
 
 def test_unknown_decoders_are_refused(vit: Encoder) -> None:
-    with pytest.raises(SettingsError, match="unknown decoder 'unet'; allowed: linear, segformer"):
+    with pytest.raises(SettingsError, match="unknown decoder 'unet'; allowed: linear, segformer, mask2former"):
         build_decoder("unet", vit, 5, 8)
 
 
-@pytest.fixture
-def saved(vit_settings: EncoderSettings, tmp_path: Path) -> tuple[Segmentor, Path]:
+def test_names_of_tensors_stay_so_that_written_segmentors_can_be_read(vit: Encoder) -> None:
+    decoders = {name: set(build_decoder(name, vit, 5, 32, FEW).state_dict()) for name in DECODERS}
+    assert decoders["linear"] == {"classifier.weight", "classifier.bias"}
+    assert {"head.linear_fuse.weight", "head.linear_projections.3.proj.bias", "head.classifier.weight"} <= decoders["segformer"]
+    assert {"pixel_decoder.level_embed", "transformer.queries_features.weight", "classifier.weight"} <= decoders["mask2former"]
+
+
+@pytest.fixture(params=["segformer", "mask2former"])
+def saved(request: pytest.FixtureRequest, vit_settings: EncoderSettings, tmp_path: Path) -> tuple[Segmentor, Path]:
     # Built with another seed than the record states, so that only loading can give these weights.
-    segmentor = build_segmentor(build_encoder(vit_settings, 11), "segformer", 3, 8, 11).eval()
+    segmentor = build_segmentor(build_encoder(vit_settings, 11), request.param, 3, 32, 11, FEW).eval()
     safetensors.torch.save_file(segmentor.state_dict(), tmp_path / "w.safetensors")
     SegmentorCheckpoint(
-        encoder=vit_settings, decoder="segformer", decoder_width=8, taxonomy="street", classes=("a", "b", "c"),
-        source="gta5", weights="w.safetensors",
+        encoder=vit_settings, decoder=request.param, decoder_width=32, mask2former=FEW, taxonomy="street",
+        classes=("a", "b", "c"), source="gta5", weights="w.safetensors",
         sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1, encoder_frozen=True,
     ).write(tmp_path / MANIFEST)  # fmt: skip
     return segmentor, tmp_path
@@ -65,7 +74,7 @@ def test_a_segmentor_comes_back_as_it_was(saved: tuple[Segmentor, Path]) -> None
     segmentor, folder = saved
     loaded = load_segmentor(folder)
     assert not loaded.training
-    images = torch.rand(1, 3, 32, 32)
+    images = torch.rand(1, 3, 64, 64)
     assert torch.equal(loaded(images), segmentor(images))
 
 

@@ -1,0 +1,81 @@
+"""Evaluation shared out among real Ray workers: the same matrix as in one process, and errors as they were raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import safetensors.torch
+import torch
+from PIL import Image
+
+from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
+from gkd_core.data.entries import Protocol
+from gkd_core.data.reading import Pair
+from gkd_core.data.taxonomy import LabelEncoding
+from gkd_core.errors import DataError, PlatformError
+from gkd_core.evaluate.matrix import Domain, measure
+from gkd_core.models.build import build_encoder
+from gkd_core.models.segmentor import build_segmentor, load_segmentor
+from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
+from gkd_core.settings import EncoderSettings, EvaluateSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+ENCODING = LabelEncoding(taxonomy="street", ids={0: 0, 1: 1, 2: 2, 9: 255})
+SETTINGS = EvaluateSettings(window=(32, 32), stride=(21, 21), workers=2)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def share(vit_settings: EncoderSettings, tmp_path: Path) -> Share:
+    folder = tmp_path / "segmentor"
+    folder.mkdir()
+    segmentor = build_segmentor(build_encoder(vit_settings, 0), "linear", 3, 8, 0)
+    safetensors.torch.save_file(segmentor.state_dict(), folder / "w.safetensors")
+    SegmentorCheckpoint(
+        encoder=vit_settings, decoder="linear", decoder_width=8, taxonomy="street", classes=("a", "b", "c"),
+        source="gta5", weights="w.safetensors", sha256=sha256_of(folder / "w.safetensors"), method="gkd", seed=0,
+        updates=1, encoder_frozen=True,
+    ).write(folder / MANIFEST)  # fmt: skip
+    return Share(folder, SETTINGS, "cpu", threads=1)
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> Domain:
+    draws, pairs = np.random.default_rng(0), []
+    for index in range(19):
+        Image.fromarray(draws.integers(0, 256, (40, 72, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+        Image.fromarray(draws.choice(np.array([0, 1, 2, 9], np.uint8), (40, 72))).save(tmp_path / f"{index}_label.png")
+        pairs.append(Pair(tmp_path / f"{index}.png", tmp_path / f"{index}_label.png"))
+    return Domain(pairs, ENCODING, Protocol(), classes=3)
+
+
+def test_two_workers_count_what_one_process_counts(cluster: None, share: Share, domain: Domain) -> None:
+    alone = measure(load_segmentor(share.folder), domain, SETTINGS, torch.device("cpu"), lambda done: None)
+    done: list[int] = []
+    with measuring_on_ray(share) as measured_on:
+        together = measured_on(domain, done.append)
+        broken = domain.pairs[7].label
+        broken.write_bytes(b"no image")
+        with pytest.raises(DataError, match=rf"{broken.name}: cannot be decoded"):
+            measured_on(domain, lambda done: None)
+    assert torch.equal(together, alone)
+    assert done == sorted(done)
+    assert len(done) > 2
+    assert done[-1] == 19
+
+
+def test_more_workers_than_there_is_room_for_are_refused(cluster: None, share: Share) -> None:
+    crowd = Share(share.folder, SETTINGS.model_copy(update={"workers": 3}), "cpu", 1)
+    with pytest.raises(PlatformError, match="3 workers need 3 CPUs, and Ray has 2"), measuring_on_ray(crowd):
+        pass
