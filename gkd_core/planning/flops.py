@@ -53,9 +53,9 @@ def distillation_cost(
         rows, columns = learning.student.grid(*section.image_size)
         masks = torch.zeros(round(BATCH * section.mask_probability), rows * columns, dtype=torch.bool)
         tokens = Tokens(torch.zeros(BATCH, answering.dim), torch.zeros(BATCH, rows * columns, answering.dim))
-        batch = DistillBatch(images, masks, tokens, warm_up=False)
-        learnt = _count(lambda: learning(batch)["loss"].backward()) / BATCH
-        asked = _count(lambda: answering.tokens(images)) / BATCH
+    batch = DistillBatch(images, masks, tokens, warm_up=False)
+    learnt = _count(lambda: learning(batch)["loss"].backward()) / BATCH
+    asked = _count(lambda: answering.tokens(images)) / BATCH
     return {
         "teacher": Cost(parameters(answering), asked),
         "student": Cost(parameters(learning.student), learnt),
@@ -75,7 +75,7 @@ def task_cost(settings: Settings, encoder: EncoderSettings, classes: int) -> dic
         with torch.device("meta"):
             teacher = _encoder(settings.teacher).eval()
             images = torch.zeros(1, 3, *section.image_size)
-            costs["teacher"] = Cost(parameters(teacher), _count(lambda: teacher.tokens(images)))
+        costs["teacher"] = Cost(parameters(teacher), _count(lambda: teacher.tokens(images)))
     return costs
 
 
@@ -83,8 +83,10 @@ def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSetti
     """Encoder, named by its role, and decoder, forward alone, on an image of a size (height, width)."""
     with torch.device("meta"):
         seeing = _encoder(encoder).eval()
-        decoder = build_decoder(section.decoder, seeing, classes, section.decoder_width, section.mask2former).eval()
+        # Moved as well: one tensor of Mask2Former is made by a constructor that overlooks the default device.
+        decoder = build_decoder(section.decoder, seeing, classes, section.decoder_width, section.mask2former).eval().to("meta")
         images = torch.zeros(1, 3, *size)
+    with torch.no_grad():
         features = decoder.features(seeing, images)
         seen = _count(lambda: decoder.features(seeing, images))
         decoded = _count(lambda: decoder(features))
