@@ -16,7 +16,7 @@ from flows.server import LOGS
 from flows.tasks import Job, stage_task
 from gkd_core.adapters.dvc_recipe import Outcome
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
-from gkd_core.adapters.ray_cluster import RAY_STAGES, shared_cluster
+from gkd_core.adapters.ray_cluster import ray_stages, shared_cluster
 from gkd_core.adapters.workspace import (
     anchor_paths,
     create_workspace,
@@ -87,7 +87,7 @@ def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:
     """
     grouped: list[list[StageRun]] = []
     for run in runs:
-        alone = run.stage in RAY_STAGES or not grouped or len(grouped[-1]) >= settings.compute.stages_at_once
+        alone = run.stage in ray_stages(settings) or not grouped or len(grouped[-1]) >= settings.compute.stages_at_once
         if alone or grouped[-1][0].stage != run.stage:
             grouped.append([run])
         else:

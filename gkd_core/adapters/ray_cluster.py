@@ -23,20 +23,26 @@ from gkd_core.errors import PlatformError
 from gkd_core.settings import Settings
 
 START_SECONDS = 120.0
-RAY_STAGES = ("distill-proxy", "distill-source")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 PROMPT = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # else stopping takes half a minute
 # Without this Ray turns loopback into the address of a network card. (The name is historical; it works everywhere.)
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
+
 _shared: ContextVar[LocalCluster | None] = ContextVar("shared cluster", default=None)
+
+
+def ray_stages(settings: Settings) -> tuple[str, ...]:
+    """Stages whose work Ray's workers do: they wait for the cluster, and run one by one."""
+    return ("distill-proxy", "distill-source", *(("evaluate",) if settings.evaluate.workers else ()))
 
 
 class LocalCluster:
     """A Ray head on loopback with a token of its own, started when first asked for."""
 
-    def __init__(self, workers: int, log: Path) -> None:
+    def __init__(self, workers: int, stages: tuple[str, ...], log: Path) -> None:
         self._workers = workers
+        self._stages = stages
         self._log = log
         self._port = _free_port()
         self._token = secrets.token_hex(32)
@@ -59,7 +65,7 @@ class LocalCluster:
             return
         if self._process is None:
             self._process = self._start()
-        if stage in RAY_STAGES:
+        if stage in self._stages:
             self._wait(self._process)
 
     def stop(self) -> None:
@@ -95,8 +101,8 @@ def shared_cluster(settings: Settings, logs: Path) -> Iterator[LocalCluster]:
     if outer is not None:
         yield outer
         return
-    workers = 0 if os.environ.get("RAY_ADDRESS") else settings.compute.workers
-    cluster = LocalCluster(workers, logs / "ray.log")
+    workers = 0 if os.environ.get("RAY_ADDRESS") else max(settings.compute.workers, settings.evaluate.workers)
+    cluster = LocalCluster(workers, ray_stages(settings), logs / "ray.log")
     token = _shared.set(cluster)
     try:
         yield cluster

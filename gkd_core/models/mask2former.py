@@ -29,7 +29,7 @@ class Mask2FormerDecoder(nn.Module):
         width: channels inside.
 
     Raises:
-        SettingsError: the width does not divide into groups and heads.
+        SettingsError: the width does not divide into heads, or into groups of channels that can be normalised.
     """
 
     def __init__(self, map_dims: Sequence[int], classes: int, width: int, settings: Mask2FormerSettings) -> None:
@@ -41,10 +41,10 @@ class Mask2FormerDecoder(nn.Module):
             Mask2FormerTransformerModule,
         )
 
-        if width % NORM_GROUPS or width % settings.heads:
+        if width < 2 * NORM_GROUPS or width % NORM_GROUPS or width % settings.heads:
             raise SettingsError(
-                f"decoder_width: {width} channels do not divide into {NORM_GROUPS} groups and {settings.heads} heads; "
-                f"mask2former takes multiples of {NORM_GROUPS} (published: 256) that mask2former.heads divides"
+                f"decoder_width: {width} channels do not make {NORM_GROUPS} groups of two or more and {settings.heads} heads; "
+                f"mask2former takes multiples of {NORM_GROUPS} from {2 * NORM_GROUPS} on (published: 256)"
             )
         config = Mask2FormerConfig(
             feature_size=width,

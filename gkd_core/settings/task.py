@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from gkd_core.settings.base import PositiveFloat, PositiveInt, Section, Share, ascending
+from gkd_core.settings.distill import Precision
 from gkd_core.settings.mask2former import Mask2FormerSettings
 
 
@@ -40,6 +41,14 @@ class LearnTaskSettings(Section):
     clip_norm: PositiveFloat | None = Field(
         None, description="Largest global gradient norm; null does not clip (released: null; mmsegmentation's Mask2Former: 0.01)."
     )
+    precision: Precision = Field(
+        "fp32", description="Number format of the passes: fp32 (released), bf16, or fp16 with a gradient scaler."
+    )
+    accumulate: PositiveInt = Field(
+        1,
+        description="Micro-batches that one update's batch is cut into, for less memory. Each has its own mean over the pixels "
+        "or masks that count.",
+    )
     poly_power: PositiveFloat = Field(0.9, description="Power of the polynomial decay of the learning rate (paper: 0.9).")
     distill_weight: float = Field(
         1.0, ge=0, description="Weight of the distillation loss beside the task loss, for single-stage methods."
@@ -71,3 +80,9 @@ class LearnTaskSettings(Section):
     )
     checkpoint_every: PositiveInt = Field(1000, description="Updates between two checkpoints.")
     log_every: PositiveInt = Field(50, description="Updates between two lines of metrics.")
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> LearnTaskSettings:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)")
+        return self

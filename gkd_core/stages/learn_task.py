@@ -39,6 +39,7 @@ def learn_task(context: Context) -> None:
         updates=task_updates(settings),
         seed=settings.seed,
         device=device_of(settings),
+        loaders=settings.compute.loaders,
     )
     torch.set_num_threads(settings.compute.threads)
     start = _task_encoder(context)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from gkd_core.models.segmentor import Segmentor
 from gkd_core.seeding import seed_of
 from gkd_core.settings import LearnTaskSettings
 from gkd_core.task.groups import weight_decay_groups
-from gkd_core.task.views import Batch, labelled_batches
+from gkd_core.task.views import Batch, LabelledViews
 from gkd_core.training.checkpoint import CheckpointStore
 from gkd_core.training.loop import Training, train
 from gkd_core.training.metrics import MetricsSink
@@ -26,7 +25,7 @@ from gkd_core.training.schedule import polynomial
 
 @dataclass(frozen=True)
 class TaskJob:
-    """What stage two learns from, and for how long."""
+    """What stage two learns from, and for how long. `loaders` processes make batches ahead of use."""
 
     title: str
     settings: LearnTaskSettings
@@ -35,6 +34,7 @@ class TaskJob:
     updates: int
     seed: int
     device: str
+    loaders: int = 0
 
 
 class FrozenTask(nn.Module):
@@ -50,8 +50,7 @@ class FrozenTask(nn.Module):
         decoder = self.segmentor.decoder
         with torch.no_grad():
             features = decoder.features(self.segmentor.encoder, batch.images)
-        with _seeded(batch):
-            return decoder.loss(features, batch.target)
+        return decoder.loss(features, batch.target)
 
 
 class EndToEndTask(nn.Module):
@@ -63,8 +62,7 @@ class EndToEndTask(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         decoder = self.segmentor.decoder
-        with _seeded(batch):
-            return decoder.loss(decoder.features(self.segmentor.encoder, batch.images), batch.target)
+        return decoder.loss(decoder.features(self.segmentor.encoder, batch.images), batch.target)
 
 
 class SingleStageTask(nn.Module):
@@ -85,19 +83,9 @@ class SingleStageTask(nn.Module):
         task = self.task(batch)["loss"]
         with torch.no_grad():
             target = self._teacher[0].tokens(batch.images).patches
-        with _seeded(batch):
-            seen = self.proj(self.task.segmentor.encoder.tokens(batch.images).patches)
+        seen = self.proj(self.task.segmentor.encoder.tokens(batch.images).patches)
         distillation = functional.mse_loss(seen, target)
         return {"loss": task + self.weight * distillation, "loss_task": task, "loss_distillation": distillation}
-
-
-@contextmanager
-def _seeded(batch: Batch) -> Iterator[None]:
-    """Points, dropout and drop path drawn inside are a function of the batch alone: what makes resuming exact."""
-    device = batch.images.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(batch.seed)
-        yield
 
 
 def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: MetricsSink, advance: Callable[[int], None]) -> None:
@@ -112,17 +100,25 @@ def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: Metr
         peak = settings.encoder_lr if isinstance(part, Encoder) else settings.lr
         groups += [{**group, "lr": peak} for group in weight_decay_groups(part, settings.weight_decay)]
         schedules += [polynomial(peak, job.updates, settings.poly_power)] * 2
+    device = torch.device(job.device)
+    views = LabelledViews(settings, job.pairs, job.encoding, job.title, job.seed)
     training = Training(
         model=task,
         optimizer=torch.optim.AdamW(groups, lr=settings.lr),
         schedules=schedules,
-        batch=labelled_batches(settings, job.pairs, job.encoding, job.title, job.seed, torch.device(job.device)),
+        batch=views,
+        prepare=lambda batch: Batch(*(part.to(device, non_blocking=True) for part in batch)),
         updates=job.updates,
         images_per_update=settings.batch_size,
         observe=lambda batch: {},
         clip_norm=settings.clip_norm,
         log_every=settings.log_every,
         checkpoint_every=settings.checkpoint_every,
+        seed=seed_of(job.title, job.seed),
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+        loaders=job.loaders,
+        files_of=views.files,
     )
     train(training, store, sink, advance)
 

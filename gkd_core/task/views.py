@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,38 +16,48 @@ from gkd_core.data.sampling import batch_indices
 from gkd_core.data.store import SampleStore
 from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.transforms import jitter_colors, labelled_crop
-from gkd_core.seeding import generator, seed_of
+from gkd_core.seeding import generator
 from gkd_core.settings import LearnTaskSettings
 
 TENTH = 10
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, H, W) in 0..1, their train ids (B, H, W), and the seed of whatever is drawn while learning from them."""
+    """Images (B, 3, H, W) in 0..1 and their train ids (B, H, W)."""
 
     images: Tensor
     target: Tensor
-    seed: int
 
 
-def labelled_batches(
-    settings: LearnTaskSettings, pairs: Sequence[Pair], encoding: LabelEncoding, title: str, seed: int, device: torch.device
-) -> Callable[[int], Batch]:
+class LabelledViews:
     """The batch of each update, a pure function of the update."""
-    samples = SampleStore(len(pairs), lambda index: read_pair(pairs[index], encoding))
 
-    def batch(update: int) -> Batch:
-        draws = generator("crops", title, seed, update)
+    def __init__(
+        self, settings: LearnTaskSettings, pairs: Sequence[Pair], encoding: LabelEncoding, title: str, seed: int
+    ) -> None:
+        self._settings, self._pairs, self._keys = settings, pairs, (title, seed)
+        self._encoding = encoding
+        self._samples = SampleStore(len(pairs), self._read)
+
+    def __call__(self, update: int) -> Batch:
+        settings, draws = self._settings, generator("crops", *self._keys, update)
         views = []
-        for index in batch_indices(update, settings.batch_size, len(samples), title, seed):
-            image, label = samples[index]
+        for index in self._indices(update):
+            image, label = self._samples[index]
             scale = _scale(settings, (image.shape[0], image.shape[1]), draws)
             views.append(labelled_crop(image, label, settings.image_size, scale, settings.cat_max_ratio, draws))
         images = _colored(settings, torch.stack([image for image, _ in views]), draws)
-        target = torch.stack([ids for _, ids in views])
-        return Batch(images.to(device), target.to(device), seed_of("learn", title, seed, update))
+        return Batch(images, torch.stack([ids for _, ids in views]))
 
-    return batch
+    def files(self, update: int) -> list[Path]:
+        """The images of an update's batch."""
+        return [self._pairs[index].image for index in self._indices(update)]
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return read_pair(self._pairs[index], self._encoding)
+
+    def _indices(self, update: int) -> list[int]:
+        return batch_indices(update, self._settings.batch_size, len(self._pairs), *self._keys)
 
 
 def shortest_edge_scale(

@@ -22,13 +22,13 @@ FEW = Mask2FormerSettings(queries=5, decoder_layers=1, pixel_layers=1, heads=2, 
 @pytest.mark.parametrize("decoder", DECODERS)
 @torch.no_grad()
 def test_logits_have_the_size_of_the_image(vit: Encoder, decoder: str) -> None:
-    segmentor = build_segmentor(vit, decoder, classes=5, width=32, seed=0, mask2former=FEW).eval()
+    segmentor = build_segmentor(vit, decoder, classes=5, width=64, seed=0, mask2former=FEW).eval()
     assert segmentor(torch.rand(2, 3, 32, 48)).shape == (2, 5, 32, 48)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_decoders_are_a_function_of_the_seed(vit: Encoder, decoder: str) -> None:
-    first, again, other = (build_segmentor(vit, decoder, 5, 32, seed, FEW).decoder.state_dict() for seed in (0, 0, 1))
+    first, again, other = (build_segmentor(vit, decoder, 5, 64, seed, FEW).decoder.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(tensor, first[name]) for name, tensor in again.items())
     assert any(not torch.equal(tensor, first[name]) for name, tensor in other.items())
 
@@ -50,7 +50,7 @@ def test_unknown_decoders_are_refused(vit: Encoder) -> None:
 
 
 def test_names_of_tensors_stay_so_that_written_segmentors_can_be_read(vit: Encoder) -> None:
-    decoders = {name: set(build_decoder(name, vit, 5, 32, FEW).state_dict()) for name in DECODERS}
+    decoders = {name: set(build_decoder(name, vit, 5, 64, FEW).state_dict()) for name in DECODERS}
     assert decoders["linear"] == {"classifier.weight", "classifier.bias"}
     assert {"head.linear_fuse.weight", "head.linear_projections.3.proj.bias", "head.classifier.weight"} <= decoders["segformer"]
     assert {"pixel_decoder.level_embed", "transformer.queries_features.weight", "classifier.weight"} <= decoders["mask2former"]
@@ -59,10 +59,10 @@ def test_names_of_tensors_stay_so_that_written_segmentors_can_be_read(vit: Encod
 @pytest.fixture(params=["segformer", "mask2former"])
 def saved(request: pytest.FixtureRequest, vit_settings: EncoderSettings, tmp_path: Path) -> tuple[Segmentor, Path]:
     # Built with another seed than the record states, so that only loading can give these weights.
-    segmentor = build_segmentor(build_encoder(vit_settings, 11), request.param, 3, 32, 11, FEW).eval()
+    segmentor = build_segmentor(build_encoder(vit_settings, 11), request.param, 3, 64, 11, FEW).eval()
     safetensors.torch.save_file(segmentor.state_dict(), tmp_path / "w.safetensors")
     SegmentorCheckpoint(
-        encoder=vit_settings, decoder=request.param, decoder_width=32, mask2former=FEW, taxonomy="street",
+        encoder=vit_settings, decoder=request.param, decoder_width=64, mask2former=FEW, taxonomy="street",
         classes=("a", "b", "c"), source="gta5", weights="w.safetensors",
         sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1, encoder_frozen=True,
     ).write(tmp_path / MANIFEST)  # fmt: skip

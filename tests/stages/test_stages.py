@@ -18,7 +18,7 @@ from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
-from gkd_core.settings import MethodName, Settings, dump_settings
+from gkd_core.settings import MethodName, Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_folder, run_stage
 from gkd_core.stages.recipe import Context, all_domains
 
@@ -155,6 +155,33 @@ def test_no_kd_runs_on_all_benchmarks(workspace: Path, tiny_settings: Settings) 
     assert {(row["benchmark"], row["domain"]) for row in matrix(workspace)} == DOMAINS
     record = SegmentorCheckpoint.read(workspace / "artifacts" / "learn-task" / "gta5" / MANIFEST)
     assert record.updates * 2 == 3 * 4 + 2 * 4 + 2 * 2, "as many images as in all stages"
+
+
+def test_the_published_decoder_trains_and_the_frozen_encoder_may_be_thawed(
+    gkd_run: Path, workspace: Path, tiny_settings: Settings
+) -> None:
+    """The ablation goes on from stage one's student; what was done stands in the manifest, how it was scored beside it."""
+    (workspace / "artifacts" / "distill-source").symlink_to(gkd_run / "artifacts" / "distill-source")
+    data = tiny_settings.data.model_copy(update={"benchmarks": ("P2R",)})
+    few = {"queries": 4, "decoder_layers": 1, "pixel_layers": 1, "heads": 2, "feedforward": 32, "points": 32}
+    task = {"decoder": "mask2former", "decoder_width": 64, "mask2former": few, "freeze_encoder": False, "encoder_lr": 1e-9}
+    tree = tiny_settings.model_dump() | {"data": data.model_dump()}
+    tree["learn_task"] |= task
+    tree["evaluate"] |= {"scales": (1.0, 1.5), "flip": True}
+    settings = settings_from_tree(tree)
+    for stage in ("learn-task", "evaluate"):
+        run_stage(settings, find_run(settings, stage, "potsdam-rgb"), workspace)
+    folder = workspace / "artifacts" / "learn-task" / "potsdam-rgb"
+    record = SegmentorCheckpoint.read(folder / MANIFEST)
+    assert (record.decoder, record.mask2former.queries, record.encoder_frozen) == ("mask2former", 4, False)
+    assert record.updates == tiny_settings.learn_task.updates, "a method with a stage one has its budget there"
+    student = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-source" / "potsdam-rgb" / "encoder.safetensors")
+    trained = load_segmentor(folder).encoder.state_dict()
+    moved = [name for name, tensor in trained.items() if not torch.equal(tensor, student[name])]
+    assert moved, "the encoder was trained"
+    assert all(torch.allclose(tensor, student[name], atol=1e-6) for name, tensor in trained.items()), "from stage one's student"
+    protocols = [score.protocol for score in ScoreTable.read(workspace / "artifacts/evaluate/potsdam-rgb/scores.json").scores]
+    assert {(protocol.scales, protocol.flip, protocol.averaged) for protocol in protocols} == {((1.0, 1.5), True, "logits")}
 
 
 OPENED = """

@@ -12,7 +12,7 @@ from gkd_core.task.groups import weight_decay_groups
 def test_norms_biases_query_and_level_embeddings_do_not_decay() -> None:
     few = Mask2FormerSettings(queries=4, decoder_layers=2, pixel_layers=1)
     with torch.device("meta"):
-        decoder = Mask2FormerDecoder([8] * 4, 3, 32, few)
+        decoder = Mask2FormerDecoder([8] * 4, 3, 64, few)
     decayed, still = weight_decay_groups(decoder, 0.05)
     assert (decayed["weight_decay"], still["weight_decay"]) == (0.05, 0.0)
     name_of = {id(parameter): name for name, parameter in decoder.named_parameters()}

@@ -30,12 +30,12 @@ def test_one_batch_is_learnt_by_heart(
     images, target = torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64)
     target[0, :, 32:], target[1, 32:] = 1, 2
     target[:, :4] = IGNORE
-    segmentor = build_segmentor(build_encoder(vit_settings, 0), decoder, 3, 32, 0, FEW)
+    segmentor = build_segmentor(build_encoder(vit_settings, 0), decoder, 3, 64, 0, FEW)
     model = task(segmentor)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    for update in range(updates):
+    for _ in range(updates):
         optimizer.zero_grad()
-        model(Batch(images, target, update))["loss"].backward()
+        model(Batch(images, target))["loss"].backward()
         optimizer.step()
     with torch.no_grad():
         prediction = segmentor.eval()(images).argmax(dim=1)
