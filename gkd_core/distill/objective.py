@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,7 +45,8 @@ class QSDObjective(nn.Module):
     """GKD's stage-one loss (gkd: cls + feat + mask, each by query-based soft distillation).
 
     The student sees the clean view and, of the masked images only, the masked view: the rest of the released masked view
-    equals the clean one, so its tokens are taken from there.
+    equals the clean one, so its tokens are taken from there. That holds while the student draws nothing of its own; with
+    drop path or dropout it sees all of both views, as released.
     """
 
     def __init__(self, student: Encoder, teacher_dim: int, num_heads: int = 1, weights: LossWeights | None = None) -> None:
@@ -58,6 +60,11 @@ class QSDObjective(nn.Module):
     def forward(self, batch: DistillBatch) -> Losses:
         """Scalar losses by name; `loss` is the one to minimise, the others are for the eye."""
         clean, masked_patches = self._views(batch)
+        # Heads and losses in float32, whatever the student's format: the attention's logits have no scale to keep them small.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self._losses(clean, masked_patches, batch)
+
+    def _losses(self, clean: Tokens, masked_patches: Tensor, batch: DistillBatch) -> Losses:
         if batch.warm_up:
             return self._warm_up_losses(clean, masked_patches, batch.teacher)
         losses = qsd_losses(self.token, self.fea, self.patch, clean, masked_patches, batch.teacher)
@@ -80,15 +87,13 @@ class QSDObjective(nn.Module):
 
     def _views(self, batch: DistillBatch) -> tuple[Tokens, Tensor]:
         """Clean tokens, and the patches (B, N, C) of the masked view, from one pass of the student."""
-        masked = batch.masks.shape[0]
-        count = batch.images.shape[0]
-        if masked == 0:
-            clean = self.student.tokens(batch.images)
-            return clean, clean.patches
-        no_mask = batch.masks.new_zeros(count, batch.masks.shape[1])
-        both = self.student.tokens(torch.cat([batch.images, batch.images[:masked]]), torch.cat([no_mask, batch.masks]))
-        clean = Tokens(both.cls[:count], both.patches[:count])
-        return clean, torch.cat([both.patches[count:], clean.patches[masked:]])
+        masked, count = batch.masks.shape[0], batch.images.shape[0]
+        seen_twice = count if draws_of_its_own(self.student) else masked
+        masks = batch.masks.new_zeros(count + seen_twice, batch.masks.shape[1])
+        masks[count : count + masked] = batch.masks
+        both = self.student.tokens(torch.cat([batch.images, batch.images[:seen_twice]]), masks if seen_twice else None)
+        cls, patches = both.cls.float(), both.patches.float()
+        return Tokens(cls[:count], patches[:count]), torch.cat([patches[count:], patches[seen_twice:count]])
 
     def _warm_up_losses(self, clean: Tokens, masked_patches: Tensor, teacher: Tokens) -> Losses:
         """Plain MSE of phi and psi against the teacher, so that queries resemble their keys once attention is on."""
@@ -115,11 +120,23 @@ class MSEObjective(nn.Module):
 
     def forward(self, batch: DistillBatch) -> Losses:
         """Scalar losses by name; `loss` is the one to minimise."""
-        return {"loss": functional.mse_loss(self.proj(self.student.tokens(batch.images).patches), batch.teacher.patches)}
+        patches = self.student.tokens(batch.images).patches.float()
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return {"loss": functional.mse_loss(self.proj(patches), batch.teacher.patches)}
 
     def observe(self, batch: DistillBatch) -> dict[str, float]:
         """Nothing to watch: there is no attention."""
         return {}
+
+
+def draws_of_its_own(student: Encoder) -> bool:
+    """Whether two passes of one view differ: by drop path or dropout, while training."""
+    return any(
+        module.training and float(getattr(module, name, 0) or 0) > 0
+        for module in student.modules()
+        for kind, name in ((DropPath, "drop_prob"), (nn.Dropout, "p"))
+        if isinstance(module, kind)
+    )
 
 
 def qsd_losses(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.data.distributed_sampler import RepeatAugSampler
 
-from gkd_core.data.sampling import batch_indices
+from gkd_core.data.sampling import batch_indices, batch_visits
 
 
 @given(size=st.integers(1, 12), batch=st.integers(1, 20), epochs=st.integers(1, 4), seed=st.integers(0, 99))
@@ -34,3 +36,29 @@ def test_larger_batches_see_the_same_stream() -> None:
     small = [index for update in range(6) for index in batch_indices(update, 2, 7, "a")]
     assert small == [index for update in range(2) for index in batch_indices(update, 6, 7, "a")]
     assert Counter(small[:7]) == Counter(range(7))
+
+
+@given(size=st.integers(1, 12), batch=st.integers(1, 9), repeats=st.integers(1, 4), update=st.integers(0, 30))
+def test_repeats_follow_one_another_in_the_same_stream(size: int, batch: int, repeats: int, update: int) -> None:
+    """With every entry of the plain stream `repeats` times in a row, each visit has its own number, and none is left out."""
+    visits = [visit for u in range(update + 1) for visit in batch_visits(u, batch, size, repeats, "a", 1)]
+    plain = batch_indices(0, len(visits), size, "a", 1)
+    assert [visit.sample for visit in visits] == [sample for sample in plain for _ in range(repeats)][: len(visits)]
+    for sample in range(size):
+        earlier = [visit.earlier for visit in visits if visit.sample == sample]
+        assert earlier == list(range(len(earlier)))
+
+
+def test_repeats_lie_on_different_ranks_where_the_update_is_dealt_out() -> None:
+    visits = batch_visits(0, 12, 40, 3, "a")
+    for rank in range(3):
+        assert len({visit.sample for visit in visits[rank::3]}) == 4
+
+
+def test_timm_repeats_as_often_within_an_epoch() -> None:
+    """timm's sampler, on one process: its order is another one, its make-up the same."""
+    torch.manual_seed(0)
+    theirs = list(RepeatAugSampler(range(512), num_replicas=1, rank=0, num_repeats=3))  # type: ignore[arg-type]
+    ours = [visit.sample for visit in batch_visits(0, 512, 512, 3, "a")]
+    assert sorted(Counter(theirs).values()) == sorted(Counter(ours).values())
+    assert all(len(set(stream[i : i + 3])) == 1 for stream in (theirs, ours) for i in range(0, 510, 3))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from gkd_core.distill.masking import draw_masks
-from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, QSDObjective, qsd_losses
+from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, QSDObjective, draws_of_its_own, qsd_losses
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder, Tokens
 from gkd_core.seeding import generator
@@ -104,3 +106,30 @@ def test_a_look_at_the_attention_changes_nothing(batch: DistillBatch) -> None:
     objective.observe(DistillBatch(images, batch.masks[:1], teacher, warm_up=False))
     assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
     assert all(module.training for module in objective.modules())
+
+
+def test_a_student_that_draws_of_its_own_sees_all_of_both_views(vit_settings: EncoderSettings, batch: DistillBatch) -> None:
+    """With drop path the clean rest of the masked view is not the clean view, so it cannot be taken from there."""
+    student = build_encoder(vit_settings.model_copy(update={"options": {**vit_settings.options, "drop_path_rate": 0.5}}), 0)
+    objective = QSDObjective(student, TEACHER_DIM).train()
+    assert draws_of_its_own(student)
+    clean, masked = objective._views(batch)
+    assert masked.shape == clean.patches.shape
+    assert not torch.equal(masked[-1], clean.patches[-1])
+    objective.eval()
+    assert not draws_of_its_own(student)
+    clean, masked = objective._views(batch)
+    assert torch.equal(masked[-1], clean.patches[-1])
+
+
+@pytest.mark.parametrize("kind", [QSDObjective, MSEObjective])
+def test_heads_and_losses_are_float32_in_mixed_precision(vit: Encoder, batch: DistillBatch, kind: Any) -> None:
+    torch.manual_seed(0)
+    objective = kind(vit, TEACHER_DIM).eval()
+    exact = objective(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = objective(batch)
+    assert {value.dtype for value in mixed.values()} == {torch.float32}
+    for name, value in exact.items():
+        torch.testing.assert_close(mixed[name], value, atol=0.05, rtol=0.05)
+        assert not torch.equal(mixed[name], value), "the student did work in bfloat16"
