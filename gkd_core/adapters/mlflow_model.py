@@ -15,11 +15,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
+from gkd_core.adapters.mlflow_weights import CHECKPOINT
 from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 
-CHECKPOINT = "checkpoint"
 _EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 

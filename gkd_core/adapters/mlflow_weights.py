@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+
+import hashlib
 import re
 import tempfile
 from pathlib import Path
-
-from gkd_core.adapters.mlflow_tracking import tracking_address  # before mlflow: it switches telemetry off
-
-# isort: split
 
 import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from gkd_core.adapters.mlflow_tracking import tracking_address
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.settings.encoder import FILE_SUFFIXES
 
-CHECKPOINT = "checkpoint"  # where `log_segmentor` puts safetensors and manifest
+CHECKPOINT = "checkpoint"  # folder beside a logged model: safetensors and manifest as the stage wrote them
 MODEL = re.compile(r"models:/(?P<id>m-[^/@]+)|models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 RUN = re.compile(r"runs:/(?P<run>[^/]+)/(?P<path>.+)")
 

@@ -14,6 +14,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from gkd_core.errors import WeightsError
+
 # Names under which training code keeps a network inside another: data-parallel wrappers, distillation's roles, our own.
 WRAPPERS = ("module", "model", "student", "teacher", "encoder", "backbone")
 BACKBONE = "backbone."
@@ -31,6 +33,9 @@ def encoder_names(
     Args:
         arch: the architecture's name in timm.
         like: builds the whole timm model that the file may be of; only asked for its names and shapes.
+
+    Raises:
+        WeightsError: two networks in the file fit equally well.
     """
     own = {name.removeprefix(BACKBONE) for name in encoder.state_dict() if name.startswith(BACKBONE)}
 
@@ -39,8 +44,12 @@ def encoder_names(
 
     prefixes = _prefixes(tensors)
     readings = {prefix: _flat(_behind(tensors, prefix), own) for prefix in prefixes}
-    prefix = max(prefixes, key=lambda prefix: known(readings[prefix]))
+    prefix, *rivals = sorted(prefixes, key=lambda prefix: known(readings[prefix]), reverse=True)
     network = readings[prefix]
+    if rivals and known(network) == known(readings[rivals[0]]) > 0:
+        raise WeightsError(
+            f"the checkpoint holds two networks that fit, under '{prefix}' and '{rivals[0]}'; save the one you mean on its own"
+        )
     if known(network) < len(own):
         for other in prefixes:
             translated = _flat(_translated(_behind(tensors, other), arch, like), own)

