@@ -6,12 +6,12 @@ sampling of deformable attention are left out, as they are in the usual figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gkd_core.distill.objective import DistillBatch
@@ -63,22 +63,6 @@ def distillation_cost(
     }
 
 
-def task_cost(settings: Settings, encoder: EncoderSettings, classes: int) -> dict[str, Cost]:
-    """Stage two: the encoder (forward alone where it is frozen), the decoder, forward and backward, and the teacher if asked.
-
-    A trained part counts three times its forward pass; the matching of masks, which the counter does not see, is not counted.
-    """
-    section, method, trained = settings.learn_task, method_of(settings), not encoder_is_frozen(settings)
-    costs = segmentor_cost(method.encoder, encoder, section, classes, section.image_size)
-    costs = {part: _trained(cost) if trained or part == "decoder" else cost for part, cost in costs.items()}
-    if method.joint_distillation:
-        with torch.device("meta"):
-            teacher = _encoder(settings.teacher).eval()
-            images = torch.zeros(1, 3, *section.image_size)
-        costs["teacher"] = Cost(parameters(teacher), _count(lambda: teacher.tokens(images)))
-    return costs
-
-
 def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSettings, classes: int, size: Size) -> dict[str, Cost]:
     """Encoder, named by its role, and decoder, forward alone, on an image of a size (height, width)."""
     with torch.device("meta"):
@@ -87,10 +71,25 @@ def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSetti
         decoder = build_decoder(section.decoder, seeing, classes, section.decoder_width, section.mask2former).eval().to("meta")
         images = torch.zeros(1, 3, *size)
     with torch.no_grad():
-        features = decoder.features(seeing, images)
-        seen = _count(lambda: decoder.features(seeing, images))
+        features: list[Tensor] = []
+        seen = _count(lambda: features.extend(decoder.features(seeing, images)))
         decoded = _count(lambda: decoder(features))
     return {role: Cost(parameters(seeing), seen), "decoder": Cost(parameters(decoder), decoded)}
+
+
+def task_cost(forward: Mapping[str, Cost], settings: Settings) -> dict[str, Cost]:
+    """Stage two, from the forward cost of its segmentor: what is trained counts three times, and a teacher may be asked.
+
+    The matching of masks, in which the counter would see nothing, is left out.
+    """
+    frozen = {method_of(settings).encoder} if encoder_is_frozen(settings) else set()
+    costs = {part: cost if part in frozen else _trained(cost) for part, cost in forward.items()}
+    if method_of(settings).joint_distillation:
+        with torch.device("meta"):
+            teacher = _encoder(settings.teacher).eval()
+            images = torch.zeros(1, 3, *settings.learn_task.image_size)
+        costs["teacher"] = Cost(parameters(teacher), _count(lambda: teacher.tokens(images)))
+    return costs
 
 
 def parameters(module: nn.Module) -> int:

@@ -104,20 +104,15 @@ class _Estimate:
         return self._distill(run, self.settings.distill_source, self._source(run))
 
     def learn_task(self, run: StageRun) -> StageWork:
-        settings, section, classes = self.settings, self.settings.learn_task, self._classes(run)
-        costs = self._once((run.stage, classes), lambda: task_cost(settings, self._task_encoder(), classes))
+        settings, section = self.settings, self.settings.learn_task
+        costs = task_cost(self._segmentor(run, section.image_size), settings)
         updates = task_updates(settings)
         images = image_count(settings, self.catalog, self._source(run), self.workspace)
         return StageWork(run.name, images, section.batch_size, updates, updates * section.batch_size, costs)
 
     def evaluate(self, run: StageRun) -> StageWork:
-        settings, classes = self.settings, self._classes(run)
-        costs = self._once(
-            (run.stage, classes),
-            lambda: segmentor_cost(
-                self.method.encoder, self._task_encoder(), settings.learn_task, classes, settings.evaluate.window
-            ),
-        )
+        settings = self.settings
+        costs = self._segmentor(run, settings.evaluate.window)
         references = domains_of(settings, self.catalog, str(run.source))
         images = [image_count(settings, self.catalog, reference, self.workspace) for reference in references]
         windows = [self._windows(reference, count) for reference, count in zip(references, images, strict=True)]
@@ -133,11 +128,19 @@ class _Estimate:
     def _distill(self, run: StageRun, section: DistillSettings, reference: str) -> StageWork:
         settings, objective = self.settings, str(self.method.distillation)
         images = image_count(settings, self.catalog, reference, self.workspace)
-        known = images if images is not None or section.updates is None else 0
-        updates = None if known is None else section.updates_for(known)
+        updates = section.updates if images is None else section.updates_for(images)
         costs = self._once(run.stage, lambda: distillation_cost(section, objective, settings.teacher, settings.student))
         views = None if updates is None else updates * section.batch_size
         return StageWork(run.name, images, section.batch_size, updates, views, costs)
+
+    def _segmentor(self, run: StageRun, size: Size) -> dict[str, Cost]:
+        """Forward cost of the source's segmentor on an image of a size (height, width)."""
+        entry, _ = self.catalog.domain(self._source(run))
+        classes = len(self.catalog.taxonomy_of(entry).classes)
+        return self._once(
+            ("segmentor", classes, size),
+            lambda: segmentor_cost(self.method.encoder, self._task_encoder(), self.settings.learn_task, classes, size),
+        )
 
     def _task_encoder(self) -> EncoderSettings:
         """The encoder of stage two, on the grid that stage one leaves it with."""
@@ -149,9 +152,6 @@ class _Estimate:
 
     def _source(self, run: StageRun) -> str:
         return sources(self.settings, self.catalog)[str(run.source)]
-
-    def _classes(self, run: StageRun) -> int:
-        return len(self.catalog.taxonomy_of(self.catalog.domain(self._source(run))[0]).classes)
 
     def _once(self, key: Hashable, count: Callable[[], dict[str, Cost]]) -> dict[str, Cost]:
         if key not in self._counted:
