@@ -104,7 +104,7 @@ def test_set_reads_values_as_yaml(override: str, value: object) -> None:
     [
         (
             "distill_proxy.updatse=5",
-            ["distill_proxy.updatse: unknown key", "given: 5", "updates, batch_size", "did you mean 'updates'?"],
+            ["distill_proxy.updatse: unknown key", "given: 5", "updates, epochs, batch_size", "did you mean 'updates'?"],
         ),
         ("distil_proxy.updates=5", ["distil_proxy: unknown key", "did you mean 'distill_proxy'?"]),
         ("data.world.sede=5", ["data.world.sede: unknown key", "did you mean 'seed'?"]),
