@@ -22,13 +22,13 @@ def test_every_stage_of_a_profile_runs(profile: str) -> None:
     """Both architectures at their full width, one block deep."""
     settings = small(load_settings(None, profile), depth=1)
     lines = list(rehearse(settings))
-    assert [line.partition(":")[0] for line in lines] == [run.name for run in plan(settings)]
+    assert [line.partition(":")[0] for line in lines] == [run.name for run in plan(settings)][:-1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", PAPER)
 def test_every_stage_of_a_profile_runs_at_full_depth(profile: str) -> None:
-    assert list(rehearse(small(load_settings(None, profile), depth=None)))[-1].startswith("report: ran")
+    assert list(rehearse(small(load_settings(None, profile), depth=None)))[-1].startswith("evaluate-gta5: ran")
 
 
 def test_small_changes_sizes_and_weights_and_no_more() -> None:
