@@ -28,8 +28,9 @@ camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about half 
 teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.
 	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors
 
+# Two processes, each with whole files of tests, so that a file starts its servers once.
 test: $(READY)  ## Run the tests that are quick enough for every change.
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: $(READY)  ## Run all tests, the long ones too.
 	$(BIN)/python -m pytest

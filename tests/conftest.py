@@ -27,6 +27,11 @@ TINY_DISTILL = {
 }  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of real servers come first: they take longest, and two processes that share the tests then end together."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden values and real images beside the checkout."""

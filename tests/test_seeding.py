@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
+import pytest
 import torch
 
-from gkd_core.seeding import generator, seed_of
+from gkd_core.seeding import generator, seed_of, seeded_globals
 
 
 def test_seeds_are_the_same_in_every_process_and_release() -> None:
@@ -21,3 +25,24 @@ def test_generators_leave_the_global_state_alone() -> None:
     assert torch.equal(torch.rand(2), expected)
     assert torch.equal(first, torch.rand(3, generator=generator("a", 1)))
     assert not torch.equal(first, torch.rand(3, generator=generator("a", 2)))
+
+
+def test_global_streams_are_seeded_for_a_block_and_put_back() -> None:
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    def seeded(*keys: int | str) -> tuple[float, float, float]:
+        with seeded_globals(*keys):
+            return draws()
+
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    expected = draws()
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    first = seeded("a", 1)
+    assert draws() == expected
+    assert seeded("a", 1) == first
+    assert all(one != other for one, other in zip(seeded("a", 2), first, strict=True))
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    with pytest.raises(KeyError), seeded_globals("a"):
+        raise KeyError
+    assert draws() == expected, "after an error too"

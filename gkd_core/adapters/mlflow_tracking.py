@@ -23,7 +23,7 @@ from gkd_core.errors import PlatformError
 from gkd_core.evaluate.report import target_mean
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
-from gkd_core.stages import ARTIFACTS, DATA, StageRun
+from gkd_core.stages import ARTIFACTS, DATA, StageRun, params_of
 from gkd_core.training.metrics import Line, following
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -109,9 +109,12 @@ class Tracking:
         """A parent run while the block lasts; it ends as the block does."""
         tags = {"method": settings.method, "seed": str(settings.seed), **tags}
         with self.run(name, tags) as run_id:
-            params = flatten(settings.model_dump(mode="json"))
-            self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
-            yield ParentRun(self, run_id, tags)
+            self.log_params(run_id, settings.model_dump(mode="json"))
+            yield ParentRun(self, run_id, settings, tags)
+
+    def log_params(self, run_id: str, tree: Mapping[str, Any]) -> None:
+        """Settings, nested or not, as the run's flat parameters."""
+        self.client.log_batch(run_id, params=[Param(key, value) for key, value in flatten(tree).items()])
 
     @contextmanager
     def run(self, name: str, tags: Tags) -> Iterator[str]:
@@ -143,21 +146,23 @@ class Tracking:
 class ParentRun:
     """The MLflow run of a flow run."""
 
-    def __init__(self, tracking: Tracking, run_id: str, tags: Tags) -> None:
+    def __init__(self, tracking: Tracking, run_id: str, settings: Settings, tags: Tags) -> None:
         self._tracking = tracking
         self._client = tracking.client
         self.run_id = run_id
+        self._settings = settings
         self._tags = tags
 
     @contextmanager
     def stage_run(self, run: StageRun, workspace: Path, metrics: Path | None) -> Iterator[str]:
-        """A child run while a stage runs, with its step metrics as they come, and its digests when it is done.
+        """A child run while a stage runs: the settings that it reads, its step metrics as they come, its digests in the end.
 
         Args:
             metrics: the folder whose `metrics.jsonl` the stage writes, or None where it writes none.
         """
         tags = {**self._tags, "mlflow.parentRunId": self.run_id, "stage": run.name, "source": run.source or "all"}
         with self._tracking.run(run.name, tags) as run_id:
+            self._tracking.log_params(run_id, params_of(self._settings, run))
             with nullcontext() if metrics is None else following(metrics, StepMetrics(self._client, run_id)):
                 yield run_id
             inputs = input_digests(workspace, run)

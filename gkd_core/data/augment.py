@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.data.auto_augment import RandAugment, posterize
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
+from torchvision.transforms import Compose
 
 from gkd_core.data.transforms import Size, adjust_colors, random_resized_crop
 from gkd_core.seeding import generator, seeded_globals
@@ -34,7 +36,7 @@ class ReleasedAugmentation:
     """
 
     def __init__(self, size: Size, scale: tuple[float, float], color_jitter: float) -> None:
-        self._transform: Callable[[Image.Image], Tensor] = create_transform(
+        self._transform: Compose = create_transform(
             (3, *size),
             is_training=True,
             scale=scale,
@@ -44,6 +46,7 @@ class ReleasedAugmentation:
             re_prob=ERASING_PROBABILITY,
             re_mode="pixel",
         )
+        _mend_posterize(self._transform)
         # Encoders normalise by themselves; random erasing needs it done before, so it is undone after.
         self._mean = torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1)
         self._std = torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1)
@@ -55,6 +58,18 @@ class ReleasedAugmentation:
     def _view(self, image: np.ndarray, keys: Keys) -> Tensor:
         with seeded_globals(*keys):
             return self._transform(Image.fromarray(image))
+
+
+def _mend_posterize(transform: Compose) -> None:
+    """Let RandAugment's strongest posterize, which keeps 0 bits, give a black image: Pillow did so, and now refuses."""
+    for step in transform.transforms:
+        for operation in step.ops if isinstance(step, RandAugment) else ():
+            if operation.aug_fn is posterize:
+                operation.aug_fn = _posterize
+
+
+def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    return image.point(lambda value: 0) if bits == 0 else posterize(image, bits, **options)
 
 
 class LightAugmentation:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import functional
 
 BRIGHTNESS = 32 / 255  # ± of the full range
 CONTRAST = SATURATION = (0.5, 1.5)
@@ -53,7 +53,7 @@ def _saturation(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
 
 def _hue(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     turn = _drawn(-HUE, HUE, 0.0, generator)
-    return lambda image: v2.functional.adjust_hue(image, turn) if turn else image
+    return lambda image: functional.adjust_hue(image, turn) if turn else image
 
 
 def _drawn(low: float, high: float, still: float, generator: torch.Generator) -> float:

@@ -1,10 +1,11 @@
-"""Convolutional networks of timm as encoders."""
+"""Feature pyramids of timm as encoders: convolutional networks, and whatever else gives maps at strides 4 to 32."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from timm.layers.format import Format
 from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,6 +31,7 @@ class CNNEncoder(Encoder):
         self.mask_pixel = nn.Parameter(torch.zeros(3))
         self.token_stride = TOKEN_STRIDE
         self.cls_is = "mean of patches"
+        self._channels_last = getattr(backbone, "output_fmt", None) == Format.NHWC
         strides = list(backbone.feature_info.reduction())
         channels = list(backbone.feature_info.channels())
         self._pyramid = [_level(strides, stride) for stride in PYRAMID_STRIDES]
@@ -40,7 +42,7 @@ class CNNEncoder(Encoder):
 
     def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tokens:
         rows, columns = self.grid(*images.shape[-2:])
-        levels = self.backbone(self._hide(self.normalise(images), mask, rows, columns))
+        levels = self._levels(self._hide(self.normalise(images), mask, rows, columns))
         parts = []
         for index in self._joined:
             level = functional.interpolate(levels[index], size=(rows, columns), mode="bilinear", align_corners=False)
@@ -50,8 +52,13 @@ class CNNEncoder(Encoder):
         return Tokens(patches.mean(dim=1), patches)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        levels = self.backbone(self.normalise(images))
+        levels = self._levels(self.normalise(images))
         return [levels[index] for index in self._pyramid]
+
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        """All maps (B, C, h, w); Swin's come with the channels last."""
+        levels: list[Tensor] = self.backbone(images)
+        return [level.permute(0, 3, 1, 2) for level in levels] if self._channels_last else levels
 
     def _hide(self, images: Tensor, mask: Tensor | None, rows: int, columns: int) -> Tensor:
         """Put the learned mask pixel over hidden patches."""

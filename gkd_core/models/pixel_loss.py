@@ -9,7 +9,10 @@ from gkd_core.data.taxonomy import IGNORE
 
 
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of logits (B, K, h, w), resampled to the target (B, H, W), over the pixels that count."""
-    full = functional.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+    """Cross entropy of logits (B, K, h, w), resampled to the target (B, H, W), over the pixels that count.
+
+    In single precision, whatever the network computed in: it is a sum over very many pixels.
+    """
+    full = functional.interpolate(logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     counted = (target != IGNORE).sum().clamp_min(1)
     return functional.cross_entropy(full, target, ignore_index=IGNORE, reduction="sum") / counted

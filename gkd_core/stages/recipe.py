@@ -168,6 +168,12 @@ def find_run(settings: Settings, stage: str, source: str | None) -> StageRun:
     raise SettingsError(f"{wanted}: no such stage for method {settings.method}; there is: {allowed}")
 
 
+def params_of(settings: Settings, run: StageRun) -> dict[str, object]:
+    """The settings that a stage's result depends on, as plain values by their keys in `params.yaml`."""
+    tree = settings.model_dump(mode="json")
+    return {key: _lookup(tree, key) for key in run.params}
+
+
 def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
     """Where a stage keeps checkpoints and `metrics.jsonl`: `RUNS/<name>-<digest of its inputs>`, absolute.
 
@@ -175,11 +181,7 @@ def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
     in its input folders (a manifest states the digest of the weights beside it), and the names and sizes of all else in
     those folders, so that a stopped run is found again only by its equal.
     """
-    tree = settings.model_dump(mode="json")
-    facts = {
-        "params": {key: _lookup(tree, key) for key in run.params},
-        "inputs": [_listing(workspace / path) for path in run.inputs],
-    }
+    facts = {"params": params_of(settings, run), "inputs": [_listing(workspace / path) for path in run.inputs]}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return (workspace / RUNS).resolve() / f"{run.name}-{digest}"
 

@@ -130,6 +130,7 @@ def test_stage_run_has_metrics_digests_and_data(
     run = _run(tracking, child)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"loss": 2.0}
+    assert run.data.params == {"seed": "0"}
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert run.data.tags["dvc.out"] == output_digest(workspace, make)
     assert _run(tracking, parent.run_id).data.tags["restored.make"] == child

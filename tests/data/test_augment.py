@@ -77,3 +77,11 @@ def test_a_quarter_of_released_views_has_erased_pixels_of_a_standard_normal() ->
     assert 0.15 < erased.float().mean() < 0.35
     assert views.min() > 0.4 - 6 * 0.23
     assert views.max() < 0.5 + 6 * 0.23
+
+
+def test_rand_augment_at_its_strongest_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its noise reaches magnitude 10 now and then; posterize then keeps no bit, and Pillow refuses."""
+    monkeypatch.setattr(random, "gauss", lambda mean, deviation: 10.0)
+    views = ReleasedAugmentation(SIZE, (1.0, 1.0), 0.3)([image(0)] * 60, [("view", seed) for seed in range(60)])
+    black = (views.abs() < 1e-5).flatten(1).float().mean(dim=1) > 0.5
+    assert 0 < black.sum() < 15

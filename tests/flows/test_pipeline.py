@@ -20,6 +20,7 @@ def test_every_stage_runs_once_and_in_order() -> None:
 def test_stages_on_ray_run_alone() -> None:
     assert ["distill-source-gta5"] in _waves()
     assert ["distill-source-cityscapes"] in _waves()
+    assert ["evaluate-gta5"] in _waves("compute.stages_at_once=3", "evaluate.workers=2")
 
 
 def test_one_stage_for_several_sources_runs_side_by_side() -> None:

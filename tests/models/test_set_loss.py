@@ -151,3 +151,16 @@ def test_points_spread_over_all_that_counts_and_nothing_else() -> None:
     counts = torch.zeros(20, 30).index_put_((rows, columns), torch.ones(len(rows)), accumulate=True)
     assert ((counts > 0) == (target == 0)).all()
     assert counts[3, 4] == pytest.approx(12_000 / 42, rel=0.5)
+
+
+def test_among_ranks_masks_are_averaged_over_the_masks_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank has six masks where this one has two: each is divided by their mean, four."""
+    layers, target = layers_of(1, 1, (8, 8)), blocks(1, 32, 32) // 2
+    alone = seeded_loss(layers, target)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda total: total.add_(6))
+    among = seeded_loss(layers, target)
+    torch.testing.assert_close(among["loss_mask"], alone["loss_mask"] / 2)
+    torch.testing.assert_close(among["loss_dice"], alone["loss_dice"] / 2)
+    torch.testing.assert_close(among["loss_class"], alone["loss_class"])
