@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load_weights(encoder: Encoder, settings: EncoderSettings) -> None:
     tensors = _tensors(settings)
     if not tensors:
         raise WeightsError(f"{settings.weights}: holds no tensors")
-    tensors = encoder_names(tensors, encoder, settings.arch, lambda: _whole_model(settings, pretrained=False))
+    tensors = encoder_names(tensors, encoder, settings.arch, like=cache(partial(_whole_model, settings)))
     whole = any(name in tensors for name in encoder.state_dict() if not name.startswith(BACKBONE))
     target: nn.Module = encoder if whole else encoder.backbone
     if not whole:
@@ -42,28 +43,32 @@ def _tensors(settings: EncoderSettings) -> dict[str, Tensor]:
     """The tensors of a source, under the names that it gives them."""
     weights = settings.weights
     if weights == "hub":
-        return dict(_whole_model(settings, pretrained=True).state_dict())
+        return _hub_tensors(settings.arch)
     if weights == "demo":
         with importlib.resources.as_file(DEMO_TEACHER) as path:
             return read_tensors(path)
     if weights.startswith("package:"):
-        return package_tensors(weights.removeprefix("package:"), _whole_model(settings, pretrained=False))
+        return package_tensors(weights.removeprefix("package:"), _whole_model(settings))
     if settings.weights_uri is not None:
         raise WeightsError(f"{weights}: only a stage looks an MLflow address up; give the file itself here")
     return read_tensors(Path(weights))
 
 
-def _whole_model(settings: EncoderSettings, pretrained: bool) -> nn.Module:
-    """timm's model with its head. With the hub's weights it has its own grid: ours is reached as `resize` says."""
-    options: dict[str, Any] = {} if pretrained else dict(settings.options)
+def _whole_model(settings: EncoderSettings) -> nn.Module:
+    """timm's model with its head, as a checkpoint would be of it; the global random state is left as it was."""
+    options: dict[str, Any] = dict(settings.options)
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = timm.create_model(settings.arch, **options)
+    return model
+
+
+def _hub_tensors(arch: str) -> dict[str, Tensor]:
+    """The hub's weights on their own grid: timm would bring them to ours by its own method, not as `resize` says."""
     try:
         with torch.random.fork_rng(devices=[]):
-            model: nn.Module = timm.create_model(settings.arch, pretrained=pretrained, **options)
-            return model
+            return dict(timm.create_model(arch, pretrained=True).state_dict())
     except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(
-            f"hub: no weights for {settings.arch} ({reason}); connect to the internet once, or set weights to a file"
+            f"hub: no weights for {arch} ({reason}); connect to the internet once, or set weights to a file"
         ) from None

@@ -140,6 +140,16 @@ def test_timms_filter_leaves_the_resize_to_us(tmp_path: Path) -> None:
     assert not torch.equal(preserving["pos_embed"], results["timm"]["pos_embed"])
 
 
+def test_sams_tables_follow_the_image(tmp_path: Path) -> None:
+    settings = settings_of("samvit_base_patch16", neck_chans=16, depth=3, window_size=3)
+    _, state = scrambled(settings)
+    encoder = loaded(settings.model_copy(update={"image_size": 64}), sam(state), tmp_path)
+    assert encoder.coverage is not None
+    # The third block looks at the whole image, the others at windows, whose tables stay.
+    assert set(encoder.coverage.resized) == {"pos_embed", "blocks.2.attn.rel_pos_h", "blocks.2.attn.rel_pos_w"}
+    assert encoder.tokens(torch.rand(1, 3, 64, 64)).patches.shape == (1, 64, 16)
+
+
 def test_convnexts_of_meta_and_of_timm(tmp_path: Path) -> None:
     """Two renamings at once: Meta's names to timm's, and timm's to its feature pyramid's (`stages.0.x` to `stages_0.x`)."""
     settings = settings_of("convnext_atto", patch=None)
