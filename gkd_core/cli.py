@@ -31,13 +31,16 @@ A tour, in the order in which one needs it:
 
 1. `gkd settings --profile demo` shows every number of the recipe.
 
-2. `gkd plan --profile demo` lists the stages that these numbers ask for.
+2. `gkd plan demo` lists the stages that these numbers ask for, with the work of each; `gkd dry-run demo` rehearses them in small.
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 
 4. `gkd show artifacts/report` prints the matrix that a run left behind.
 
-5. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
+5. `gkd export artifacts/learn-task/gta5 --output student.safetensors` takes the student away; `gkd import-checkpoint` reads the
+authors' own.
+
+6. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
 
 Settings come from params.yaml here, or, with --profile, from a shipped profile; --set a.b=value goes on top.
 """,
@@ -64,19 +67,50 @@ def profiles() -> None:
 
     for name in profile_names():
         first = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-        typer.echo(f"{name:<12}{first.removeprefix('#').strip()}")
+        typer.echo(f"{name:<22}{first.removeprefix('#').strip()}")
 
 
-@app.command(epilog="Example: gkd plan --profile demo --set method=no-kd")
-def plan(profile: Profile = None, set_: Set = None) -> None:
-    """List the stages that these settings ask for, with what each reads and writes."""
+@app.command(epilog="Example: gkd plan f2l-dinov2-b-deit-s --mfu 0.35")
+def plan(
+    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile, as with --profile.")] = None,
+    profile: Profile = None,
+    set_: Set = None,
+    mfu: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the peak that training reaches.")] = 0.4,
+    peak_tflops: Annotated[
+        float, typer.Option(min=0.001, help="Peak of one GPU, in TFLOP/s: 989 is an H100's in bf16, without sparsity.")
+    ] = 989,
+) -> None:
+    """List the stages that these settings ask for, what each reads and writes, and the work that it is estimated to be."""
     from gkd_core import stages
+    from gkd_core.data.catalog import load_catalog
 
-    for run in stages.plan(_settings(profile, set_)):
+    settings = _settings(_one_profile(name, profile), set_)
+    catalog = load_catalog(settings.data.catalogs)
+    for run in stages.plan(settings, catalog):
         inputs = ", ".join(str(path) for path in run.inputs[:4]) + (
             f" and {len(run.inputs) - 4} more" if len(run.inputs) > 4 else ""
         )
         typer.echo(f"{run.command}\n    reads   {inputs or 'settings only'}\n    writes  {run.output}")
+    from gkd_core.planning.table import print_work
+    from gkd_core.planning.work import Machine, plan_work
+
+    print_work(plan_work(settings, catalog, Path.cwd()), Machine(peak_tflops, mfu))
+
+
+@app.command(epilog="Example: gkd dry-run f2f-dinov2-l-b --depth 2")
+def dry_run(
+    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile, as with --profile.")] = None,
+    profile: Profile = None,
+    set_: Set = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Blocks of both transformers, for a rehearsal in seconds; all of them without it.")
+    ] = None,
+) -> None:
+    """Rehearse the recipe: both models as they are, with random weights, for one update a stage on small rendered images."""
+    from gkd_core.planning.rehearsal import rehearse, small
+
+    for line in rehearse(small(_settings(_one_profile(name, profile), set_), depth)):
+        typer.echo(line)
 
 
 @app.command(epilog="Example: gkd run distill-source --source gta5 --profile demo --set compute.workers=0")
@@ -128,6 +162,38 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a report.")] = P
     print_matrix(ScoreTable.read(folder / "matrix.json"))
 
 
+@app.command(epilog="Example: gkd import-checkpoint checkpoint_100.pth --arch deit_small_patch16_224 --output students/deit-s")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="The authors' checkpoint of stage one or two, .pth or .safetensors.")],
+    arch: Annotated[str, typer.Option(help="The student's architecture, as timm names it.")],
+    benchmark: Annotated[
+        str, typer.Option(help="Benchmark that a stage-two checkpoint was trained for: it says source and classes.")
+    ] = "G2C",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write, safetensors and manifest.json; without it, nothing is written.")
+    ] = None,
+) -> None:
+    """Read a checkpoint of the authors' and say what was mapped and what was not; with --output, write it as one of ours."""
+    from gkd_core.interop.released import import_released
+
+    for line in import_released(file, arch, benchmark, output):
+        typer.echo(line)
+
+
+@app.command(epilog="Example: gkd export artifacts/distill-source/gta5 --output student.safetensors")
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a distilled student or of a segmentor.")],
+    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+) -> None:
+    """Write the student as a plain timm state dict, and print the call that builds the model for it."""
+    from gkd_core.interop.export import as_timm, read_encoder, write_timm
+
+    model = as_timm(*read_encoder(folder))
+    write_timm(model, output)
+    typer.echo(f"wrote {output}: {len(model.tensors)} tensors for\n{model.call}")
+    typer.echo(f"which takes images in 0..1, normalised by mean {model.mean} and std {model.std}")
+
+
 @app.command(epilog="Example: gkd demo-teacher --output /tmp/teacher.safetensors")
 def demo_teacher(
     output: Annotated[Path, typer.Option(help="File to write the teacher's weights to.")],
@@ -168,6 +234,14 @@ def run_command_line(commands: typer.Typer) -> None:
         if end.code == EXIT_INTERRUPTED:
             print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise
+
+
+def _one_profile(argument: str | None, option: str | None) -> str | None:
+    if argument and option and argument != option:
+        from gkd_core.errors import SettingsError
+
+        raise SettingsError(f"--profile {option}: {argument} is named beside it; give one profile")
+    return argument or option
 
 
 def _settings(profile: str | None, overrides: list[str] | None) -> Settings:

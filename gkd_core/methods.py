@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from gkd_core.errors import SettingsError
 from gkd_core.settings import MethodName, Settings
 
 
@@ -55,7 +56,12 @@ def task_updates(settings: Settings) -> int:
         return settings.learn_task.updates
     if settings.learn_task.end_to_end_updates is not None:
         return settings.learn_task.end_to_end_updates
-    images = sum(
-        stage.updates * stage.batch_size for stage in (settings.distill_proxy, settings.distill_source, settings.learn_task)
-    )
+    images = settings.learn_task.updates * settings.learn_task.batch_size
+    for name, stage in (("distill_proxy", settings.distill_proxy), ("distill_source", settings.distill_source)):
+        if stage.updates is None:
+            raise SettingsError(
+                f"learn_task.end_to_end_updates: {name} counts epochs, so that there is no sum of updates for method "
+                f"{settings.method}; set a number (40000 is as long as stage two alone)"
+            )
+        images += stage.updates * stage.batch_size
     return math.ceil(images / settings.learn_task.batch_size)

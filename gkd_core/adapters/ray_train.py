@@ -90,7 +90,7 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
         try:
             with (
                 _own_ctrl_c(),
-                progress(job.title, job.settings.updates) as advance,
+                progress(job.title, job.updates) as advance,
                 following(folder, lambda lines: advance(int(lines[-1]["step"]))),
             ):
                 result = trainer.fit()

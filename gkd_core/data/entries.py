@@ -46,12 +46,14 @@ class SplitRule(Declaration):
 
     `folders` stand in turn for `{split}` in the patterns. A list file keeps only the images that it names, one
     a line, by stem or by path below the image folder; it lies in the dataset's folder (`list_in_dataset`)
-    or beside the catalog file (`list_in_catalog`).
+    or beside the catalog file (`list_in_catalog`). `count` is the number of images officially stated; plans use it
+    where the images are not at hand, and nothing checks it.
     """
 
     folders: tuple[str, ...] = ()
     list_in_dataset: str | None = None
     list_in_catalog: Path | None = None
+    count: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
@@ -81,6 +83,7 @@ class DatasetEntry(Declaration):
     label_names: str | None = Field(None, description="JSON file in `folder` that numbers the names of a NamedEncoding.")
     splits: dict[str, SplitRule] = Field(min_length=1)
     protocol: Protocol = Protocol()
+    image_size: tuple[int, int] | None = Field(None, description="(height, width) of most images, in pixels, for plans.")
 
     @field_validator("images", "labels")
     @classmethod

@@ -12,6 +12,7 @@ from torch.nn import functional
 from gkd_core.distill.qsd import QuerySoftDistillation, attention_entropy, matching_weight
 from gkd_core.distill.warm_start import HeadLoss, match_queries, value_loss
 from gkd_core.models.encoder import Encoder, Tokens
+from gkd_core.training.precision import full_precision
 
 Losses = dict[str, Tensor]
 
@@ -70,7 +71,7 @@ class QSDObjective(nn.Module):
         """Scalar losses by name; `loss` is the one to minimise, the others are for the eye."""
         clean, masked_patches = self._views(batch)
         # Heads and losses in float32, whatever the student's format: the attention's logits have no scale to keep them small.
-        with torch.autocast(batch.images.device.type, enabled=False):
+        with full_precision(batch.images.device):
             return self._losses(clean, masked_patches, batch)
 
     def _losses(self, clean: Tokens, masked_patches: Tensor, batch: DistillBatch) -> Losses:
@@ -128,7 +129,7 @@ class MSEObjective(nn.Module):
     def forward(self, batch: DistillBatch) -> Losses:
         """Scalar losses by name; `loss` is the one to minimise."""
         patches = self.student.tokens(batch.images).patches.float()
-        with torch.autocast(batch.images.device.type, enabled=False):
+        with full_precision(batch.images.device):
             return {"loss": functional.mse_loss(self.proj(patches), batch.teacher.patches)}
 
     def observe(self, batch: DistillBatch) -> dict[str, float]:

@@ -41,6 +41,7 @@ class DistillJob:
     Attributes:
         title: name for progress and messages, such as `distill-source gta5`.
         objective: `qsd` or `mse`.
+        updates: optimizer updates.
         images: the unlabelled images.
         start: an objective's weights (student and heads) to go on from, or None to start from the student's own.
         run_folder: where the teacher's tokens of fixed views are kept.
@@ -51,6 +52,7 @@ class DistillJob:
     title: str
     objective: str
     settings: DistillSettings
+    updates: int
     teacher: EncoderSettings
     student: EncoderSettings
     images: tuple[Path, ...]
@@ -159,7 +161,7 @@ def _training(
 ) -> Training:
     settings, device = job.settings, torch.device(job.device)
     scale = settings.batch_size / settings.lr_batch if settings.lr_batch else 1.0
-    rate = cosine(settings.lr * scale, settings.min_lr, settings.updates, settings.warmup_updates, settings.warmup_lr)
+    rate = cosine(settings.lr * scale, settings.min_lr, job.updates, settings.warmup_updates, settings.warmup_lr)
     groups = decay_groups([objective], settings.weight_decay)
 
     def prepare(made: Views) -> DistillBatch:
@@ -173,7 +175,7 @@ def _training(
         schedules=[rate] * len(groups),
         batch=views,
         prepare=prepare,
-        updates=settings.updates,
+        updates=job.updates,
         images_per_update=settings.batch_size,
         observe=objective.observe,
         clip_norm=settings.clip_norm,

@@ -27,7 +27,13 @@ class WarmStartSettings(Section):
 class DistillSettings(Section):
     """One step of stage one (1a or 1b). Defaults are those of the released recipe."""
 
-    updates: NonNegativeInt = Field(description="Optimizer updates.")
+    updates: NonNegativeInt | None = Field(
+        None, description="Optimizer updates; null where epochs says it. 0 in stage 1a leaves that stage out."
+    )
+    epochs: PositiveInt | None = Field(
+        None,
+        description="Passes over the images, whatever their number (released: 100 in 1a, 300 in 1b); null where updates says it.",
+    )
     batch_size: PositiveInt = Field(description="Images in one update, over all workers together.")
     image_size: tuple[PositiveInt, PositiveInt] = Field(description="Training crop, (height, width) in pixels.")
     patch_size: PositiveInt | None = Field(
@@ -81,6 +87,18 @@ class DistillSettings(Section):
     )
     checkpoint_every: PositiveInt = Field(1000, description="Updates between two checkpoints.")
     log_every: PositiveInt = Field(50, description="Updates between two lines of metrics.")
+
+    def updates_for(self, images: int) -> int:
+        """Optimizer updates on so many images: `updates`, or as many as make up `epochs`, at least one."""
+        if self.updates is not None:
+            return self.updates
+        return max(1, (self.epochs or 0) * images // self.batch_size)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> DistillSettings:
+        if (self.updates is None) == (self.epochs is None):
+            raise ValueError(f"given updates {self.updates} and epochs {self.epochs}; exactly one must be set, the other null")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillSettings:

@@ -13,7 +13,7 @@ from gkd_core.methods import method_of
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import DistillSettings, Settings
 from gkd_core.stages.machine import absolute_weights, device_of
-from gkd_core.stages.recipe import Context, sources
+from gkd_core.stages.recipe import DISTILLED, Context, sources
 from gkd_core.training.checkpoint import FolderStore, State
 from gkd_core.training.loop import Rank
 from gkd_core.training.metrics import file_sink
@@ -31,22 +31,25 @@ def distill_proxy(context: Context) -> None:
 
 
 def distill_source(context: Context) -> None:
-    """Stage 1b: go on, student and heads, on the source's images."""
+    """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
     settings = context.settings
     reference = sources(settings, context.catalog)[str(context.run.source)]
-    _distill(context, settings.distill_source, reference, start=context.workspace / context.run.inputs[0] / OBJECTIVE)
+    start = context.workspace / DISTILLED / OBJECTIVE if DISTILLED in context.run.inputs else None
+    _distill(context, settings.distill_source, reference, start)
 
 
 def _distill(context: Context, section: DistillSettings, reference: str, start: Path | None) -> None:
     settings = context.settings
     entry, split = context.catalog.domain(reference)
+    images = tuple(list_images(entry, context.data_root, split))
     job = DistillJob(
         title=context.run.name,
         objective=str(method_of(settings).distillation),
         settings=section,
+        updates=section.updates_for(len(images)),
         teacher=step_encoder(absolute_weights(settings.teacher, context), section),
         student=step_encoder(absolute_weights(settings.student, context), section),
-        images=tuple(list_images(entry, context.data_root, split)),
+        images=images,
         start=start,
         seed=settings.seed,
         threads=settings.compute.threads,
@@ -67,7 +70,7 @@ def _distill(context: Context, section: DistillSettings, reference: str, start: 
             stage=context.run.name,
             method=settings.method,
             seed=settings.seed,
-            updates=section.updates,
+            updates=job.updates,
         ).write(folder / MANIFEST)
     discard(context.run_folder)
 
@@ -79,7 +82,7 @@ def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
 
         return distill_on_ray(job, settings.compute.workers, settings.compute.max_failures, folder)
     store = FolderStore(folder)
-    with progress(job.title, job.settings.updates) as advance:
+    with progress(job.title, job.updates) as advance:
         distill(job, Rank(), store, file_sink(folder), advance)
     state = store.load()
     if state is None:

@@ -42,7 +42,8 @@ def learn_task(context: Context) -> None:
         loaders=settings.compute.loaders,
     )
     torch.set_num_threads(settings.compute.threads)
-    encoder = build_encoder(_task_encoder(context), seed_of(method.encoder, settings.seed))
+    start = _task_encoder(context)
+    encoder = build_encoder(start, seed_of(method.encoder, settings.seed))
     section = settings.learn_task
     segmentor = build_segmentor(
         encoder, section.decoder, len(taxonomy.classes), section.decoder_width, settings.seed, section.mask2former
@@ -61,8 +62,10 @@ def learn_task(context: Context) -> None:
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
         write_tensors(segmentor.state_dict(), weights)
+        declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
-            encoder=settings.teacher if method.encoder == "teacher" else settings.student,
+            # On the grid that stage one left it with; the weights as declared, as a path of this machine is of no use elsewhere.
+            encoder=declared.model_copy(update={"patch_size": start.patch_size, "image_size": start.image_size}),
             decoder=section.decoder,
             decoder_width=section.decoder_width,
             mask2former=section.mask2former,

@@ -21,6 +21,7 @@ from gkd_core.settings import Settings
 
 ARTIFACTS = Path("artifacts")
 DATA = ARTIFACTS / "data"
+DISTILLED = ARTIFACTS / "distill-proxy"  # what stage 1a leaves for 1b
 RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
 REPORT = ARTIFACTS / "report"
 SCORES = "scores.json"
@@ -121,9 +122,16 @@ def domains_of(settings: Settings, catalog: Catalog, source: str) -> list[str]:
 
 
 def all_domains(settings: Settings, catalog: Catalog) -> list[str]:
-    """Every `dataset/split` that a run reads: proxy, sources, validation and targets."""
+    """Every `dataset/split` that a run reads: proxy (where there is a stage 1a), sources, validation and targets."""
     measured = [reference for source in sources(settings, catalog) for reference in domains_of(settings, catalog, source)]
-    return list(dict.fromkeys([settings.data.proxy, *sources(settings, catalog).values(), *measured]))
+    # Whatever the method, so that methods under comparison share one prepared data.
+    proxy = [settings.data.proxy] if has_proxy_stage(settings) else []
+    return list(dict.fromkeys([*proxy, *sources(settings, catalog).values(), *measured]))
+
+
+def has_proxy_stage(settings: Settings) -> bool:
+    """Whether a distilled student goes through stage 1a: `distill_proxy.updates: 0` leaves it out (the paper's F2F)."""
+    return settings.distill_proxy.updates != 0
 
 
 def plan(settings: Settings, catalog: Catalog | None = None) -> list[StageRun]:
@@ -136,8 +144,10 @@ def plan(settings: Settings, catalog: Catalog | None = None) -> list[StageRun]:
     names = list(sources(settings, catalog))
     distils = METHODS[settings.method].distillation is not None
     runs = [_prepare_data(settings, catalog)]
+    if distils and has_proxy_stage(settings):
+        runs.append(_distill_proxy(settings, catalog))
     if distils:
-        runs += [_distill_proxy(settings, catalog), *(_distill_source(settings, catalog, source) for source in names)]
+        runs += [_distill_source(settings, catalog, source) for source in names]
     runs += [_learn_task(settings, catalog, source) for source in names]
     runs += [_evaluate(settings, catalog, source) for source in names]
     return [*runs, _report(names)]
@@ -205,13 +215,12 @@ def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
 
 def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
     inputs = (*_own_files(settings), *_images(settings, catalog, settings.data.proxy))
-    return StageRun(
-        "distill-proxy", None, inputs, (*COMMON, *DISTILLING, "data.proxy", "distill_proxy"), ARTIFACTS / "distill-proxy"
-    )
+    return StageRun("distill-proxy", None, inputs, (*COMMON, *DISTILLING, "data.proxy", "distill_proxy"), DISTILLED)
 
 
 def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
-    inputs = (ARTIFACTS / "distill-proxy", *_own_files(settings), *_images(settings, catalog, sources(settings, catalog)[source]))
+    start = (DISTILLED,) if has_proxy_stage(settings) else ()
+    inputs = (*start, *_own_files(settings), *_images(settings, catalog, sources(settings, catalog)[source]))
     return StageRun(
         "distill-source", source, inputs, (*COMMON, *DISTILLING, "distill_source"), ARTIFACTS / "distill-source" / source
     )
@@ -225,7 +234,8 @@ def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
         params.append("teacher")
     if not method.freeze_encoder:
         # Their budget is the sum of all stages' images.
-        params += [f"{stage}.{key}" for stage in ("distill_proxy", "distill_source") for key in ("updates", "batch_size")]
+        lengths = ("updates", "epochs", "batch_size")
+        params += [f"{stage}.{key}" for stage in ("distill_proxy", "distill_source") for key in lengths]
     reference = sources(settings, catalog)[source]
     return StageRun(
         "learn-task",

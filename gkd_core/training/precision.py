@@ -20,6 +20,13 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Float32 for a stretch of a pass in another format; nothing to do on a device that has no other (meta)."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 class GradientScaler:
     """Scales the loss so that small gradients survive in fp16, and leaves out updates whose gradients overflow.
 

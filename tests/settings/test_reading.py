@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from gkd_core.errors import SettingsError
-from gkd_core.settings import Settings, dump_settings, load_settings, profile_names, settings_from_tree
+from gkd_core.settings import DistillSettings, Settings, dump_settings, load_settings, profile_names, settings_from_tree
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -104,7 +104,7 @@ def test_set_reads_values_as_yaml(override: str, value: object) -> None:
     [
         (
             "distill_proxy.updatse=5",
-            ["distill_proxy.updatse: unknown key", "given: 5", "updates, batch_size", "did you mean 'updates'?"],
+            ["distill_proxy.updatse: unknown key", "given: 5", "updates, epochs, batch_size", "did you mean 'updates'?"],
         ),
         ("distil_proxy.updates=5", ["distil_proxy: unknown key", "did you mean 'distill_proxy'?"]),
         ("data.world.sede=5", ["data.world.sede: unknown key", "did you mean 'seed'?"]),
@@ -131,6 +131,8 @@ def test_set_reads_values_as_yaml(override: str, value: object) -> None:
         ("data.world=null", ["data: given neither of world and root"]),
         ("evaluate.stride=[65, 64]", ["evaluate: stride (65, 64) exceeds window (64, 64)"]),
         ("student.options.depth=[1]", ["student.options.depth: given [1]", "a single text, number or true/false is allowed"]),
+        ("distill_proxy.epochs=3", ["distill_proxy: given updates 2400 and epochs 3; exactly one must be set, the other null"]),
+        ("distill_proxy.updates=null", ["distill_proxy: given updates None and epochs None; exactly one must be set"]),
         ("seed", ["--set seed: expected key=value", "such as --set distill_proxy.updates=200"]),
         ("=5", ["--set =5: expected key=value"]),
         ("seed=[1", ["--set seed=[1: the value of 'seed' is not valid YAML"]),
@@ -177,3 +179,35 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None, messa
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("")
     assert load_settings(tmp_path / "params.yaml") == Settings() == settings_from_tree(yaml.safe_load(dump_settings(Settings())))
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "batch", "updates"), [(24_966, 300, 128, 58_514), (1_281_167, 100, 512, 250_227), (3, 1, 8, 1)]
+)
+def test_epochs_are_passes_over_however_many_images(images: int, epochs: int, batch: int, updates: int) -> None:
+    section = DistillSettings(epochs=epochs, batch_size=batch, image_size=(32, 32))
+    assert section.updates_for(images) == updates
+    assert DistillSettings(updates=5, batch_size=batch, image_size=(32, 32)).updates_for(images) == 5
+
+
+def test_the_papers_profiles_hold_the_published_recipe() -> None:
+    """gkd-method.md, section 3; what a profile does not state it takes from the defaults."""
+    for name in profile_names():
+        if not name.startswith(("f2l", "f2f")):
+            continue
+        settings = load_settings(None, name)
+        source, task = settings.distill_source, settings.learn_task
+        assert (source.epochs, source.batch_size, source.image_size, source.patch_size) == (300, 128, (512, 512), 16)
+        assert (source.lr, source.lr_batch, source.min_lr, source.weight_decay) == (5e-4, 512, 1e-5, 0.05)
+        assert (source.ema_decay, source.augment, source.precision) == (0.99996, "released", "fp16")
+        assert (task.updates, task.batch_size, task.image_size, task.decoder) == (40_000, 4, (512, 512), "mask2former")
+        assert (task.lr, task.weight_decay, task.poly_power, task.freeze_encoder) == (1e-4, 0.05, 0.9, True)
+        assert (settings.evaluate.window, settings.evaluate.stride) == ((512, 512), (341, 341))
+        assert settings.data.world is None
+        proxy = settings.distill_proxy
+        if name.startswith("f2l"):
+            assert (proxy.epochs, proxy.batch_size, proxy.image_size, proxy.patch_size) == (100, 512, (224, 224), 14)
+            assert settings.student.arch.startswith("deit")
+            assert settings.data.proxy == "imagenet/train"
+        else:
+            assert proxy.updates == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gkd_core.adapters.dvc_recipe import render
 from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of, task_updates
@@ -88,6 +89,28 @@ def test_fewer_benchmarks_ask_for_fewer_sources() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("profile", ["f2f-dinov2-l-b", "f2f-dinov2-b-s", "f2f-eva02-l-b", "f2f-eva02-b-s"])
+def test_foundation_students_go_straight_to_the_source(profile: str) -> None:
+    """The paper's F2F: no stage 1a, 1b from the student's own weights, and no need of the proxy's images."""
+    settings, catalog = load_settings(None, profile), load_catalog()
+    runs = plan(settings)
+    assert [run.stage for run in runs].count("distill-proxy") == 0
+    assert [run.name for run in runs if run.stage == "distill-source"] == [f"distill-source-{source}" for source in SOURCES]
+    assert not any("distill-proxy" in str(path) or "imagenet" in str(path) for run in runs for path in run.inputs)
+    assert settings.data.proxy not in all_domains(settings, catalog)
+    assert "distill-proxy" not in render(settings)
+
+
+def test_without_updates_stage_1a_is_left_out_whatever_the_method() -> None:
+    for method in METHODS:
+        assert names(demo(f"method={method}", "distill_proxy.updates=0")) == [
+            name for name in names(demo(f"method={method}")) if name != "distill-proxy"
+        ]
+    assert all_domains(demo("distill_proxy.updates=0"), load_catalog()) == all_domains(
+        demo("distill_proxy.updates=0", "method=no-kd"), load_catalog()
+    )
+
+
 def test_unknown_stages_and_benchmarks_are_named() -> None:
     with pytest.raises(
         SettingsError, match="distill-proxy: no such stage for method no-kd; there is: prepare-data, learn-task --source gta5"
@@ -110,6 +133,10 @@ def test_budgets_match_in_images() -> None:
         assert task_updates(demo(f"method={method}", *sizes)) == 52
         assert task_updates(demo(f"method={method}", "learn_task.end_to_end_updates=7")) == 7
         assert not method_of(demo(f"method={method}")).freeze_encoder
+    epochs = ("distill_source.updates=null", "distill_source.epochs=300")
+    with pytest.raises(SettingsError, match="learn_task.end_to_end_updates: distill_source counts epochs"):
+        task_updates(demo("method=no-kd", *sizes, *epochs))
+    assert task_updates(demo("method=no-kd", *sizes, *epochs, "learn_task.end_to_end_updates=7")) == 7
 
 
 @pytest.fixture
