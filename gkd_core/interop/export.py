@@ -17,7 +17,8 @@ from gkd_core.models.anatomy import ANATOMIES
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import load_segmentor
-from gkd_core.models.weights import load_into, read_tensors
+from gkd_core.models.tensor_files import read_tensors
+from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
 
