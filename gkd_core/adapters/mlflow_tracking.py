@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
 from gkd_core.errors import PlatformError
-from gkd_core.evaluate.report import target_mean
+from gkd_core.evaluate.rows import target_mean
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
 from gkd_core.stages import ARTIFACTS, DATA, StageRun, params_of

@@ -79,7 +79,7 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
     encoders = {
         role: encoder.model_copy(update={"weights": anchored(encoder.weights)})
         for role, encoder in (("teacher", settings.teacher), ("student", settings.student))
-        if encoder.weights.endswith((".safetensors", ".pth"))
+        if encoder.weights_file is not None
     }
     return settings.model_copy(update={"data": data, **encoders})
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.distill.qsd import QuerySoftDistillation, attention_entropy, matching_weight
+from gkd_core.distill.warm_start import HeadLoss, match_queries, value_loss
 from gkd_core.models.encoder import Encoder, Tokens
 from gkd_core.training.precision import full_precision
 
@@ -50,9 +51,17 @@ class QSDObjective(nn.Module):
     drop path or dropout it sees all of both views, as released.
     """
 
-    def __init__(self, student: Encoder, teacher_dim: int, num_heads: int = 1, weights: LossWeights | None = None) -> None:
+    def __init__(
+        self,
+        student: Encoder,
+        teacher_dim: int,
+        num_heads: int = 1,
+        weights: LossWeights | None = None,
+        query_loss: HeadLoss = match_queries,
+    ) -> None:
         super().__init__()
         self.student = student
+        self.query_loss = query_loss
         self.token = QuerySoftDistillation(student.dim, teacher_dim, num_heads)
         self.fea = QuerySoftDistillation(student.dim, teacher_dim, num_heads)
         self.patch = QuerySoftDistillation(student.dim, teacher_dim, num_heads)
@@ -97,18 +106,16 @@ class QSDObjective(nn.Module):
         return Tokens(cls[:count], patches[:count]), torch.cat([patches[count:], patches[seen_twice:count]])
 
     def _warm_up_losses(self, clean: Tokens, masked_patches: Tensor, teacher: Tokens) -> Losses:
-        """Plain MSE of phi and psi against the teacher, so that queries resemble their keys once attention is on."""
-        weights = self.weights
+        """Without attention: psi learns by MSE, with the student, and phi by the warm start's own loss."""
         views = (
-            (weights.cls, self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)),
-            (weights.feat, self.fea, clean.patches, teacher.patches),
-            (weights.mask, self.patch, masked_patches, teacher.patches),
+            (self.weights.cls, self.token, clean.cls.unsqueeze(1), teacher.cls.unsqueeze(1)),
+            (self.weights.feat, self.fea, clean.patches, teacher.patches),
+            (self.weights.mask, self.patch, masked_patches, teacher.patches),
         )
-        loss = clean.patches.new_zeros(())
-        for weight, head, student, target in views:
-            query, value = head.project(student)
-            loss = loss + weight * (functional.mse_loss(query, target) + functional.mse_loss(value, target))
-        return {"loss": loss, "loss_warm_up": loss.detach()}
+        values = [weight * value_loss(head, student, target) for weight, head, student, target in views]
+        queries = [weight * self.query_loss(head, student, target) for weight, head, student, target in views]
+        value, query = torch.stack(values).sum(), torch.stack(queries).sum()
+        return {"loss": value + query, "loss_values": value.detach(), "loss_queries": query.detach()}
 
 
 class MSEObjective(nn.Module):

@@ -30,13 +30,13 @@ class QuerySoftDistillation(nn.Module):
 
     def attention(self, student_tokens: Tensor, teacher_tokens: Tensor) -> Tensor:
         """Attention weights (B, heads, N, N): rows are student tokens, columns teacher tokens."""
+        return torch.softmax(self.logits(student_tokens, teacher_tokens), dim=-1)
+
+    def logits(self, student_tokens: Tensor, teacher_tokens: Tensor) -> Tensor:
+        """What the softmax is taken of, (B, heads, N, N)."""
         queries = self._split(self.proj_q(student_tokens))
         keys = self._split(teacher_tokens)
-        return torch.softmax(queries @ keys.transpose(-2, -1), dim=-1)
-
-    def project(self, student_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """phi and psi of the student tokens, each (B, N, Ct), without attention: what a warm start trains."""
-        return self.proj_q(student_tokens), self.proj_v(student_tokens)
+        return queries @ keys.transpose(-2, -1)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, C) to (B, heads, N, C / heads)."""

@@ -17,6 +17,7 @@ from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, 
 from gkd_core.distill.teacher import CachedTeacher, Teacher, fill
 from gkd_core.distill.token_cache import FOLDER, TokenCache, digest_of
 from gkd_core.distill.views import ViewMaker, Views
+from gkd_core.distill.warm_start import QUERY_LOSSES
 from gkd_core.errors import SettingsError
 from gkd_core.files import atomic_file
 from gkd_core.models.build import build_encoder
@@ -87,7 +88,8 @@ def build_objective(job: DistillJob, teacher_dim: int) -> Objective:
         torch.manual_seed(seed_of("heads", job.seed))
         if job.objective == "qsd":
             weights = LossWeights(job.settings.cls_weight, job.settings.feat_weight, job.settings.mask_weight)
-            objective: Objective = QSDObjective(student, teacher_dim, job.settings.num_heads, weights)
+            query_loss = QUERY_LOSSES[job.settings.warm_start.queries]
+            objective: Objective = QSDObjective(student, teacher_dim, job.settings.num_heads, weights, query_loss)
         else:
             objective = MSEObjective(student, teacher_dim)
     if job.start is not None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gkd_core.evaluate.rows import Row
 from gkd_core.files import atomic_file
-
-if TYPE_CHECKING:
-    from gkd_core.evaluate.report import Row
 
 LIGHT_BELOW = 0.55  # share of the colour scale below which text on a cell must be light
 

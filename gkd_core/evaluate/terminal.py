@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from gkd_core.evaluate.report import cells_of, pool, spread
+from gkd_core.evaluate.rows import cells_of, pool, spread
 from gkd_core.records import ScoreTable
 
 WIDTH = 120

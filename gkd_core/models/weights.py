@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd_core.errors import WeightsError
+from gkd_core.files import atomic_file
 from gkd_core.models.resize import ResizeMethod, fit_grid, table_grids
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     return dict(content)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a `.safetensors` file, atomically.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    # Serialised first and written by Python: safetensors' own writer says of a full disk what no caller would know as one.
+    content = safetensors.torch.save(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, dict(metadata or {}) or None
+    )
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def load_into(

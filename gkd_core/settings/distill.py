@@ -10,12 +10,18 @@ from gkd_core.settings.base import NonNegativeInt, PositiveFloat, PositiveInt, P
 
 Precision = Literal["fp32", "bf16", "fp16"]
 EmaDecay = Annotated[float, Field(ge=0, lt=1)]
+QueryStart = Literal["matching", "regression"]
 
 
 class WarmStartSettings(Section):
-    """Warm start of the QSD heads: plain MSE through their value projections for the first updates."""
+    """Warm start of QSD (ours, not published): for the first updates there is no attention, and psi learns by plain MSE."""
 
     updates: NonNegativeInt = Field(0, description="Updates before the attention is switched on; 0 is the published form.")
+    queries: QueryStart = Field(
+        "matching",
+        description="How phi learns meanwhile. matching: to point at each token's own place, by cross entropy of the attention, "
+        "on student tokens held fixed. regression: to resemble the teacher's token, by MSE, together with the student.",
+    )
 
 
 class DistillSettings(Section):

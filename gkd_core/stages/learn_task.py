@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import safetensors.torch
 import torch
 
 from gkd_core.data.reading import list_pairs, resolve_encoding
@@ -11,6 +10,7 @@ from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
+from gkd_core.models.weights import write_tensors
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings
@@ -53,7 +53,7 @@ def learn_task(context: Context) -> None:
     if frozen:
         task: torch.nn.Module = FrozenTask(segmentor)
     elif method.joint_distillation:
-        teacher = frozen_teacher(settings.teacher, settings.seed).to(job.device)
+        teacher = frozen_teacher(absolute_weights(settings.teacher, context), settings.seed).to(job.device)
         task = SingleStageTask(segmentor, teacher, section.distill_weight, settings.seed).to(job.device)
     else:
         task = EndToEndTask(segmentor)
@@ -61,7 +61,7 @@ def learn_task(context: Context) -> None:
         train_task(job, task, FolderStore(context.run_folder), file_sink(context.run_folder), advance)
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in segmentor.state_dict().items()}, weights)
+        write_tensors(segmentor.state_dict(), weights)
         declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
             # On the grid that stage one left it with; the weights as declared, as a path of this machine is of no use elsewhere.
@@ -86,9 +86,9 @@ def _task_encoder(context: Context) -> EncoderSettings:
     settings = context.settings
     method = METHODS[settings.method]
     if method.encoder == "teacher":
-        return absolute_weights(settings.teacher, context.workspace)
+        return absolute_weights(settings.teacher, context)
     if method.distillation is None:
-        return absolute_weights(settings.student, context.workspace)
+        return absolute_weights(settings.student, context)
     folder = context.workspace / context.run.inputs[0]
     record = EncoderCheckpoint.read(folder / MANIFEST)
     return record.encoder.model_copy(update={"weights": str(folder / record.weights), "min_coverage": 1.0})

@@ -7,16 +7,13 @@ from pathlib import Path
 import torch
 
 from gkd_core.settings import EncoderSettings, Settings
-from gkd_core.stages.recipe import RUNS
+from gkd_core.stages.recipe import RUNS, Context
 
 
-def absolute_weights(encoder: EncoderSettings, workspace: Path, tracking_uri: str | None = None) -> EncoderSettings:
+def absolute_weights(encoder: EncoderSettings, context: Context) -> EncoderSettings:
     """The encoder with its weights as a file seen from anywhere: Ray's workers have a working directory of their own.
 
     Weights that lie in MLflow are fetched, to the folder that all workspaces of a project share.
-
-    Args:
-        tracking_uri: the store's address in the settings; MLFLOW_TRACKING_URI goes before it.
 
     Raises:
         WeightsError: there are no weights at the MLflow address.
@@ -25,11 +22,11 @@ def absolute_weights(encoder: EncoderSettings, workspace: Path, tracking_uri: st
     if encoder.weights_uri is not None:
         from gkd_core.adapters.mlflow_weights import fetch_weights, store_address
 
-        shared = (workspace / RUNS).resolve()
-        address = store_address(tracking_uri, project=shared.parents[1])
+        shared = (context.workspace / RUNS).resolve()
+        address = store_address(context.settings.tracking.uri, project=shared.parents[1])
         return _with_weights(encoder, fetch_weights(encoder.weights_uri, address, shared / "weights"))
     if encoder.weights_file is not None:
-        return _with_weights(encoder, workspace / encoder.weights_file)
+        return _with_weights(encoder, context.workspace / encoder.weights_file)
     return encoder
 
 

@@ -272,8 +272,9 @@ def _labels(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path,
 
 def _own_files(settings: Settings) -> tuple[Path, ...]:
     """Files that the settings name by path, whose content the results depend on: catalogs and weights."""
-    named = [*settings.data.catalogs, settings.teacher.weights, settings.student.weights]
-    return tuple(Path(name) for name in named if name.endswith((".yaml", ".yml", ".safetensors", ".pth")))
+    catalogs = [Path(name) for name in settings.data.catalogs if name.endswith((".yaml", ".yml"))]
+    weights = [encoder.weights_file for encoder in (settings.teacher, settings.student)]
+    return (*catalogs, *(file for file in weights if file is not None))
 
 
 def _lookup(tree: object, dotted: str) -> object:

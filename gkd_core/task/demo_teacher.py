@@ -9,16 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from gkd_core.data.transforms import to_float
 from gkd_core.data.world.render import render_labelled
-from gkd_core.files import atomic_file
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.pixel_loss import segmentation_loss
+from gkd_core.models.weights import write_tensors
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings, Section
 from gkd_core.training.checkpoint import FolderStore
@@ -90,10 +89,7 @@ def train_demo_teacher(settings: TeacherSettings, run_folder: Path, output: Path
     )
     with progress("train the demo teacher", settings.updates) as advance:
         train(training, FolderStore(run_folder), file_sink(run_folder), advance)
-    with atomic_file(output) as temporary:
-        safetensors.torch.save_file(
-            {name: tensor.half().contiguous() for name, tensor in model.encoder.state_dict().items()}, temporary
-        )
+    write_tensors({name: tensor.half() for name, tensor in model.encoder.state_dict().items()}, output)
 
 
 def _batch(settings: TeacherSettings, update: int) -> tuple[Tensor, Tensor, int]:

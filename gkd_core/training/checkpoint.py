@@ -46,9 +46,19 @@ class FolderStore:
 
 
 def write_state(state: State, path: Path) -> None:
-    """Write a training state atomically."""
-    with atomic_file(path) as temporary:
-        torch.save(state, temporary)
+    """Write a training state atomically.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    try:
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
+    except RuntimeError as error:
+        # What a full disk says lies below what torch makes of it ("unexpected pos").
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def read_state(path: Path) -> State:

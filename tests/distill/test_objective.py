@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from torch import nn
 
 from gkd_core.distill.masking import draw_masks
 from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, QSDObjective, draws_of_its_own, qsd_losses
+from gkd_core.distill.warm_start import QUERY_LOSSES
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder, Tokens
 from gkd_core.seeding import generator
 from gkd_core.settings import EncoderSettings
+from gkd_core.settings.distill import QueryStart
 
 TEACHER_DIM = 20
 
@@ -26,10 +29,10 @@ def batch() -> DistillBatch:
     return DistillBatch(images, draw_masks(6, 16, 0.5, 0.5, draws), teacher, warm_up=False)
 
 
-def objective_of(student: Encoder, weights: LossWeights | None = None) -> QSDObjective:
+def objective_of(student: Encoder, weights: LossWeights | None = None, queries: QueryStart = "matching") -> QSDObjective:
     torch.manual_seed(1)
     nn.init.normal_(student.get_parameter("mask_token"))
-    return QSDObjective(student, TEACHER_DIM, weights=weights).eval()
+    return QSDObjective(student, TEACHER_DIM, weights=weights, query_loss=QUERY_LOSSES[queries]).eval()
 
 
 def test_one_and_a_half_views_equal_the_two_released_ones(vit: Encoder, batch: DistillBatch) -> None:
@@ -61,27 +64,57 @@ def test_weights_scale_their_losses(vit: Encoder, batch: DistillBatch) -> None:
     torch.testing.assert_close(losses["loss"], 2 * losses["loss_cls"] + 0.5 * losses["loss_mask"])
 
 
-def test_warm_up_trains_phi_and_psi_of_every_head(vit: Encoder, batch: DistillBatch) -> None:
+def warm(batch: DistillBatch) -> DistillBatch:
+    return dataclasses.replace(batch, warm_up=True)
+
+
+@pytest.mark.parametrize("queries", list(QUERY_LOSSES))
+def test_warm_up_trains_what_attention_needs_in_every_head(vit: Encoder, batch: DistillBatch, queries: QueryStart) -> None:
+    objective = objective_of(vit, queries=queries)
+    objective(warm(batch))["loss"].backward()
+    still = {name for name, p in objective.named_parameters() if p.grad is None or not p.grad.any()}
+    # A cls token is alone, so there is nothing that its query could be matched with.
+    single_key = {f"token.proj_q.{name}" for name, _ in objective.token.proj_q.named_parameters()}
+    assert still == (single_key if queries == "matching" else set())
+
+
+def test_a_student_that_warms_up_by_matching_learns_from_the_values_alone(vit: Encoder, batch: DistillBatch) -> None:
+    """As if attention were the identity: its gradient is that of plain MSE through psi, in all three heads."""
     objective = objective_of(vit)
-    losses = objective(DistillBatch(batch.images, batch.masks, batch.teacher, warm_up=True))
+    losses = objective(warm(batch))
+    assert losses["loss_queries"] > 0
     losses["loss"].backward()
-    still = [name for name, p in objective.named_parameters() if p.grad is None or not p.grad.any()]
-    assert still == []
-    tokens = vit.tokens(batch.images)
-    query, value = objective.fea.project(tokens.patches)
-    fea = nn.functional.mse_loss(query, batch.teacher.patches) + nn.functional.mse_loss(value, batch.teacher.patches)
-    assert fea.item() < losses["loss"].item()
+    gradients = [p.grad for p in vit.parameters()]
+    vit.zero_grad()
+
+    no_mask = torch.zeros(6 - batch.masks.shape[0], 16, dtype=torch.bool)
+    clean, masked = vit.tokens(batch.images), vit.tokens(batch.images, torch.cat([batch.masks, no_mask]))
+    pairs = (
+        (objective.token, clean.cls, batch.teacher.cls),
+        (objective.fea, clean.patches, batch.teacher.patches),
+        (objective.patch, masked.patches, batch.teacher.patches),
+    )
+    torch.stack([nn.functional.mse_loss(head.proj_v(student), target) for head, student, target in pairs]).sum().backward()
+    for ours, parameter in zip(gradients, vit.parameters(), strict=True):
+        torch.testing.assert_close(ours, parameter.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_warm_up_learns_what_attention_needs(vit: Encoder, batch: DistillBatch) -> None:
-    """After the warm start the queries resemble their keys: more weight on the matching token than chance."""
-    objective = objective_of(vit)
+@pytest.mark.parametrize("queries", list(QUERY_LOSSES))
+def test_after_the_warm_start_the_loss_is_the_published_one(vit: Encoder, batch: DistillBatch, queries: QueryStart) -> None:
+    published = objective_of(vit)(batch)
+    ours = objective_of(vit, queries=queries)(batch)
+    assert all(torch.equal(ours[name], published[name]) for name in published)
+
+
+@pytest.mark.parametrize("queries", list(QUERY_LOSSES))
+def test_warm_up_learns_what_attention_needs(vit: Encoder, batch: DistillBatch, queries: QueryStart) -> None:
+    """After the warm start more weight lies on the matching token than chance."""
+    objective = objective_of(vit, queries=queries)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
-    warm = DistillBatch(batch.images, batch.masks, batch.teacher, warm_up=True)
     before = objective.observe(batch)
     for _ in range(30):
         optimizer.zero_grad()
-        objective(warm)["loss"].backward()
+        objective(warm(batch))["loss"].backward()
         optimizer.step()
     after = objective.observe(batch)
     assert after["matching_weight"] > 3 / 16

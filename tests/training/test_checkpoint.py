@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,16 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     torch.save({"weights": torch.ones(1)}, path)
     with pytest.raises(TrainingError, match="not a checkpoint of this program"):
         read_state(path)
+
+
+def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path: Path) -> None:
+    write_state(STATE, tmp_path / "training.pt")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_state({**STATE, "step": 4, "model": {"w": torch.zeros(100_000)}}, tmp_path / "training.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_state(tmp_path / "training.pt")["step"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]

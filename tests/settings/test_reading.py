@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gkd_core.errors import SettingsError
 from gkd_core.settings import DistillSettings, Settings, dump_settings, load_settings, profile_names, settings_from_tree
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
