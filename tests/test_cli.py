@@ -113,6 +113,26 @@ def test_plan_lists_commands_inputs_and_outputs() -> None:
     assert "writes  artifacts/report" in output
 
 
+@pytest.mark.parametrize("named", [["demo"], ["--profile", "demo"], ["demo", "--profile", "demo"]])
+def test_plan_estimates_the_work_of_a_profile(named: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["plan", *named, "--set", "data.benchmarks=[P2R]", "--mfu", "0.5", "--peak-tflops", "100"]
+    output = CliRunner().invoke(app, arguments).output
+    assert "gkd run distill-source --source potsdam-rgb" in output
+    assert "hours on one GPU of 100 TFLOP/s at 50% MFU" in output
+    rows = {cells[1].strip(): cells for line in output.splitlines() if len(cells := line.split("│")) > 5}
+    assert "2,400 × 8" in rows["distill-proxy"][3]
+    assert "1,280" in rows["distill-proxy"][2]
+    assert "?" in rows["evaluate-potsdam-rgb"][3]  # the world is not rendered yet: its tiles' size is unknown
+    assert "Parameters: teacher 1.0 M, student" in output
+
+
+def test_two_profiles_are_one_too_many(tmp_path: Path) -> None:
+    result = gkd("plan", "demo", "--profile", "camvid", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "gkd: --profile camvid: demo is named beside it; give one profile\n"
+
+
 def test_show_prints_a_report(tmp_path: Path) -> None:
     protocol = ScoreProtocol(
         scale=1, max_size=None, labels_resized=False, window=(8, 8), stride=(8, 8), classes=1, selection="last checkpoint"
