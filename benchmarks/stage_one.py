@@ -96,7 +96,7 @@ def _train(
         title="benchmark",
         objective=objective,
         settings=section,
-        updates=section.updates,
+        updates=section.updates_for(len(images)),
         teacher=step_encoder(roles["teacher"], section),
         student=step_encoder(roles["student"], section),
         images=images,
