@@ -16,15 +16,16 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from gkd_core.planning.flops import distillation_cost
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from gkd_core.distill.stage_one import DistillJob, distill, step_encoder
+from gkd_core.distill.job import DistillJob, step_encoder
+from gkd_core.distill.stage_one import distill
+from gkd_core.planning.flops import distillation_cost
 from gkd_core.settings import DistillSettings, EncoderSettings
 from gkd_core.training.checkpoint import FolderStore
-from gkd_core.training.loop import Rank
+from gkd_core.training.rank import Rank
 
 WARM_UP_REPORTS = 1  # the first report has the start of kernels, loaders and, where asked for, the compiler in it
 PHOTOGRAPH = (500, 375)  # width and height in pixels: the size of most of ImageNet

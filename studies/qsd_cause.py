@@ -40,27 +40,32 @@ DIAGONAL_BIAS = 40.0  # more than any logit is above another at the start
 Loss = Callable[[QuerySoftDistillation, Tensor, Tensor, float], Tensor]
 
 
-def attended(head: QuerySoftDistillation, logits: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    """MSE of the answer that one head gives with these logits (B, N, N)."""
-    return functional.mse_loss(torch.softmax(logits, dim=-1) @ head.proj_v(student), teacher)
+class ScaledHead(QuerySoftDistillation):
+    """With the scale of ordinary attention."""
+
+    def logits(self, student_tokens: Tensor, teacher_tokens: Tensor) -> Tensor:
+        return super().logits(student_tokens, teacher_tokens) / math.sqrt(teacher_tokens.shape[-1])
+
+
+class CentredHead(QuerySoftDistillation):
+    """With keys that have no part in common."""
+
+    def logits(self, student_tokens: Tensor, teacher_tokens: Tensor) -> Tensor:
+        return super().logits(student_tokens, teacher_tokens - teacher_tokens.mean(dim=1, keepdim=True))
+
+
+def mse(head: QuerySoftDistillation, student: Tensor, teacher: Tensor, done: float) -> Tensor:
+    return value_loss(head, student, teacher)
 
 
 def published(head: QuerySoftDistillation, student: Tensor, teacher: Tensor, done: float) -> Tensor:
     return functional.mse_loss(head(student, teacher), teacher)
 
 
-def scaled(head: QuerySoftDistillation, student: Tensor, teacher: Tensor, done: float) -> Tensor:
-    return attended(head, head.logits(student, teacher)[:, 0] / math.sqrt(teacher.shape[-1]), student, teacher)
-
-
-def centred(head: QuerySoftDistillation, student: Tensor, teacher: Tensor, done: float) -> Tensor:
-    keys = teacher - teacher.mean(dim=1, keepdim=True)
-    return attended(head, head.logits(student, keys)[:, 0], student, teacher)
-
-
 def biased(head: QuerySoftDistillation, student: Tensor, teacher: Tensor, done: float) -> Tensor:
     bias = DIAGONAL_BIAS * max(0.0, 1 - done / WARM_SHARE) * torch.eye(teacher.shape[1])
-    return attended(head, head.logits(student, teacher)[:, 0] + bias, student, teacher)
+    attention = torch.softmax(head.logits(student, teacher)[:, 0] + bias, dim=-1)
+    return functional.mse_loss(attention @ head.proj_v(student), teacher)
 
 
 def warm(query_loss: Callable[[QuerySoftDistillation, Tensor, Tensor], Tensor]) -> Loss:
@@ -72,14 +77,14 @@ def warm(query_loss: Callable[[QuerySoftDistillation, Tensor, Tensor], Tensor]) 
     return loss
 
 
-LOSSES: dict[str, Loss] = {
-    "MSE": lambda head, student, teacher, done: value_loss(head, student, teacher),
-    "published": published,
-    "logits / √d": scaled,
-    "keys centred": centred,
-    "annealed diagonal bias": biased,
-    "warm start, regression": warm(regress_queries),
-    "warm start, matching": warm(match_queries),
+VARIANTS: dict[str, tuple[type[QuerySoftDistillation], Loss]] = {
+    "MSE": (QuerySoftDistillation, mse),
+    "published": (QuerySoftDistillation, published),
+    "logits / √d": (ScaledHead, published),
+    "keys centred": (CentredHead, published),
+    "annealed diagonal bias": (QuerySoftDistillation, biased),
+    "warm start, regression": (QuerySoftDistillation, warm(regress_queries)),
+    "warm start, matching": (QuerySoftDistillation, warm(match_queries)),
 }
 
 
@@ -110,7 +115,7 @@ def main() -> None:
     with torch.no_grad():
         targets = torch.cat([teacher.tokens(part).patches for part in images.split(64)])
     held_back = len(images) // 6
-    pupils = {name: _pupil(settings, loss, targets.shape[-1]) for name, loss in LOSSES.items()}
+    pupils = {name: _pupil(settings, kind, loss, targets.shape[-1]) for name, (kind, loss) in VARIANTS.items()}
     print(
         "| variant | update | entropy | matching weight | queries on one key | spread of values | gradient of phi |\n"
         + "|---" * 7
@@ -170,10 +175,10 @@ def decodable_share(student: Encoder, images: Tensor, targets: Tensor, held_back
     return float(1 - (asked @ weights - truth).square().sum() / (truth - outputs.mean(dim=0)).square().sum())
 
 
-def _pupil(settings: Settings, loss: Loss, teacher_dim: int) -> Pupil:
+def _pupil(settings: Settings, kind: type[QuerySoftDistillation], loss: Loss, teacher_dim: int) -> Pupil:
     student = build_encoder(settings.student, settings.seed)
     torch.manual_seed(settings.seed)
-    head = QuerySoftDistillation(student.dim, teacher_dim)
+    head = kind(student.dim, teacher_dim)
     parameters = nn.ModuleList([student, head]).parameters()
     return Pupil(loss, student, head, torch.optim.AdamW(parameters, weight_decay=settings.distill_proxy.weight_decay))
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util import ActorPool
 from torch import Tensor
 
-from gkd_core.adapters.ray_train import _connected
+from gkd_core.adapters.ray_train import connected
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.models.segmentor import load_segmentor
@@ -59,7 +59,7 @@ def measuring_on_ray(share: Share) -> Iterator[Callable[[Domain, Callable[[int],
         PlatformError: Ray could not start, has too few processors or GPUs, or lost its workers too often.
     """
     workers = share.settings.workers
-    with _connected(workers):
+    with connected(workers):
         _check_room(workers, share.device)
         worker = ray.remote(ShardWorker).options(
             num_cpus=1, num_gpus=int(share.device == "cuda"), max_restarts=RETRIES, max_task_retries=RETRIES

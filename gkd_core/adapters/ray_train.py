@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # Read when ray is imported: without it a cluster started here would listen on a network card. (The name is historical.)
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -24,14 +24,12 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
+from gkd_core.distill.job import DistillJob, check_batch_divides
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.training.checkpoint import FILE, State, read_state, write_state
-from gkd_core.training.loop import Rank
 from gkd_core.training.metrics import file_sink, following
 from gkd_core.training.progress import progress
-
-if TYPE_CHECKING:
-    from gkd_core.distill.stage_one import DistillJob
+from gkd_core.training.rank import Rank
 
 RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
 
@@ -69,11 +67,9 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
         GkdError: a worker's own error, as it was raised there.
         PlatformError: Ray could not start, or lost its workers too often.
     """
-    from gkd_core.distill.stage_one import check_batch_divides
-
     # Here rather than in the workers, whose failures Ray answers by starting them anew.
     check_batch_divides(job.settings, workers)
-    with _connected(workers):
+    with connected(workers):
         trainer = TorchTrainer(
             _work,
             # Sealed, so that Ray's controller and other helpers of its need not import what only the workers use.
@@ -135,7 +131,7 @@ def _own_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _connected(workers: int) -> Iterator[None]:
+def connected(workers: int) -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start one here that ends with the stage."""
     if ray.is_initialized():
         yield

@@ -2,67 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
-import safetensors.torch
 import timm
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor
 
 from gkd_core.distill.alignment import Grid
+from gkd_core.distill.job import DistillJob, check_batch_divides
 from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, QSDObjective
 from gkd_core.distill.teacher import CachedTeacher, Teacher, fill
 from gkd_core.distill.token_cache import FOLDER, TokenCache, digest_of
 from gkd_core.distill.views import ViewMaker, Views
 from gkd_core.distill.warm_start import QUERY_LOSSES
-from gkd_core.errors import SettingsError
-from gkd_core.files import atomic_file
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder, Tokens
-from gkd_core.models.weights import load_into, read_tensors
+from gkd_core.models.tensor_files import read_tensors
+from gkd_core.models.weights import load_into
 from gkd_core.seeding import seed_of
-from gkd_core.settings import DistillSettings, EncoderSettings
-from gkd_core.training.checkpoint import CheckpointStore, State
-from gkd_core.training.loop import Rank, Training, train
+from gkd_core.settings import EncoderSettings
+from gkd_core.training.checkpoint import CheckpointStore
+from gkd_core.training.loop import Training, train
 from gkd_core.training.metrics import MetricsSink
 from gkd_core.training.precision import DTYPES
+from gkd_core.training.rank import Rank
 from gkd_core.training.schedule import cosine, decay_groups
 
 Objective = QSDObjective | MSEObjective
-
-
-@dataclass(frozen=True)
-class DistillJob:
-    """All that a process needs to take part in one step of stage one; it can be pickled.
-
-    Attributes:
-        title: name for progress and messages, such as `distill-source gta5`.
-        objective: `qsd` or `mse`.
-        updates: optimizer updates.
-        images: the unlabelled images.
-        start: an objective's weights (student and heads) to go on from, or None to start from the student's own.
-        run_folder: where the teacher's tokens of fixed views are kept.
-        cache_bytes: room for them; 0 keeps none.
-        loaders: processes that make batches ahead, for each worker.
-    """
-
-    title: str
-    objective: str
-    settings: DistillSettings
-    updates: int
-    teacher: EncoderSettings
-    student: EncoderSettings
-    images: tuple[Path, ...]
-    start: Path | None
-    seed: int
-    threads: int
-    device: str
-    run_folder: Path
-    cache_bytes: int = 0
-    loaders: int = 0
 
 
 def distill(job: DistillJob, rank: Rank, store: CheckpointStore, sink: MetricsSink, advance: Callable[[int], None]) -> None:
@@ -100,49 +67,6 @@ def build_objective(job: DistillJob, teacher_dim: int) -> Objective:
 def frozen_teacher(settings: EncoderSettings, seed: int) -> Encoder:
     """The teacher in evaluation mode, always: it must neither learn nor drift in its batch statistics."""
     return build_encoder(settings, seed_of("teacher", seed)).eval().requires_grad_(False)
-
-
-def step_encoder(encoder: EncoderSettings, step: DistillSettings) -> EncoderSettings:
-    """An encoder as a step of stage one sees it: with the step's patch, and its position table laid out for the step's crop."""
-    if step.patch_size is None:
-        return encoder
-    height, width = step.image_size
-    side = height if height == width else encoder.image_size
-    return encoder.model_copy(update={"patch_size": step.patch_size, "image_size": side})
-
-
-def check_batch_divides(settings: DistillSettings, workers: int) -> None:
-    """Raise `SettingsError` where the batch cannot be shared out evenly."""
-    if settings.batch_size % workers:
-        raise SettingsError(f"batch_size: {settings.batch_size} images do not divide among {workers} workers; choose a multiple")
-    if settings.batch_size // workers % settings.accumulate:
-        raise SettingsError(
-            f"accumulate: {settings.batch_size // workers} images a worker do not cut into {settings.accumulate} equal parts"
-        )
-
-
-def write_objective(state: State, path: Path) -> None:
-    """Write the student and its heads from a finished training's state."""
-    with atomic_file(path) as temporary:
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state["model"].items()}, temporary)
-
-
-def write_student(state: State, path: Path) -> None:
-    """Write the student alone, under its encoder's own names."""
-    _write_student(state["model"], path)
-
-
-def write_average(state: State, path: Path) -> None:
-    """Write the moving average of the student, where the training kept one."""
-    if "ema" in state:
-        _write_student(state["ema"], path)
-
-
-def _write_student(model: Mapping[str, Tensor], path: Path) -> None:
-    prefix = "student."
-    tensors = {name.removeprefix(prefix): tensor.contiguous() for name, tensor in model.items() if name.startswith(prefix)}
-    with atomic_file(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
 
 
 def _student_side(job: DistillJob, teacher_dim: int, rank: Rank) -> Objective:

@@ -15,9 +15,9 @@ from gkd_core.distill.token_cache import TokenCache
 from gkd_core.distill.views import ViewMaker
 from gkd_core.models.encoder import Encoder, Tokens
 from gkd_core.settings import Precision
-from gkd_core.training.loop import Rank
 from gkd_core.training.precision import autocast
 from gkd_core.training.progress import progress
+from gkd_core.training.rank import Rank
 
 
 class Teacher:

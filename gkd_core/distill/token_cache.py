@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd_core.errors import PlatformError
-from gkd_core.training.loop import Rank
+from gkd_core.training.rank import Rank
 
 FOLDER = "teacher-tokens"
 BLOCK = 32  # views whose tokens are computed in one pass, always the same ones together, so that their bits never vary

@@ -17,7 +17,7 @@ from gkd_core.data.store import MEMORY_BYTES, SampleStore
 from gkd_core.distill.masking import draw_masks
 from gkd_core.seeding import generator
 from gkd_core.settings import DistillSettings
-from gkd_core.training.loop import Rank
+from gkd_core.training.rank import Rank
 
 
 class Views(NamedTuple):

@@ -17,7 +17,7 @@ from numpy._core import multiarray
 from torch import Tensor
 
 from gkd_core.errors import WeightsError
-from gkd_core.models.weights import read_tensors
+from gkd_core.models.tensor_files import read_tensors
 
 Kind = Literal["stage-one", "stage-two"]
 

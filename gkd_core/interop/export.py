@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 from torch import Tensor, nn
 
 from gkd_core.errors import GkdError, WeightsError
-from gkd_core.files import atomic_file
 from gkd_core.models.anatomy import ANATOMIES
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import load_segmentor
-from gkd_core.models.weights import load_into, read_tensors
+from gkd_core.models.tensor_files import read_tensors, write_tensors
+from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
 
@@ -101,8 +100,7 @@ def write_timm(model: TimmModel, path: Path) -> None:
         "std": json.dumps(model.std),
         "timm": timm.__version__,
     }
-    with atomic_file(path) as temporary:
-        safetensors.torch.save_file(model.tensors, temporary, metadata)
+    write_tensors(model.tensors, path, metadata)
 
 
 def _options(encoder: Encoder, settings: EncoderSettings) -> dict[str, Any]:

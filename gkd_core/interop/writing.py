@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
 from gkd_core.data.catalog import Benchmark, Catalog
 from gkd_core.files import atomic_folder
 from gkd_core.interop.importing import Imported
 from gkd_core.interop.sizes import decoder_sizes
+from gkd_core.models.tensor_files import write_tensors
 from gkd_core.records import MANIFEST, EncoderCheckpoint, Record, SegmentorCheckpoint, sha256_of
 
 STAGE = "import-checkpoint"
@@ -67,6 +67,5 @@ def write_segmentor(imported: Imported, folder: Path, benchmark: Benchmark, cata
 def _write(folder: Path, files: Mapping[str, Mapping[str, Tensor]], record: Callable[[Path], Record]) -> None:
     with atomic_folder(folder) as temporary:
         for name, tensors in files.items():
-            whole = {key: value.contiguous() for key, value in tensors.items()}
-            safetensors.torch.save_file(whole, temporary / name)
+            write_tensors(tensors, temporary / name)
         record(temporary).write(temporary / MANIFEST)

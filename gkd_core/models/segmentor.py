@@ -12,7 +12,8 @@ from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.decoders import PUBLISHED_MASK2FORMER, Decoder, build_decoder
 from gkd_core.models.encoder import Encoder
-from gkd_core.models.weights import load_into, read_tensors
+from gkd_core.models.tensor_files import read_tensors
+from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import Mask2FormerSettings

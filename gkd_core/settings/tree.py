@@ -21,7 +21,7 @@ class Settings(Section):
     """All settings of one run."""
 
     recipe_version: PositiveInt = Field(
-        1, description="Raised when the code changes what a stage computes, so that DVC runs every stage anew."
+        2, description="Raised when the code changes what a stage computes, so that DVC runs every stage anew."
     )
     method: MethodName = Field(
         "gkd", description="gkd, a rival under the same budget, or 'teacher' (a decoder on the frozen teacher)."

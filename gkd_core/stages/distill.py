@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gkd_core.data.reading import list_images
-from gkd_core.distill.stage_one import DistillJob, distill, step_encoder, write_average, write_objective, write_student
+from gkd_core.distill.job import DistillJob, step_encoder
+from gkd_core.distill.results import write_average, write_objective, write_student
 from gkd_core.distill.token_cache import discard
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
@@ -15,9 +16,9 @@ from gkd_core.settings import DistillSettings, Settings
 from gkd_core.stages.machine import absolute_weights, device_of
 from gkd_core.stages.recipe import DISTILLED, Context, sources
 from gkd_core.training.checkpoint import FolderStore, State
-from gkd_core.training.loop import Rank
 from gkd_core.training.metrics import file_sink
 from gkd_core.training.progress import progress
+from gkd_core.training.rank import Rank
 
 STUDENT = "encoder.safetensors"
 AVERAGE = "encoder_ema.safetensors"  # the student's moving average; what goes on to stage two are the raw weights
@@ -81,6 +82,9 @@ def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
         from gkd_core.adapters.ray_train import distill_on_ray
 
         return distill_on_ray(job, settings.compute.workers, settings.compute.max_failures, folder)
+    # Only where the work is done here: Ray's workers load it for themselves.
+    from gkd_core.distill.stage_one import distill
+
     store = FolderStore(folder)
     with progress(job.title, job.updates) as advance:
         distill(job, Rank(), store, file_sink(folder), advance)

@@ -10,7 +10,7 @@ from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
-from gkd_core.models.weights import write_tensors
+from gkd_core.models.tensor_files import write_tensors
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings

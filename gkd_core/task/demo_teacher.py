@@ -17,7 +17,7 @@ from gkd_core.data.world.render import render_labelled
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.pixel_loss import segmentation_loss
-from gkd_core.models.weights import write_tensors
+from gkd_core.models.tensor_files import write_tensors
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings, Section
 from gkd_core.training.checkpoint import FolderStore

@@ -23,6 +23,7 @@ from gkd_core.training.checkpoint import CheckpointStore, State
 from gkd_core.training.metrics import MetricsSink
 from gkd_core.training.micro_batches import cut
 from gkd_core.training.precision import GradientScaler, autocast
+from gkd_core.training.rank import Rank
 from gkd_core.training.schedule import Schedule
 
 # fp16 updates left out in a row before a training is given up: from the first scale, 2 ** 16, so many halvings leave nothing
@@ -30,14 +31,6 @@ from gkd_core.training.schedule import Schedule
 MOST_SKIPS = 24
 FILES_NAMED = 3
 ADVICE = "lower the learning rate or set clip_norm, and run again"
-
-
-@dataclass(frozen=True)
-class Rank:
-    """This process among those that train together."""
-
-    index: int = 0
-    count: int = 1
 
 
 @dataclass

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from gkd_core.distill import stage_one, token_cache
-from gkd_core.distill.stage_one import DistillJob, build_objective, distill, frozen_teacher, step_encoder
+from gkd_core.distill.job import DistillJob, check_batch_divides, step_encoder
+from gkd_core.distill.results import write_objective
+from gkd_core.distill.stage_one import build_objective, distill, frozen_teacher
 from gkd_core.distill.teacher import Teacher
 from gkd_core.errors import PlatformError, SettingsError, TrainingError
 from gkd_core.models.build import build_encoder
@@ -21,7 +23,7 @@ from gkd_core.models.encoder import Encoder
 from gkd_core.seeding import seed_of
 from gkd_core.settings import DistillSettings, EncoderSettings
 from gkd_core.training.checkpoint import FolderStore, State
-from gkd_core.training.loop import Rank
+from gkd_core.training.rank import Rank
 
 TINY: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 LIGHT: dict[str, Any] = {
@@ -164,7 +166,7 @@ def test_a_steps_patch_and_crop_shape_both_encoders(vit_settings: EncoderSetting
 def test_a_later_step_goes_on_with_another_patch(job: Callable[..., DistillJob], tmp_path: Path) -> None:
     """1b with larger patches and crops than 1a: kernel and position table are resized, all else is taken as it is."""
     first = job(LIGHT)
-    stage_one.write_objective(run(first, tmp_path / "first"), tmp_path / "objective.safetensors")
+    write_objective(run(first, tmp_path / "first"), tmp_path / "objective.safetensors")
     step = first.settings.model_copy(update={"patch_size": 16, "image_size": (96, 96), "updates": 1})
     later = dataclasses.replace(
         first,
@@ -268,7 +270,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(job: Callable[..., DistillJob], t
     with pytest.raises(ValueError, match="batch_size 4 cannot be cut into 3 equal parts"):
         job(LIGHT | {"accumulate": 3})
     with pytest.raises(SettingsError, match="accumulate: 2 images a worker do not cut into 4 equal parts"):
-        stage_one.check_batch_divides(job(LIGHT | {"accumulate": 4}).settings, 2)
+        check_batch_divides(job(LIGHT | {"accumulate": 4}).settings, 2)
     with pytest.raises(ValueError, match=r"image_size \(32, 32\) is not a multiple of patch_size 14"):
         job(LIGHT | {"patch_size": 14})
 

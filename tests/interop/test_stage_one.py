@@ -21,7 +21,8 @@ from gkd_core.interop.report import describe
 from gkd_core.interop.writing import write_encoder
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
-from gkd_core.models.weights import load_into, read_tensors
+from gkd_core.models.tensor_files import read_tensors
+from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, EncoderCheckpoint
 from gkd_core.settings import EncoderSettings
 

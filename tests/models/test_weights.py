@@ -15,7 +15,8 @@ from torch import nn
 
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
-from gkd_core.models.weights import load_into, package_tensors, read_tensors, write_tensors
+from gkd_core.models.tensor_files import read_tensors, write_tensors
+from gkd_core.models.weights import load_into, package_tensors
 from gkd_core.settings import EncoderSettings
 
 
