@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from gkd_core.errors import SettingsError
 from gkd_core.planning.rehearsal import rehearse, small
 from gkd_core.settings import load_settings, profile_names
 from gkd_core.stages import plan
 
 PAPER = [name for name in profile_names() if name.startswith(("f2l", "f2f"))]
+
+SHALLOW = [f"learn_task.mask2former.{key}" for key in ("pixel_layers=1", "decoder_layers=1", "points=256")]
 
 
 def test_there_is_a_profile_for_each_of_the_papers_rows() -> None:
@@ -19,8 +22,8 @@ def test_there_is_a_profile_for_each_of_the_papers_rows() -> None:
 
 @pytest.mark.parametrize("profile", PAPER)
 def test_every_stage_of_a_profile_runs(profile: str) -> None:
-    """Both architectures at their full width, one block deep."""
-    settings = small(load_settings(None, profile), depth=1)
+    """Both architectures at their full width, encoders and decoder one layer deep: seconds for all profiles together."""
+    settings = small(load_settings(None, profile, SHALLOW), depth=1)
     lines = list(rehearse(settings))
     assert [line.partition(":")[0] for line in lines] == [run.name for run in plan(settings)][:-1]
 
@@ -47,7 +50,5 @@ def test_small_changes_sizes_and_weights_and_no_more() -> None:
 
 
 def test_a_depth_that_an_architecture_has_not_is_named() -> None:
-    from gkd_core.errors import SettingsError
-
     with pytest.raises(SettingsError, match=r"options: .* refuses \{'depth': 1\}"):
         list(rehearse(small(load_settings(None, "camvid"), depth=1)))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -275,3 +276,23 @@ def test_a_domain_without_counted_pixels_is_an_error(gkd_run: Path, tiny_setting
     context = Context(tiny_settings, load_catalog(), run, gkd_run)
     with pytest.raises(DataError, match="cityscapes/val: every pixel of its labels is ignored"):
         _score(context, "G2C", "cityscapes", "cityscapes/val", torch.zeros(19, 19, dtype=torch.int64), record)
+
+
+def test_without_stage_1a_the_source_starts_from_the_students_own_weights(tiny_tree: dict[str, Any], workspace: Path) -> None:
+    """The paper's F2F. No update is made, so that what is written is what 1b starts from."""
+    none = {key: tiny_tree[key] | {"updates": 0} for key in ("distill_proxy", "distill_source")}
+    settings = settings_from_tree(tiny_tree | none | {"student": tiny_tree["student"] | {"weights": "own.safetensors"}})
+    own = build_encoder(settings.student.model_copy(update={"weights": "random"}), seed=99)
+    safetensors.torch.save_file(own.state_dict(), workspace / "own.safetensors")
+    run_stage(settings, find_run(settings, "distill-source", "gta5"), workspace)
+    written = safetensors.torch.load_file(workspace / "artifacts" / "distill-source" / "gta5" / "encoder.safetensors")
+    assert written.keys() == own.state_dict().keys()
+    assert all(torch.equal(written[name], value) for name, value in own.state_dict().items())
+
+
+def test_epochs_are_counted_on_the_images_that_are_there(tiny_tree: dict[str, Any], workspace: Path) -> None:
+    """Six images, four passes, four a batch: six updates."""
+    epochs = {"distill_proxy": tiny_tree["distill_proxy"] | {"updates": None, "epochs": 4}}
+    settings = settings_from_tree(tiny_tree | epochs)
+    run_stage(settings, find_run(settings, "distill-proxy", None), workspace)
+    assert EncoderCheckpoint.read(workspace / "artifacts" / "distill-proxy" / MANIFEST).updates == 6
