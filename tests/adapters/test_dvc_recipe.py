@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,15 @@ def test_unknown_digest_is_an_error(workspace: Path, toys: Mapping[str, Any]) ->
         output_digest(workspace, toys["copy"])
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises, also where the tests were started in the background, which a shell makes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupt_stops_the_command(workspace: Path, toys: Mapping[str, Any]) -> None:
     reproduce(workspace, toys["make"])
     threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -12,13 +12,15 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.adapters.mlflow_weights import CHECKPOINT, fetch_weights
+from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, Settings
-from gkd_core.stages import RUNS
+from gkd_core.stages import RUNS, find_run
 from gkd_core.stages.machine import absolute_weights
+from gkd_core.stages.recipe import Context
 
 WEIGHTS = "segmentor.safetensors"
 
@@ -97,7 +99,8 @@ def test_a_stage_builds_the_encoder_of_a_logged_student(
     settings = vit_settings.model_copy(update={"weights": "models:/gkd-student@champion"})
     with pytest.raises(WeightsError, match="champion: only a stage looks an MLflow address up"):
         build_encoder(settings, 0)
-    found = absolute_weights(settings, store.project)
+    run = find_run(Settings(), "report", None)
+    found = absolute_weights(settings, Context(Settings(), load_catalog(), run, store.project))
     assert Path(found.weights).parent == (store.project / RUNS / "weights").resolve()
     encoder = build_encoder(found, 0)
     assert all(torch.equal(tensor, store.tensors[f"encoder.{name}"]) for name, tensor in encoder.state_dict().items())

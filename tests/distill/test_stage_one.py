@@ -54,7 +54,8 @@ def job(images: tuple[Path, ...], tmp_path: Path, vit_settings: EncoderSettings)
         usual = {
             "title": "distill-proxy", "objective": "qsd", "settings": DistillSettings.model_validate(settings),
             "teacher": vit_settings, "student": vit_settings.model_copy(update={"options": TINY}), "images": images,
-            "start": None, "seed": 0, "threads": 1, "device": "cpu", "run_folder": tmp_path / "run",
+            "updates": settings["updates"], "start": None, "seed": 0, "threads": 1, "device": "cpu",
+            "run_folder": tmp_path / "run",
         }  # fmt: skip
         return DistillJob(**usual | fields)
 

@@ -125,6 +125,7 @@ def test_widths_that_do_not_divide_are_refused(vit: Encoder, width: int) -> None
         build_segmentor(vit, "mask2former", 3, width, 0, FEW)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_it_can_be_exported_with_a_free_batch(vit: Encoder) -> None:
     least = FEW.model_copy(update={"decoder_layers": 1, "pixel_layers": 1})
