@@ -21,15 +21,10 @@ TINY_VIT = {
     "options": {"embed_dim": 24, "depth": 2, "num_heads": 2},
 }
 TINY_DISTILL = {
-    "updates": 3, "batch_size": 4, "image_size": [32, 32], "lr": 1e-3, "lr_batch": None,
+    "updates": 3, "batch_size": 4, "image_size": [32, 32], "patch_size": None, "lr": 1e-3, "lr_batch": None,
     "augment": "light", "repeated_augmentation": 1, "precision": "fp32", "ema_decay": None,
     "warm_start": {"updates": 1}, "checkpoint_every": 2, "log_every": 1
 }  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of real servers come first: they take longest, and two processes that share the tests then end together."""
-    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
 
 
 @pytest.fixture(scope="session")
