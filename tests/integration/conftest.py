@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,13 @@ def prefect(project: Path, server: PrefectServer) -> Prefect:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **server.environment, "PWD": str(project), "COLUMNS": "200"}
         return subprocess.run(
-            ["prefect", *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=180, check=False
+            [str(Path(sys.executable).with_name("prefect")), *arguments],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
         )
 
     return run
