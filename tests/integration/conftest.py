@@ -46,15 +46,8 @@ def prefect(project: Path, server: PrefectServer) -> Prefect:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **server.environment, "PWD": str(project), "COLUMNS": "200"}
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("prefect")), *arguments],
-            cwd=project,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        command = [str(Path(sys.executable).with_name("prefect")), *arguments]
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
     return run
 
