@@ -47,7 +47,7 @@ def prefect(project: Path, server: PrefectServer) -> Prefect:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **server.environment, "PWD": str(project), "COLUMNS": "200"}
         command = [str(Path(sys.executable).with_name("prefect")), *arguments]
-        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=180, check=False)
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
     return run
 

@@ -22,7 +22,7 @@ Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 DEPLOYMENT = "gkd/full-pipeline"
 FINISHED = "Flow run finished successfully"
 STAGES = ["prepare-data", "learn-task-potsdam-rgb", "evaluate-potsdam-rgb", "report"]
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def _runs(tracking: Tracking) -> list[Run]:
@@ -79,7 +79,7 @@ def test_cancel_stops_the_stage_and_tells_mlflow(deployed: Prefect, server: Pref
     before = len(_runs(tracking))
     long = '["seed=7", "learn_task.end_to_end_updates=1000000"]'
     flow_run = _id_in(deployed("deployment", "run", DEPLOYMENT, "--param", f"overrides={long}").stdout)
-    _wait(lambda: bool(_stage_processes()), 90, "the stage to start")
+    _wait(lambda: bool(_stage_processes()), 240, "the stage to start")
     assert deployed("flow-run", "cancel", flow_run).returncode == 0
     _wait(lambda: _flow_run(server, flow_run)["state"]["type"] == "CANCELLED", 60, "the flow run to be cancelled")
     _wait(lambda: not _stage_processes(), 10, "the stage to end")
