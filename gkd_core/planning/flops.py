@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.objective import DistillBatch
 from gkd_core.distill.stage_one import build_objective
 from gkd_core.methods import encoder_is_frozen, method_of
-from gkd_core.models.build import build_encoder
+from gkd_core.models.build import build_encoder, parameter_count
 from gkd_core.models.decoders import build_decoder
 from gkd_core.models.encoder import Encoder, Tokens
 from gkd_core.settings import DistillSettings, EncoderSettings, LearnTaskSettings, Settings
@@ -58,9 +58,9 @@ def distillation_cost(
     learnt = _count(lambda: learning(batch)["loss"].backward()) / BATCH
     asked = _count(lambda: answering.tokens(images)) / BATCH
     return {
-        "teacher": Cost(parameters(answering), asked),
-        "student": Cost(parameters(learning.student), learnt),
-        "heads": Cost(parameters(learning) - parameters(learning.student), 0.0),
+        "teacher": Cost(parameter_count(answering), asked),
+        "student": Cost(parameter_count(learning.student), learnt),
+        "heads": Cost(parameter_count(learning) - parameter_count(learning.student), 0.0),
     }
 
 
@@ -75,7 +75,7 @@ def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSetti
         features: list[Tensor] = []
         seen = _count(lambda: features.extend(decoder.features(seeing, images)))
         decoded = _count(lambda: decoder(features))
-    return {role: Cost(parameters(seeing), seen), "decoder": Cost(parameters(decoder), decoded)}
+    return {role: Cost(parameter_count(seeing), seen), "decoder": Cost(parameter_count(decoder), decoded)}
 
 
 def task_cost(forward: Mapping[str, Cost], settings: Settings) -> dict[str, Cost]:
@@ -89,13 +89,8 @@ def task_cost(forward: Mapping[str, Cost], settings: Settings) -> dict[str, Cost
         with torch.device("meta"):
             teacher = _encoder(settings.teacher).eval()
             images = torch.zeros(1, 3, *settings.learn_task.image_size)
-        costs["teacher"] = Cost(parameters(teacher), _count(lambda: teacher.tokens(images)))
+        costs["teacher"] = Cost(parameter_count(teacher), _count(lambda: teacher.tokens(images)))
     return costs
-
-
-def parameters(module: nn.Module) -> int:
-    """Number of scalars in the parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _trained(cost: Cost) -> Cost:
