@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.data.catalog import Catalog
 from gkd_core.data.entries import DatasetEntry, fixed_folder
 from gkd_core.data.taxonomy import LabelEncoding, NamedEncoding, resolve_names, to_train_ids
@@ -19,8 +21,8 @@ from gkd_core.errors import DataError
 class Pair:
     """An image and its label file."""
 
-    image: Path
-    label: Path
+    image: DataFile
+    label: DataFile
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def list_pairs(entry: DatasetEntry, root: Path, split: str) -> list[Pair]:
     pairs = [
         Pair(found.path, base / path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)
     ]
-    missing = [pair for pair in pairs if not pair.label.is_file()]
+    missing = [pair for pair in pairs if isinstance(pair.label, Path) and not pair.label.is_file()]
     if missing:
         raise DataError(
             f"{missing[0].label}: no such label file, expected for {missing[0].image}; "
@@ -76,7 +78,7 @@ def resolve_encoding(catalog: Catalog, entry: DatasetEntry, root: Path) -> Label
     return encoding
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: DataFile) -> np.ndarray:
     """An image as uint8 (height, width, 3), red green blue; `DataError` where it is unreadable or not 8 bits deep."""
     picture = _open(path)
     if picture.mode not in ("RGB", "RGBA", "L", "P"):
@@ -84,18 +86,27 @@ def read_image(path: Path) -> np.ndarray:
     return np.array(picture.convert("RGB"))
 
 
-def read_label(path: Path, encoding: LabelEncoding) -> np.ndarray:
+def read_label(path: DataFile, encoding: LabelEncoding) -> np.ndarray:
     """A label file as train ids, uint8 (height, width).
 
     Raises:
-        DataError: the file is unreadable, has colours in place of ids, or an id outside the encoding.
+        DataError: the file is unreadable, is not of the encoding's form, or has an id outside the encoding.
+    """
+    return to_train_ids(read_ids(path, encoding), encoding, path)
+
+
+def read_ids(path: DataFile, encoding: LabelEncoding) -> np.ndarray:
+    """A label file's own ids, before any table: integers (height, width).
+
+    Raises:
+        DataError: the file is unreadable, or is not of the encoding's form.
     """
     picture = _open(path)
     if picture.mode not in ("L", "P", "I", "I;16"):
         raise DataError(
             f"{path}: pixel mode {picture.mode}, expected one channel of label ids (a colour-coded label must be converted)"
         )
-    return to_train_ids(np.asarray(picture), encoding, path)
+    return np.asarray(picture)
 
 
 def read_pair(pair: Pair, encoding: LabelEncoding) -> tuple[np.ndarray, np.ndarray]:
@@ -163,13 +174,12 @@ def path_of(pattern: str, key: str) -> str:
     return f"{fixed_folder(pattern)}/{key}{pattern.rpartition('*')[2]}"
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: DataFile) -> Image.Image:
     """The picture, fully decoded."""
+    content = io.BytesIO(read_bytes(path))
     try:
-        with Image.open(path) as picture:
+        with Image.open(content) as picture:
             picture.load()
             return picture
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None

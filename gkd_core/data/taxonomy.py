@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gkd_core.data.blobs import DataFile
 from gkd_core.errors import DataError
 
 IGNORE = 255
@@ -76,7 +77,7 @@ def resolve_names(encoding: NamedEncoding, taxonomy: Taxonomy, names_file: Path)
     return LabelEncoding(taxonomy=taxonomy.name, ids=ids)
 
 
-def to_train_ids(label: np.ndarray, encoding: LabelEncoding, path: Path) -> np.ndarray:
+def to_train_ids(label: np.ndarray, encoding: LabelEncoding, path: DataFile) -> np.ndarray:
     """Translate the file ids of `label`, an integer array of any shape, to train ids (uint8, same shape).
 
     `path` is the file that the array came from, for the message.

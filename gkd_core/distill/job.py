@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gkd_core.data.blobs import DataFile
 from gkd_core.errors import SettingsError
 from gkd_core.settings import DistillSettings, EncoderSettings
 
@@ -30,7 +31,7 @@ class DistillJob:
     updates: int
     teacher: EncoderSettings
     student: EncoderSettings
-    images: tuple[Path, ...]
+    images: tuple[DataFile, ...]
     start: Path | None
     seed: int
     threads: int

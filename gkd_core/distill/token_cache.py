@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gkd_core.data.blobs import DataFile, identity
 from gkd_core.errors import PlatformError
 from gkd_core.training.rank import Rank
 
@@ -73,15 +74,14 @@ class TokenCache:
         return self._tokens[slots]
 
 
-def digest_of(teacher: nn.Module, images: Sequence[Path], facts: Mapping[str, Any]) -> str:
+def digest_of(teacher: nn.Module, images: Sequence[DataFile], facts: Mapping[str, Any]) -> str:
     """Digest of the teacher's weights, the image files (path, size, time of change) and further facts."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in teacher.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     for image in images:
-        status = image.stat()
-        digest.update(f"{image}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
+        digest.update(f"{identity(image)}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
+from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import read_image
 from gkd_core.data.sampling import Visit, batch_visits
 from gkd_core.data.store import MEMORY_BYTES, SampleStore
@@ -45,7 +45,7 @@ class ViewMaker:
     """
 
     def __init__(
-        self, title: str, seed: int, settings: DistillSettings, images: Sequence[Path], patches: int, rank: Rank, loaders: int
+        self, title: str, seed: int, settings: DistillSettings, images: Sequence[DataFile], patches: int, rank: Rank, loaders: int
     ) -> None:
         self._title, self._seed, self._settings = title, seed, settings
         self._files, self._patches, self._rank = images, patches, rank
@@ -69,7 +69,7 @@ class ViewMaker:
         visits = [Visit(*divmod(slot, count)) for slot in slots]
         return self._augment([self._images[visit.sample] for visit in visits], [self._keys(visit, 0, 0) for visit in visits])
 
-    def files(self, update: int) -> list[Path]:
+    def files(self, update: int) -> list[DataFile]:
         """The image files behind the views of an update."""
         return [self._files[visit.sample] for visit in self._visits(update)]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gkd_core.data.blobs import DataFile
 from gkd_core.data.photometric import distort_colors
 from gkd_core.data.reading import Pair, read_pair
 from gkd_core.data.sampling import batch_indices
@@ -49,7 +49,7 @@ class LabelledViews:
         images = _colored(settings, torch.stack([image for image, _ in views]), draws)
         return Batch(images, torch.stack([ids for _, ids in views]))
 
-    def files(self, update: int) -> list[Path]:
+    def files(self, update: int) -> list[DataFile]:
         """The images of an update's batch."""
         return [self._pairs[index].image for index in self._indices(update)]
 

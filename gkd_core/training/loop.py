@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gkd_core.data.blobs import DataFile
 from gkd_core.data.loader import batches_ahead
 from gkd_core.errors import TrainingError
 from gkd_core.seeding import seed_of
@@ -68,7 +68,7 @@ class Training:
     accumulate: int = 1
     ema_decay: float | None = None
     loaders: int = 0
-    files_of: Callable[[int], Sequence[Path]] | None = None
+    files_of: Callable[[int], Sequence[DataFile]] | None = None
 
 
 def train(training: Training, store: CheckpointStore, sink: MetricsSink, advance: Callable[[int], None]) -> None:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from gkd_core.errors import GkdError
-
-if TYPE_CHECKING:
-    from gkd_core.settings import Settings
-
-PARAMS = Path("params.yaml")
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+from gkd_core.cli.data import data_app
+from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.cli.run import run_command_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,11 +38,7 @@ authors' own.
 Settings come from params.yaml here, or, with --profile, from a shipped profile; --set a.b=value goes on top.
 """,
 )
-
-Profile = Annotated[
-    str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml, such as demo or camvid.")
-]
-Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as distill_proxy.updates=200. Can be repeated.")]
+app.add_typer(data_app)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")
@@ -57,7 +46,7 @@ def settings(profile: Profile = None, set_: Set = None) -> None:
     """Print the whole settings tree, as it would be used."""
     from gkd_core.settings import dump_settings
 
-    typer.echo(dump_settings(_settings(profile, set_)), nl=False)
+    typer.echo(dump_settings(read_settings(profile, set_)), nl=False)
 
 
 @app.command(epilog="Example: gkd profiles")
@@ -84,7 +73,7 @@ def plan(
     from gkd_core import stages
     from gkd_core.data.catalog import load_catalog
 
-    settings = _settings(_one_profile(name, profile), set_)
+    settings = read_settings(_one_profile(name, profile), set_)
     catalog = load_catalog(settings.data.catalogs)
     for run in stages.plan(settings, catalog):
         inputs = ", ".join(str(path) for path in run.inputs[:4]) + (
@@ -109,7 +98,7 @@ def dry_run(
     """Rehearse the recipe: both models as they are, with random weights, for one update a stage on small rendered images."""
     from gkd_core.planning.rehearsal import rehearse, small
 
-    for line in rehearse(small(_settings(_one_profile(name, profile), set_), depth)):
+    for line in rehearse(small(read_settings(_one_profile(name, profile), set_), depth)):
         typer.echo(line)
 
 
@@ -125,7 +114,7 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gkd_core import stages
 
-    tree = _settings(profile, set_)
+    tree = read_settings(profile, set_)
     stages.run_stage(tree, stages.find_run(tree, stage, source), Path.cwd())
 
 
@@ -142,7 +131,7 @@ def recipe(
     from gkd_core.files import atomic_file
     from gkd_core.settings import dump_settings
 
-    tree = _settings(profile, set_)
+    tree = read_settings(profile, set_)
     text = render(tree)
     if not write:
         typer.echo(text, nl=False)
@@ -211,40 +200,9 @@ def main() -> None:
     run_command_line(app)
 
 
-def run_command_line(commands: typer.Typer) -> None:
-    """Run a command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C or SIGTERM."""
-    # A stage that is told to end must leave its `with` blocks, or half-written files would stay. Both are set, as a process
-    # that a script starts in the background inherits a Ctrl-C that is ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        commands()
-    except GkdError as error:
-        for line in str(error).splitlines():
-            print(f"gkd: {line}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except OSError as error:
-        print(
-            f"gkd: {error.filename or 'input or output'}: {error.strerror or error}; nothing half-written was kept",
-            file=sys.stderr,
-        )
-        sys.exit(EXIT_USER_ERROR)
-    except SystemExit as end:
-        # Typer has turned Ctrl-C into an exit already.
-        if end.code == EXIT_INTERRUPTED:
-            print("gkd: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise
-
-
 def _one_profile(argument: str | None, option: str | None) -> str | None:
     if argument and option and argument != option:
         from gkd_core.errors import SettingsError
 
         raise SettingsError(f"--profile {option}: {argument} is named beside it; give one profile")
     return argument or option
-
-
-def _settings(profile: str | None, overrides: list[str] | None) -> Settings:
-    from gkd_core.settings import load_settings
-
-    return load_settings(PARAMS, profile, overrides or [])

@@ -1,0 +1,25 @@
+"""The options that every command has which needs settings, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gkd_core.settings import Settings
+
+PARAMS = Path("params.yaml")
+
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml, such as demo or camvid.")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as distill_proxy.updates=200. Can be repeated.")]
+
+
+def read_settings(profile: str | None, overrides: list[str] | None) -> Settings:
+    """The settings of params.yaml here, or of a shipped profile, with single ones on top."""
+    from gkd_core.settings import load_settings
+
+    return load_settings(PARAMS, profile, overrides or [])
