@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from gkd_core.stages import StageRun, plan
 
 Outcome = Literal["ran", "restored", "unchanged"]
 OUTCOMES: tuple[Outcome, ...] = ("ran", "restored", "unchanged")
+DVC_LOCK = Path(".dvc/tmp/lock")
 HEADER = "# Written by `gkd recipe --write` with params.yaml: do not edit.\n"
 QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
 
@@ -104,8 +107,21 @@ def input_digests(workspace: Path, run: StageRun) -> dict[str, str]:
 
 
 def _digests(workspace: Path, run: StageRun, kind: str) -> dict[str, str]:
-    lock = read_yaml_mapping(workspace / "dvc.lock")
+    with _quiet_lock_file(workspace):
+        lock = read_yaml_mapping(workspace / "dvc.lock")
     stage = lock.get("stages", {}).get(run.name)
     if stage is None:
         raise PlatformError(f"{workspace / 'dvc.lock'}: {run.name} is not in it; reproduce that stage first")
     return {item["path"]: item["md5"] for item in stage.get(kind, [])}
+
+
+@contextmanager
+def _quiet_lock_file(workspace: Path) -> Iterator[None]:
+    """Wait until no DVC process writes `dvc.lock`, and keep them from it meanwhile.
+
+    DVC writes it in place: read at the wrong moment, beside a stage that ends just then, it is cut off anywhere. While it does
+    so it holds a lock (`flock`) on this file.
+    """
+    with (workspace / DVC_LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -44,7 +44,8 @@ class _AskingCache(StageCache):  # type: ignore[misc]  # DVC is not annotated
 def reproduce(name: str, parent: TextIO) -> str:
     """Reproduce one stage; returns the line to tell the parent."""
     try:
-        with Repo(".") as repo:
+        # Stages side by side take turns at DVC's lock; on a busy machine a turn may take longer than DVC waits by itself.
+        with Repo(".", _wait_for_lock=True) as repo:
             cache = repo.stage_cache = _AskingCache(repo, parent)
             changed = repo.reproduce(name, single_item=True)
     except ReproductionError as error:

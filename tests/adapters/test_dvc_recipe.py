@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from dvc.lock import make_lock
 
 from gkd_core.adapters.dvc_recipe import StageFailed, input_digests, output_digest, render, reproduce
 from gkd_core.adapters.workspace import create_workspace
@@ -98,6 +99,31 @@ def test_unknown_digest_is_an_error(workspace: Path, toys: Mapping[str, Any]) ->
     reproduce(workspace, toys["make"])
     with pytest.raises(PlatformError, match="copy is not in it"):
         output_digest(workspace, toys["copy"])
+
+
+def test_digests_are_read_whole_while_dvc_rewrites_its_lock_file(workspace: Path, toys: Mapping[str, Any]) -> None:
+    reproduce(workspace, toys["make"])
+    expected, stop = output_digest(workspace, toys["make"]), threading.Event()
+
+    def rewrite() -> None:
+        """As another stage's DVC process does when it ends: in place, in two pieces, under DVC's lock."""
+        file, whole = workspace / "dvc.lock", (workspace / "dvc.lock").read_text()
+        while not stop.is_set():
+            lock = make_lock(str(workspace / ".dvc/tmp/lock"), wait=True)
+            with lock, file.open("w") as stream:
+                stream.write(whole[:20])
+                stream.flush()
+                time.sleep(0.02)
+                stream.write(whole[20:])
+            time.sleep(0.002)
+
+    other = threading.Thread(target=rewrite)
+    other.start()
+    try:
+        assert {output_digest(workspace, toys["make"]) for _ in range(10)} == {expected}
+    finally:
+        stop.set()
+        other.join()
 
 
 @pytest.fixture
