@@ -57,7 +57,10 @@ def test_mapillary_is_scored_at_half_size_whatever_the_model_is_shown() -> None:
 
 
 def test_only_mapillary_is_scored_on_resized_labels() -> None:
-    assert [entry.name for entry in load_catalog().datasets.values() if entry.protocol.resize_labels] == ["mapillary", "mapillary-v2"]
+    assert [entry.name for entry in load_catalog().datasets.values() if entry.protocol.resize_labels] == [
+        "mapillary",
+        "mapillary-v2",
+    ]
 
 
 def test_shrinking_keeps_the_shape() -> None:
