@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.cli.run import EXIT_USER_ERROR
+
+if TYPE_CHECKING:
+    from gkd_core.data.catalog import Catalog
+
+Domains = Annotated[
+    list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="As dataset/split; without any, all that the run reads.")
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Processes that read files; as many as there are cores, if not given.")
+]
 
 data_app = typer.Typer(
     name="data",
@@ -39,3 +51,36 @@ def list_(
         else all_domains(settings, catalog)
     )
     print_domains(catalog, references, data_root(settings))
+
+
+@data_app.command(epilog="Example: gkd data verify camvid/dusk --profile camvid --set data.root=/data")
+def verify(
+    domains: Domains = None,
+    profile: Profile = None,
+    set_: Set = None,
+    jobs: Jobs = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write all findings to this file, as JSON.")] = None,
+) -> None:
+    """Read every image and label and report all that is wrong: exit code 2 if there is an error, 0 if there are only warnings."""
+    from gkd_core.data.verify.run import usable_processes
+    from gkd_core.data.verify.run import verify as verify_domains
+    from gkd_core.training.progress import progress
+
+    catalog, references, root = _chosen(domains, profile, set_)
+    found = verify_domains(catalog, references, root, jobs or usable_processes(), progress)
+    for line in found.lines():
+        typer.echo(line)
+    if report is not None:
+        found.write(report)
+    if found.count("error"):
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Catalog, list[str], Path]:
+    """The catalog, the domains asked for (else all that the run reads), and the folder that they lie in."""
+    from gkd_core.data.catalog import load_catalog
+    from gkd_core.stages.recipe import all_domains, data_root
+
+    settings = read_settings(profile, overrides)
+    catalog = load_catalog(settings.data.catalogs)
+    return catalog, domains or all_domains(settings, catalog), data_root(settings)

@@ -123,7 +123,7 @@ def read_pair(pair: Pair, encoding: LabelEncoding) -> tuple[np.ndarray, np.ndarr
 def _find_images(entry: DatasetEntry, root: Path, split: str) -> list[_Found]:
     base = entry.dataset_folder(root)
     found = [
-        _Found(path, _key_of(pattern, path.relative_to(base)), index)
+        _Found(path, key_of(pattern, path.relative_to(base)), index)
         for index, pattern in enumerate(entry.image_patterns(split))
         for path in _glob(base, pattern, f"{entry.name}/{split}")
     ]
@@ -145,14 +145,10 @@ def _glob(base: Path, pattern: str, domain: str) -> list[Path]:
 
 def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
     """The images that the list names, in their own order; a line may be a stem or a path, with or without its suffix."""
-    try:
-        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{list_file}: cannot be read ({error}); expected one image stem a line") from None
-    wanted = {line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line}
+    wanted = set(read_list(list_file))
     kept, met = [], set()
     for item in found:
-        names = {item.key, PurePosixPath(item.key).name} & wanted
+        names = listed_names(item.key) & wanted
         if names:
             kept.append(item)
             met |= names
@@ -163,7 +159,21 @@ def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
     return kept
 
 
-def _key_of(pattern: str, relative: Path) -> str:
+def read_list(list_file: Path) -> list[str]:
+    """The names in a list file, in its order, suffixes off; `DataError` where it cannot be read."""
+    try:
+        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{list_file}: cannot be read ({error}); expected one image stem a line") from None
+    return [line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line]
+
+
+def listed_names(key: str) -> set[str]:
+    """The names by which a list file may mean the image of this key: its path, or its stem alone."""
+    return {key, PurePosixPath(key).name}
+
+
+def key_of(pattern: str, relative: Path) -> str:
     """What the wildcards of `pattern` stand for in `relative`: its path below the fixed folder, suffix off."""
     below = relative.as_posix().removeprefix(f"{fixed_folder(pattern)}/")
     return below.removesuffix(pattern.rpartition("*")[2])
@@ -181,5 +191,7 @@ def _open(path: DataFile) -> Image.Image:
         with Image.open(content) as picture:
             picture.load()
             return picture
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}; cut it into tiles") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None
