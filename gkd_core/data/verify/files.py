@@ -1,136 +1,22 @@
-"""One image and its label, read as training reads them; where that fails, a look at the file says why."""
+"""What is wrong with one image file, whatever it holds."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import stat
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gkd_core.data.reading import read_ids, read_image
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
-from gkd_core.data.verify.findings import Finding
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.errors import DataError
-
-SMALL_SIDE = 8
-"""Pixels of a side below which an image is called tiny."""
 
 Problem = tuple[Kind, str]
 
 
-@dataclass(frozen=True)
-class Item:
-    """An image to check and its label file, if it has one that is there. Without `encoding` a label's ids are not checked."""
-
-    domain: str
-    image: Path
-    label: Path | None = None
-    encoding: LabelEncoding | None = None
-
-
-@dataclass
-class Facts:
-    """What was found out about an item.
-
-    Attributes:
-        size: (height, width) of the image in pixels; None where it cannot be read.
-        image_digest: Digest of the image's pixels.
-        label_digest: Digest of the label's ids.
-        pixels: Pixels of the label for each train id that it has.
-    """
-
-    item: Item
-    findings: list[Finding] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    image_digest: str | None = None
-    label_digest: str | None = None
-    pixels: dict[int, int] = field(default_factory=dict)
-
-    def add(self, path: Path, *problems: Problem) -> None:
-        """Note what is wrong with a file."""
-        self.findings += [Finding(self.item.domain, kind, path, detail) for kind, detail in problems]
-
-
-def check_item(item: Item) -> Facts:
-    """Read an image and its label in full. Whatever they are, this gives facts and raises nothing."""
-    facts = Facts(item)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow's, about what is found here anyway
-        for path, check in ((item.image, _check_image), (item.label, _check_label)):
-            if path is None:
-                continue
-            try:
-                check(path, facts)
-            except Exception as error:  # a fault of one file's check must not hide the others
-                facts.add(path, (Kind.CHECK_FAILED, f"{type(error).__name__}: {error}"))
-    return facts
-
-
-def lost_item(item: Item) -> Facts:
-    """The facts about an item whose reading has ended its process."""
-    facts = Facts(item)
-    facts.add(
-        item.image, (Kind.CHECK_FAILED, "the process that reads it and its label dies; they may take more memory than there is")
-    )
-    return facts
-
-
-def _check_image(path: Path, facts: Facts) -> None:
-    unusable = _unusable(path)
-    if unusable:
-        facts.add(path, unusable)
-        return
-    try:
-        image = read_image(path)
-    except DataError as error:
-        facts.add(path, _why(path, Kind.IMAGE_MODE, error))
-        return
-    height, width = facts.size = image.shape[:2]
-    facts.image_digest = _digest(image)
-    facts.add(path, *_oddities(path))
-    if min(height, width) < SMALL_SIDE:
-        facts.add(path, (Kind.TINY, f"{height} x {width} pixels"))
-
-
-def _check_label(path: Path, facts: Facts) -> None:
-    unusable = _unusable(path)
-    if unusable:
-        facts.add(path, unusable)
-        return
-    encoding = facts.item.encoding
-    if encoding is None:  # why is a finding of the whole domain
-        cause = _cannot_decode(path)
-        facts.add(path, *([] if cause is None else [(Kind.DAMAGED, cause)]))
-        return
-    try:
-        ids = read_ids(path, encoding)
-    except DataError as error:
-        facts.add(path, _why(path, Kind.LABEL_MODE, error))
-        return
-    facts.label_digest = _digest(ids)
-    facts.add(path, *_label_oddities(path))
-    if facts.size is not None and facts.size != ids.shape[:2]:
-        facts.add(path, (Kind.SIZE, _size_detail(facts.size, ids.shape[:2], facts)))
-    known = _count_values(ids)
-    unknown = {value: known.pop(value) for value in list(known) if value not in encoding.ids}
-    if unknown:
-        shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(unknown.items())[:8])
-        facts.add(path, (Kind.UNKNOWN_IDS, shown + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")))
-    for value, count in known.items():
-        facts.pixels[encoding.ids[value]] = facts.pixels.get(encoding.ids[value], 0) + count
-    if not unknown and set(facts.pixels) == {IGNORE}:
-        facts.add(path, (Kind.EMPTY_LABEL, f"all {ids.size} pixels are ignored"))
-
-
-def _unusable(path: Path) -> Problem | None:
+def unusable(path: Path) -> Problem | None:
     """Why a file should not even be opened in full: no file, empty, of no known format, or huge."""
     try:
         status = path.stat()
@@ -154,13 +40,13 @@ def _unusable(path: Path) -> Problem | None:
         return Kind.DAMAGED, f"{type(error).__name__}: {error}"
 
 
-def _why(path: Path, form: Kind, error: DataError) -> Problem:
+def why_refused(path: Path, form: Kind, error: DataError) -> Problem:
     """Why a file was refused: it cannot be decoded, or else it is sound but of the wrong `form`."""
-    cause = _cannot_decode(path)
+    cause = cannot_decode(path)
     return (form, str(error).removeprefix(f"{path}: ")) if cause is None else (Kind.DAMAGED, cause)
 
 
-def _cannot_decode(path: Path) -> str | None:
+def cannot_decode(path: Path) -> str | None:
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -169,7 +55,7 @@ def _cannot_decode(path: Path) -> str | None:
     return None
 
 
-def _oddities(path: Path) -> Iterator[Problem]:
+def image_oddities(path: Path) -> Iterator[Problem]:
     """What is odd about an image that can be read."""
     with Image.open(path) as picture:
         deep = _bits(path, picture)
@@ -181,7 +67,7 @@ def _oddities(path: Path) -> Iterator[Problem]:
     yield from _checksums(path)
 
 
-def _label_oddities(path: Path) -> Iterator[Problem]:
+def label_oddities(path: Path) -> Iterator[Problem]:
     """What is odd about a label that can be read."""
     with Image.open(path) as picture:
         lossy = picture.format in ("JPEG", "MPO")
@@ -214,29 +100,8 @@ def _checksums(path: Path) -> Iterator[Problem]:
             yield Kind.DAMAGED, f"a checksum does not fit ({error})"
 
 
-def _size_detail(image: tuple[int, ...], label: tuple[int, ...], facts: Facts) -> str:
-    turned = any(finding.kind is Kind.EXIF_ROTATION for finding in facts.findings) and image == label[::-1]
-    why = "; the label is of the turned view" if turned else ""
-    return f"{label[0]} x {label[1]} pixels (height x width), but its image has {image[0]} x {image[1]}{why}"
-
-
 def _first_bytes(path: Path) -> str:
     if path.name.startswith("._"):
         return "a macOS resource file, which belongs to no dataset"
     with path.open("rb") as stream:
         return f"begins with {stream.read(12)!r}"
-
-
-def _count_values(ids: np.ndarray) -> dict[int, int]:
-    """Pixels of each value."""
-    if ids.dtype == np.uint8:  # of most labels, and several times faster so
-        counts = np.bincount(ids.ravel(), minlength=256)
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, counts = np.unique(ids, return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
-
-
-def _digest(array: np.ndarray) -> str:
-    digest = hashlib.blake2b(f"{array.shape} {array.dtype} ".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

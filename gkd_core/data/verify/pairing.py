@@ -17,10 +17,14 @@ from gkd_core.data.verify.names import IMAGE_SUFFIXES, loose
 
 @dataclass
 class Labels:
-    """The labels of one folder of a split: by image key those `found`, and why one is `missing`; `problems` of the folder."""
+    """The labels of one folder of a split: by image key those `found`, and why one is `missing`.
+
+    `strays` have no image; `problems` are parts of the folder that could not be entered.
+    """
 
     found: dict[str, Path] = field(default_factory=dict)
     missing: dict[str, Place] = field(default_factory=dict)
+    strays: list[Place] = field(default_factory=list)
     problems: list[Place] = field(default_factory=list)
 
 
@@ -46,7 +50,7 @@ def pair_labels(base: Path, pattern: str, keys: Sequence[str]) -> Labels:
                 else (near, Kind.MISNAMED_LABEL, f"{path.name} is expected")
             )
     known = set(keys)
-    labels.problems += [
+    labels.strays = [
         (path, Kind.STRAY_LABEL, "no image of that name")
         for path in sorted(base.glob(pattern))
         if path not in misnamed and key_of(pattern, path.relative_to(base)) not in known

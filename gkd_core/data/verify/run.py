@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.verify.files import Facts, check_item, lost_item
 from gkd_core.data.verify.findings import Finding, Report
+from gkd_core.data.verify.items import Facts, check_item, lost_item
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.data.verify.layout import Survey, survey
 from gkd_core.data.verify.repeats import repeated_images
