@@ -76,6 +76,50 @@ def verify(
         raise typer.Exit(EXIT_USER_ERROR)
 
 
+@data_app.command(epilog="Example: gkd data stats --profile camvid --set data.root=/data")
+def stats(
+    domains: Domains = None,
+    profile: Profile = None,
+    set_: Set = None,
+    jobs: Jobs = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+) -> None:
+    """Read every image and label and print how many there are, their sizes, and each class's share of the pixels."""
+    import json
+
+    from gkd_core.data.stats import print_stats, summarize
+    from gkd_core.data.verify.run import read_domains, usable_processes
+    from gkd_core.training.progress import progress
+
+    catalog, references, root = _chosen(domains, profile, set_)
+    found = read_domains(catalog, references, root, jobs or usable_processes(), progress)
+    figures = [summarize(catalog, domain) for domain in found]
+    if json_:
+        typer.echo(json.dumps({figure.domain: figure.as_tree() for figure in figures}, indent=1))
+    else:
+        print_stats(figures)
+    errors = sum(finding.kind.severity == "error" for domain in found for finding in domain.findings)
+    if errors:
+        typer.echo(f"{errors} errors are left out of these figures; `gkd data verify` tells which", err=True)
+
+
+@data_app.command(epilog="Example: gkd data show camvid/dusk --output dusk.png --profile camvid --set data.root=/data")
+def show(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
+    domains: Domains = None,
+    profile: Profile = None,
+    set_: Set = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images of each domain.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses the images.")] = 0,
+) -> None:
+    """Draw a few images of each domain above their labels in the colours of their classes, with a legend."""
+    from gkd_core.data.pictures import draw_sample, save_samples
+
+    catalog, references, root = _chosen(domains, profile, set_)
+    save_samples([draw_sample(catalog, reference, root, images, seed) for reference in dict.fromkeys(references)], output)
+    typer.echo(f"wrote {output}")
+
+
 def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Catalog, list[str], Path]:
     """The catalog, the domains asked for (else all that the run reads), and the folder that they lie in."""
     from gkd_core.data.catalog import load_catalog

@@ -51,7 +51,8 @@ class Report:
                 if len(kinds[kind]) > EXAMPLES:
                     yield f"    and {len(kinds[kind]) - EXAMPLES} more"
                 yield f"    to do: {kind.remedy}"
-        images, labels = (sum(numbers) for numbers in zip(*self.counts.values(), strict=True))
+        images = sum(images for images, _ in self.counts.values())
+        labels = sum(labels for _, labels in self.counts.values())
         yield f"{_many(len(self.counts), 'domain')}, {_many(images, 'image')}, {_many(labels, 'label')}: {self._verdict()}"
 
     def write(self, path: Path) -> None:

@@ -30,6 +30,11 @@ class DomainFacts:
     survey: Survey
     facts: list[Facts]
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What is wrong with the folders and with single files."""
+        return [*self.survey.findings, *(finding for fact in self.facts for finding in fact.findings)]
+
 
 def verify(catalog: Catalog, references: Sequence[str], root: Path, processes: int, show: ShowProgress) -> Report:
     """Read every image and label of these `dataset/split`s below `root` and report all that is wrong with them.
@@ -38,7 +43,7 @@ def verify(catalog: Catalog, references: Sequence[str], root: Path, processes: i
         DataError: the catalog has no such dataset or split. Whatever is on disk becomes findings.
     """
     domains = read_domains(catalog, references, root, processes, show)
-    findings = [finding for domain in domains for finding in (*domain.survey.findings, *_of_items(domain.facts))]
+    findings = [finding for domain in domains for finding in domain.findings]
     findings += repeated_images(catalog, [fact for domain in domains for fact in domain.facts])
     findings += [finding for domain in domains for finding in _unseen_classes(catalog, domain, root)]
     counts = {domain.survey.domain: _counts(domain.facts) for domain in domains}
@@ -70,10 +75,6 @@ def read_domains(
 def usable_processes() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _of_items(facts: Iterable[Facts]) -> Iterator[Finding]:
-    return (finding for fact in facts for finding in fact.findings)
 
 
 def _counts(facts: Sequence[Facts]) -> tuple[int, int]:

@@ -112,6 +112,21 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     return load_catalog([path])
 
 
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> list[str]:
+    """Options of the command line by which a run reads these datasets."""
+    path = tmp_path / "own.yaml"
+    path.write_text(CATALOG)
+    values = (
+        "data.world=null",
+        f"data.root={root}",
+        f"data.catalogs=[{path}]",
+        "data.benchmarks=[D2F]",
+        "data.proxy=proxy-photos/all",
+    )
+    return ["--profile", "demo", *(word for value in values for word in ("--set", value))]
+
+
 @contextmanager
 def no_progress(_title: str, _total: int) -> Iterator[Callable[[int], None]]:
     yield lambda _done: None
