@@ -113,7 +113,7 @@ def show(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses the images.")] = 0,
 ) -> None:
     """Draw a few images of each domain above their labels in the colours of their classes, with a legend."""
-    from gkd_core.data.pictures import draw_sample, save_samples
+    from gkd_core.data.gallery import draw_sample, save_samples
 
     catalog, references, root = _chosen(domains, profile, set_)
     save_samples([draw_sample(catalog, reference, root, images, seed) for reference in dict.fromkeys(references)], output)

@@ -12,7 +12,8 @@ from torch import Tensor
 from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import read_image
-from gkd_core.data.sampling import Visit, batch_visits
+from gkd_core.data.sampling import Visit, mixed_visits
+from gkd_core.data.sources import Mix, whole
 from gkd_core.data.store import MEMORY_BYTES, SampleStore
 from gkd_core.distill.masking import draw_masks
 from gkd_core.seeding import generator
@@ -42,11 +43,21 @@ class ViewMaker:
     Args:
         patches: patch tokens of a view on the student's grid, which masks are drawn on.
         loaders: processes that share the memory for decoded images.
+        mix: the parts that the images are of; None for a single one.
     """
 
     def __init__(
-        self, title: str, seed: int, settings: DistillSettings, images: Sequence[DataFile], patches: int, rank: Rank, loaders: int
+        self,
+        title: str,
+        seed: int,
+        settings: DistillSettings,
+        images: Sequence[DataFile],
+        patches: int,
+        rank: Rank,
+        loaders: int,
+        mix: Mix | None = None,
     ) -> None:
+        self._mix = mix or whole(len(images))
         self._title, self._seed, self._settings = title, seed, settings
         self._files, self._patches, self._rank = images, patches, rank
         self._images = SampleStore(len(images), self._read, MEMORY_BYTES // max(1, loaders))
@@ -80,7 +91,7 @@ class ViewMaker:
         """This rank's share of an update's images: dealt out one by one, so that repeats of an image lie on different ranks."""
         settings = self._settings
         keys = (self._title, self._seed)
-        visits = batch_visits(update, settings.batch_size, len(self._files), settings.repeated_augmentation, *keys)
+        visits = mixed_visits(update, settings.batch_size, self._mix, settings.repeated_augmentation, *keys)
         return visits[self._rank.index :: self._rank.count]
 
     def _keys(self, visit: Visit, update: int, position: int) -> Keys:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from gkd_core.data.reading import list_pairs, resolve_encoding
+from gkd_core.data.label_fraction import draw_fraction, name_below
+from gkd_core.data.reading import LabelledImages, list_pairs, resolve_encoding
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
@@ -23,19 +24,21 @@ from gkd_core.training.metrics import file_sink
 from gkd_core.training.progress import progress
 
 SEGMENTOR = "segmentor.safetensors"
+LABELLED = "labelled.txt"  # the images whose labels were learnt from, one a line
 
 
 def learn_task(context: Context) -> None:
     """Stage two: a decoder on the method's encoder, with the source's labels."""
     settings, catalog = context.settings, context.catalog
     method = method_of(settings)
-    entry, split = catalog.domain(sources(settings, catalog)[str(context.run.source)])
-    taxonomy = catalog.taxonomy_of(entry)
+    source = sources(settings, catalog)[str(context.run.source)]
+    taxonomy = catalog.taxonomy_of(catalog.domain(source.references[0])[0])
+    parts = [_labelled(context, reference) for reference in source.references]
     job = TaskJob(
         title=context.run.name,
         settings=settings.learn_task,
-        pairs=list_pairs(entry, context.data_root, split),
-        encoding=resolve_encoding(catalog, entry, context.data_root),
+        parts=parts,
+        mix=source.mix([len(part.pairs) for part in parts]),
         updates=task_updates(settings),
         seed=settings.seed,
         device=device_of(settings),
@@ -62,6 +65,8 @@ def learn_task(context: Context) -> None:
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
         write_tensors(segmentor.state_dict(), weights)
+        learnt = [name_below(context.data_root, pair.image) for part in parts for pair in part.pairs]
+        (folder / LABELLED).write_text("".join(f"{name}\n" for name in learnt), encoding="utf-8")
         declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
             # On the grid that stage one left it with; the weights as declared, as a path of this machine is of no use elsewhere.
@@ -79,6 +84,14 @@ def learn_task(context: Context) -> None:
             updates=job.updates,
             encoder_frozen=frozen,
         ).write(folder / MANIFEST)
+
+
+def _labelled(context: Context, reference: str) -> LabelledImages:
+    """The images of one part of the source whose labels are learnt from."""
+    settings, root = context.settings, context.data_root
+    entry, split = context.catalog.domain(reference)
+    pairs = draw_fraction(list_pairs(entry, root, split), settings.learn_task.label_fraction, reference, settings.seed)
+    return LabelledImages(pairs, resolve_encoding(context.catalog, entry, root))
 
 
 def _task_encoder(context: Context) -> EncoderSettings:
