@@ -12,6 +12,7 @@ from gkd_core.cli.run import EXIT_USER_ERROR
 
 if TYPE_CHECKING:
     from gkd_core.data.catalog import Catalog
+    from gkd_core.settings import Settings
 
 Domains = Annotated[
     list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="As dataset/split; without any, all that the run reads.")
@@ -41,7 +42,7 @@ def list_(
     """List the dataset splits that a run reads: how many images are stated and found, and where they lie."""
     from gkd_core.data.catalog import load_catalog
     from gkd_core.data.listing import print_domains
-    from gkd_core.stages.recipe import all_domains, data_root
+    from gkd_core.stages.recipe import all_domains, data_origin
 
     settings = read_settings(profile, set_)
     catalog = load_catalog(settings.data.catalogs)
@@ -50,7 +51,7 @@ def list_(
         if all_
         else all_domains(settings, catalog)
     )
-    print_domains(catalog, references, data_root(settings))
+    print_domains(catalog, references, data_origin(settings, Path()))
 
 
 @data_app.command(epilog="Example: gkd data verify camvid/dusk --profile camvid --set data.root=/data")
@@ -64,10 +65,11 @@ def verify(
     """Read every image and label and report all that is wrong: exit code 2 if there is an error, 0 if there are only warnings."""
     from gkd_core.data.verify.run import usable_processes
     from gkd_core.data.verify.run import verify as verify_domains
+    from gkd_core.stages.recipe import data_root
     from gkd_core.training.progress import progress
 
-    catalog, references, root = _chosen(domains, profile, set_)
-    found = verify_domains(catalog, references, root, jobs or usable_processes(), progress)
+    settings, catalog, references = _chosen(domains, profile, set_)
+    found = verify_domains(catalog, references, data_root(settings), jobs or usable_processes(), progress)
     for line in found.lines():
         typer.echo(line)
     if report is not None:
@@ -89,10 +91,11 @@ def stats(
 
     from gkd_core.data.stats import print_stats, summarize
     from gkd_core.data.verify.run import read_domains, usable_processes
+    from gkd_core.stages.recipe import data_root
     from gkd_core.training.progress import progress
 
-    catalog, references, root = _chosen(domains, profile, set_)
-    found = read_domains(catalog, references, root, jobs or usable_processes(), progress)
+    settings, catalog, references = _chosen(domains, profile, set_)
+    found = read_domains(catalog, references, data_root(settings), jobs or usable_processes(), progress)
     figures = [summarize(catalog, domain) for domain in found]
     if json_:
         typer.echo(json.dumps({figure.domain: figure.as_tree() for figure in figures}, indent=1))
@@ -114,17 +117,19 @@ def show(
 ) -> None:
     """Draw a few images of each domain above their labels in the colours of their classes, with a legend."""
     from gkd_core.data.gallery import draw_sample, save_samples
+    from gkd_core.stages.recipe import data_origin
 
-    catalog, references, root = _chosen(domains, profile, set_)
-    save_samples([draw_sample(catalog, reference, root, images, seed) for reference in dict.fromkeys(references)], output)
+    settings, catalog, references = _chosen(domains, profile, set_)
+    origin = data_origin(settings, Path())
+    save_samples([draw_sample(catalog, reference, origin, images, seed) for reference in references], output)
     typer.echo(f"wrote {output}")
 
 
-def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Catalog, list[str], Path]:
-    """The catalog, the domains asked for (else all that the run reads), and the folder that they lie in."""
+def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Settings, Catalog, list[str]]:
+    """The settings, their catalog, and the domains asked for, else all that the run reads."""
     from gkd_core.data.catalog import load_catalog
-    from gkd_core.stages.recipe import all_domains, data_root
+    from gkd_core.stages.recipe import all_domains
 
     settings = read_settings(profile, overrides)
     catalog = load_catalog(settings.data.catalogs)
-    return catalog, domains or all_domains(settings, catalog), data_root(settings)
+    return settings, catalog, list(dict.fromkeys(domains or all_domains(settings, catalog)))

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.reading import list_images, list_pairs, read_image, read_pair, resolve_encoding
+from gkd_core.data.origin import Origin
+from gkd_core.data.reading import read_image, read_pair
 from gkd_core.data.taxonomy import IGNORE, Taxonomy
 from gkd_core.files import atomic_file
 
@@ -33,7 +34,7 @@ class Sample:
     labels: tuple[np.ndarray, ...]
 
 
-def draw_sample(catalog: Catalog, reference: str, root: Path, count: int, seed: int) -> Sample:
+def draw_sample(catalog: Catalog, reference: str, origin: Origin, count: int, seed: int) -> Sample:
     """`count` images of a split, or all if there are fewer: a choice that depends on `seed` and the split alone.
 
     Raises:
@@ -42,9 +43,9 @@ def draw_sample(catalog: Catalog, reference: str, root: Path, count: int, seed: 
     entry, split = catalog.domain(reference)
     numbers = np.random.default_rng([seed, zlib.crc32(reference.encode())])
     if entry.labels is None:
-        files = list_images(entry, root, split)
+        files = origin.images(entry, split)
         return Sample(reference, None, tuple(read_image(files[index]) for index in _choose(numbers, len(files), count)), ())
-    pairs, encoding = list_pairs(entry, root, split), resolve_encoding(catalog, entry, root)
+    pairs, encoding = origin.pairs(entry, split), origin.encoding(catalog, entry, split)
     read = [read_pair(pairs[index], encoding) for index in _choose(numbers, len(pairs), count)]
     images, labels = zip(*read, strict=True)
     return Sample(reference, catalog.taxonomy_of(entry), images, labels)

@@ -116,7 +116,7 @@ def _check_label(path: Path, facts: Facts) -> None:
     known = _count_values(ids)
     unknown = {value: known.pop(value) for value in list(known) if value not in encoding.ids}
     if unknown:
-        shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(unknown.items())[:8])
+        shown = ", ".join(f"{encoding.text_of(value)} ({count} pixels)" for value, count in list(unknown.items())[:8])
         facts.add(path, (Kind.UNKNOWN_IDS, shown + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")))
     for value, count in known.items():
         facts.pixels[encoding.ids[value]] = facts.pixels.get(encoding.ids[value], 0) + count

@@ -9,8 +9,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.entries import fixed_folder
-from gkd_core.data.reading import key_of, listed_names, read_list, resolve_encoding
+from gkd_core.data.entries import DatasetEntry, fixed_folder, glob_of, key_of
+from gkd_core.data.reading import listed_names, read_list, resolve_encoding
 from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.verify.findings import Finding
 from gkd_core.data.verify.folders import Place, walk
@@ -61,27 +61,29 @@ def survey(catalog: Catalog, reference: str, root: Path) -> Survey:
             path = base / str(entry.label_names)
             result.add([(path, Kind.LABEL_NAMES, _without(path, error))])
     folders = [
-        _look(base, pattern, label_pattern, result)
+        _look(entry, base, pattern, label_pattern, result)
         for pattern, label_pattern in zip_longest(entry.image_patterns(split), entry.label_patterns(split))
     ]
     list_file = entry.split(split).list_file(base)
     keys = [key for folder in folders for key in folder.images]
     kept = set(keys) if list_file is None or not keys else _listed(list_file, keys, result)
     for folder in folders:
-        _pair(base, folder, kept, result)
+        _pair(entry, base, folder, kept, result)
     result.add(_names(base, [item.image for item in result.items]))
     _compare_count(entry.split(split).count, base, root, result)
     return result
 
 
-def _look(base: Path, pattern: str, label_pattern: str | None, result: Survey) -> _Folder:
+def _look(entry: DatasetEntry, base: Path, pattern: str, label_pattern: str | None, result: Survey) -> _Folder:
     """The images that a pattern matches, before any list file."""
     place = base / fixed_folder(pattern)
     if not place.is_dir():
         result.add([(place, Kind.MISSING_FOLDER, f"the images of {result.domain} ({pattern}) are expected there")])
         return _Folder(label_pattern)
-    tree, paths = walk(base, pattern), sorted(base.glob(pattern))
-    labels = [] if label_pattern is None else base.glob(label_pattern)  # they may lie beside the images
+    tree, paths = walk(base, pattern), sorted(base.glob(glob_of(pattern, entry.any_suffix_case)))
+    labels = (
+        [] if label_pattern is None else base.glob(glob_of(label_pattern, entry.any_suffix_case))
+    )  # they may lie beside the images
     result.add(tree.problems)
     result.add((path, Kind.LEFT_OUT, f"{pattern} does not match it") for path in left_out(tree.files, pattern, {*paths, *labels}))
     if not paths:
@@ -106,13 +108,13 @@ def _listed(list_file: Path, keys: Sequence[str], result: Survey) -> set[str]:
     return {key for key in keys if listed_names(key) & lines.keys()}
 
 
-def _pair(base: Path, folder: _Folder, kept: set[str], result: Survey) -> None:
+def _pair(entry: DatasetEntry, base: Path, folder: _Folder, kept: set[str], result: Survey) -> None:
     """Make the items of the images kept; labels of images that the list file leaves out are no strays."""
     labels = Labels()
     if folder.label_pattern is not None and folder.images:
         place = base / fixed_folder(folder.label_pattern)
         if place.is_dir():
-            labels = pair_labels(base, folder.label_pattern, list(folder.images))
+            labels = pair_labels(entry, base, folder.label_pattern, list(folder.images))
         else:
             detail = f"the labels of {result.domain} ({folder.label_pattern}) are expected there"
             result.add([(place, Kind.MISSING_FOLDER, detail)])

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from gkd_core.data.entries import name_around_wildcard
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -24,10 +26,13 @@ def is_odd(name: str) -> bool:
 
 def left_out(files: Iterable[Path], pattern: str, taken: set[Path]) -> Iterator[Path]:
     """Image files not `taken` that `pattern` would take in another case, with another image suffix, or in another folder."""
-    tail = PurePosixPath(pattern).name.lstrip("*")
+    prefix, suffix = name_around_wildcard(pattern)
+    start, end = loose(f"{prefix}.png"), loose(f"*{suffix}")[1:]
     for path in files:
-        if path not in taken and path.suffix.lower() in IMAGE_SUFFIXES and loose(path.name).endswith(loose(f"x{tail}")[1:]):
-            yield path
+        if path not in taken and path.suffix.lower() in IMAGE_SUFFIXES:
+            name = loose(path.name)
+            if name.startswith(start) and name.endswith(end):
+                yield path
 
 
 def same_but_case(names: Iterable[str]) -> list[list[str]]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gkd_core.data.reading import key_of, path_of
+from gkd_core.data.entries import DatasetEntry, glob_of, key_of, name_around_wildcard
+from gkd_core.data.reading import label_path
 from gkd_core.data.verify.folders import Place, walk
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.data.verify.names import IMAGE_SUFFIXES, loose
@@ -28,21 +29,22 @@ class Labels:
     problems: list[Place] = field(default_factory=list)
 
 
-def pair_labels(base: Path, pattern: str, keys: Sequence[str]) -> Labels:
+def pair_labels(entry: DatasetEntry, base: Path, pattern: str, keys: Sequence[str]) -> Labels:
     """Look for the label of every image in a folder; `pattern` is the labels' below `base`, `keys` are the images'.
 
     What lies in a folder that cannot be entered is not called missing: the folder is the problem.
     """
     tree = walk(base, pattern)
     labels = Labels(problems=list(tree.problems))
-    expected = {key: base / path_of(pattern, key) for key in keys}
+    expected = {key: label_path(entry, base, pattern, key) for key in keys}
     names = _Names(tree.files, without=set(expected.values()))
+    prefix, _ = name_around_wildcard(pattern)
     misnamed = set()
     for key, path in expected.items():
         if os.path.lexists(path):
             labels.found[key] = path
         elif tree.closed.isdisjoint(path.parents):
-            near = names.nearest(path.parent, PurePosixPath(key).name, path.name)
+            near = names.nearest(path, prefix + PurePosixPath(key).name)
             misnamed.add(near)
             labels.missing[key] = (
                 (path, Kind.MISSING_LABEL, "no such file")
@@ -52,7 +54,7 @@ def pair_labels(base: Path, pattern: str, keys: Sequence[str]) -> Labels:
     known = set(keys)
     labels.strays = [
         (path, Kind.STRAY_LABEL, "no image of that name")
-        for path in sorted(base.glob(pattern))
+        for path in sorted(base.glob(glob_of(pattern, entry.any_suffix_case)))
         if path not in misnamed and key_of(pattern, path.relative_to(base)) not in known
     ]
     return labels
@@ -69,16 +71,16 @@ class _Names:
         for names in self._by_folder.values():
             names.sort()
 
-    def nearest(self, folder: Path, stem: str, expected: str) -> Path | None:
-        """A file that differs from `expected` in case or suffix alone, else one that is `stem` and some ending."""
-        names = self._by_folder.get(folder, [])
-        start, wanted = loose(f"{stem}.png"), loose(expected)
+    def nearest(self, expected: Path, stem: str) -> Path | None:
+        """A file that differs from `expected` in case or suffix alone, else one whose name is `stem` and some ending."""
+        names = self._by_folder.get(expected.parent, [])
+        start, wanted = loose(f"{stem}.png"), loose(expected.name)
         begun = []
         for form, name in names[bisect_left(names, (start, "")) :]:
             if not form.startswith(start):
                 break
             if form == wanted:
-                return folder / name
+                return expected.with_name(name)
             if not form[len(start) :][:1].isalnum():
                 begun.append(name)
-        return folder / begun[0] if begun else None
+        return expected.with_name(begun[0]) if begun else None
