@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from gkd_core.data.catalog import Catalog
+from gkd_core.data.tables import new_table, print_table
 from gkd_core.data.taxonomy import IGNORE, Taxonomy
 from gkd_core.data.verify.run import DomainFacts
 
@@ -89,18 +88,15 @@ def summarize(catalog: Catalog, domain: DomainFacts) -> DomainStats:
 
 def print_stats(domains: Sequence[DomainStats]) -> None:
     """Print a table of the splits, and for each set of classes a table of shares, a column a split."""
-    # Only a terminal has an edge at which a table must be folded.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000)
-    console.print(_sizes_table(domains))
+    print_table(_sizes_table(domains))
     for taxonomy in dict.fromkeys(stats.taxonomy.name for stats in domains if stats.taxonomy is not None):
         of_taxonomy = [stats for stats in domains if stats.taxonomy is not None and stats.taxonomy.name == taxonomy]
-        console.print()
-        console.print(f"{taxonomy}: % of pixels that have a class (number of images that have it)", highlight=False)
-        console.print(_classes_table(of_taxonomy))
+        print(f"\n{taxonomy}: % of the pixels that have a class (number of images that have it)")
+        print_table(_classes_table(of_taxonomy))
 
 
 def _sizes_table(domains: Sequence[DomainStats]) -> Table:
-    table = _table("domain", "images", "unreadable", "labels", "smallest", "median", "largest")
+    table = new_table("domain", ">images", ">unreadable", ">labels", ">smallest", ">median", ">largest")
     for stats in domains:
         sizes = [stats.sizes[0], _median(stats.sizes), stats.sizes[-1]] if stats.sizes else []
         labels = "-" if stats.taxonomy is None else str(stats.labelled)
@@ -110,7 +106,7 @@ def _sizes_table(domains: Sequence[DomainStats]) -> Table:
 
 
 def _classes_table(domains: Sequence[DomainStats]) -> Table:
-    table = _table("class", *(stats.domain for stats in domains))
+    table = new_table("class", *(f">{stats.domain}" for stats in domains))
     taxonomy = domains[0].taxonomy
     assert taxonomy is not None
     for train_id, name in (*enumerate(taxonomy.classes), (IGNORE, "ignored, of all pixels")):
@@ -121,14 +117,6 @@ def _classes_table(domains: Sequence[DomainStats]) -> Table:
 def _cell(stats: DomainStats, train_id: int) -> str:
     share, images = stats.share(train_id), stats.images_with.get(train_id, 0)
     return "none" if share is None or not images else f"{100 * share:.2f} ({images})"
-
-
-def _table(first: str, *rest: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="")
-    table.add_column(first)
-    for title in rest:
-        table.add_column(title, justify="right")
-    return table
 
 
 def _median(sizes: Sequence[Size]) -> Size:

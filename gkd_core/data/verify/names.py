@@ -27,7 +27,7 @@ def is_odd(name: str) -> bool:
 def left_out(files: Iterable[Path], pattern: str, taken: set[Path]) -> Iterator[Path]:
     """Image files not `taken` that `pattern` would take in another case, with another image suffix, or in another folder."""
     prefix, suffix = name_around_wildcard(pattern)
-    start, end = loose(f"{prefix}.png"), loose(f"*{suffix}")[1:]
+    start, end = loose(f"{prefix}*.png")[:-1], loose(f"*{suffix}")[1:]
     for path in files:
         if path not in taken and path.suffix.lower() in IMAGE_SUFFIXES:
             name = loose(path.name)

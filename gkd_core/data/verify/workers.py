@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from gkd_core.errors import PlatformError
@@ -47,13 +48,9 @@ def _until_one_dies(
     suspects: list[tuple[int, Sequence[Job]]],
 ) -> Iterator[tuple[int, Result]]:
     """Work off `waiting`; when a process dies, leave the chunks that were under way in `suspects`."""
-    pool = _pool(processes)
+    pool = _started(processes)
     under_way: dict[Future[list[Result]], tuple[int, Sequence[Job]]] = {}
     try:
-        try:
-            pool.submit(int).result()
-        except BrokenProcessPool:
-            raise PlatformError("processes that read files end as soon as they start; use --jobs 1") from None
         while waiting or under_way:
             while waiting and len(under_way) < processes * AHEAD:
                 chunk = waiting.popleft()
@@ -75,7 +72,7 @@ def _alone(
 ) -> Iterator[tuple[int, Result]]:
     """The results of one chunk, halved until the job that kills its process is found."""
     try:
-        with _pool(1) as pool:
+        with _started(1) as pool:
             results = pool.submit(_each, work, chunk).result()
     except BrokenProcessPool:
         if len(chunk) == 1:
@@ -92,11 +89,18 @@ def _each(work: Callable[[Job], Result], chunk: Sequence[Job]) -> list[Result]:
     return [work(job) for job in chunk]
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
+def _started(processes: int) -> ProcessPoolExecutor:
     # Spawned, as a process forked from one with threads (torch, a progress bar) may hang on a lock that no one will free.
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _leave_interrupts)
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the first one alone shall answer it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    # Ctrl-C reaches every process of a terminal, and the first one alone shall answer it: the others inherit that it is blocked.
+    resource_tracker.ensure_running()  # a helper of all spawned processes, which unblocks it when started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        probe = pool.submit(int)  # starts them
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        probe.result()
+    except BrokenProcessPool:
+        raise PlatformError("processes that read files end as soon as they start; use --jobs 1") from None
+    return pool

@@ -128,8 +128,14 @@ def own(root: Path, tmp_path: Path) -> list[str]:
 
 
 @contextmanager
-def no_progress(_title: str, _total: int) -> Iterator[Callable[[int], None]]:
+def quiet(_title: str, _total: int) -> Iterator[Callable[[int], None]]:
     yield lambda _done: None
+
+
+@pytest.fixture
+def no_progress() -> Callable[..., object]:
+    """A display that shows nothing."""
+    return quiet
 
 
 @contextmanager
@@ -151,6 +157,6 @@ def check(catalog: Catalog) -> Callable[..., Report]:
 
     def run(root: Path, *domains: str) -> Report:
         with ordinary_user():
-            return verify(catalog, domains or DOMAINS, root, 1, no_progress)
+            return verify(catalog, domains or DOMAINS, root, 1, quiet)
 
     return run

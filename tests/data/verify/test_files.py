@@ -45,7 +45,7 @@ def edited(content: bytes, edits: list[Edit]) -> bytes:
     return content
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(image_format=st.sampled_from(["PNG", "JPEG", "BMP"]), image_edits=EDITS, label_edits=EDITS)
 def test_random_damage_never_crashes_and_a_pair_without_error_can_be_read(
     tmp_path: Path, image_format: str, image_edits: list[Edit], label_edits: list[Edit]
@@ -91,6 +91,17 @@ def test_values_outside_the_table_are_named_with_their_pixels(pair: Item) -> Non
     ids[0, :5], ids[1, :3] = 77, 200
     Image.fromarray(ids).save(pair.label)
     assert [finding.detail for finding in check_item(pair).findings] == ["77 (5 pixels), 200 (3 pixels)"]
+
+
+def test_colours_outside_the_table_are_named_as_colours(pair: Item) -> None:
+    assert pair.label is not None
+    colors = np.zeros((16, 20, 3), dtype=np.uint8)
+    colors[:2], colors[2] = (255, 0, 170), (0, 0, 255)
+    Image.fromarray(colors).save(pair.label)
+    encoding = LabelEncoding(taxonomy="trio", ids={0x000000: IGNORE, 0x0000FF: 1}, form="color")
+    facts = check_item(Item("depot/train", pair.image, pair.label, encoding))
+    assert [finding.detail for finding in facts.findings] == ["#ff00aa (40 pixels)"]
+    assert facts.pixels == {1: 20, IGNORE: 260}
 
 
 def test_a_label_drawn_on_the_turned_view_is_told_as_such(pair: Item) -> None:

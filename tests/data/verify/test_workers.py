@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 from gkd_core.data.verify.workers import in_processes
 
@@ -23,3 +25,9 @@ def test_a_job_that_kills_its_process_is_lost_alone() -> None:
     jobs[13] = DIE
     results = dict(in_processes(eval, jobs, 2, lost))
     assert results == {index: index for index in range(20)} | {13: f"lost {DIE}"}
+
+
+def test_what_a_process_imports_to_check_files_is_light() -> None:
+    code = "import sys, gkd_core.data.verify.items; print({'torch', 'matplotlib', 'rich'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout == "set()\n"
