@@ -158,6 +158,12 @@ def all_domains(settings: Settings, catalog: Catalog) -> list[str]:
     return list(dict.fromkeys([*proxy, *parts, *measured]))
 
 
+def trained_domains(settings: Settings, catalog: Catalog) -> list[str]:
+    """Every `dataset/split` that a run learns from: proxy and sources."""
+    parts = [reference for source in sources(settings, catalog).values() for reference in source.references]
+    return [settings.data.proxy, *parts]
+
+
 def has_proxy_stage(settings: Settings) -> bool:
     """Whether a distilled student goes through stage 1a: `distill_proxy.updates: 0` leaves it out (the paper's F2F)."""
     return settings.distill_proxy.updates != 0

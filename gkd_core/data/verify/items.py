@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gkd_core.data.reading import read_ids, read_image
+from gkd_core.data.label_files import read_ids
+from gkd_core.data.preparing.conversion import read_bands
 from gkd_core.data.taxonomy import IGNORE, LabelEncoding
 from gkd_core.data.verify.files import Problem, cannot_decode, image_oddities, label_oddities, unusable, why_refused
 from gkd_core.data.verify.findings import Finding
@@ -22,12 +23,17 @@ SMALL_SIDE = 8
 
 @dataclass(frozen=True)
 class Item:
-    """An image to check and its label file, if it has one that is there. Without `encoding` a label's ids are not checked."""
+    """An image to check and its label file, if it has one that is there.
+
+    `bands` are the channels that become red, green and blue, if they are not the first three. Without `encoding` a label's ids
+    are not checked.
+    """
 
     domain: str
     image: Path
     label: Path | None = None
     encoding: LabelEncoding | None = None
+    bands: tuple[int, int, int] | None = None
 
 
 @dataclass
@@ -83,7 +89,7 @@ def _check_image(path: Path, facts: Facts) -> None:
         facts.add(path, problem)
         return
     try:
-        image = read_image(path)
+        image = read_bands(path, facts.item.bands)
     except DataError as error:
         facts.add(path, why_refused(path, Kind.IMAGE_MODE, error))
         return

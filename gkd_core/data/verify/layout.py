@@ -122,7 +122,7 @@ def _pair(entry: DatasetEntry, base: Path, folder: _Folder, kept: set[str], resu
     result.add([*labels.problems, *(labels.strays if folder.whole else ())])
     for key, image in folder.images.items():
         if key in kept:
-            result.items.append(Item(result.domain, image, labels.found.get(key), result.encoding))
+            result.items.append(Item(result.domain, image, labels.found.get(key), result.encoding, entry.bands))
             result.add([labels.missing[key]] if key in labels.missing else [])
 
 

@@ -126,6 +126,17 @@ def test_palette_labels_and_grey_or_palette_images_are_well(pair: Item) -> None:
     assert check_item(pair).findings == []
 
 
+def test_bands_are_those_that_the_entry_names(pair: Item) -> None:
+    four = Image.fromarray(NUMBERS.integers(0, 256, (16, 20, 4), dtype=np.uint8))
+    four.save(pair.image, format="TIFF")
+    facts = check_item(Item("depot/train", pair.image, bands=(3, 0, 1)))
+    rgb = check_item(Item("depot/train", pair.image))
+    assert (facts.findings, facts.size) == ([], (16, 20))
+    assert facts.image_digest != rgb.image_digest
+    wrong = check_item(Item("depot/train", pair.image, bands=(4, 0, 1)))
+    assert [finding.kind for finding in wrong.findings] == [Kind.IMAGE_MODE]
+
+
 def test_labels_of_an_encoding_that_is_not_known_are_still_decoded(pair: Item) -> None:
     assert pair.label is not None
     pair.label.write_bytes(pair.label.read_bytes()[:90])
@@ -133,10 +144,10 @@ def test_labels_of_an_encoding_that_is_not_known_are_still_decoded(pair: Item) -
 
 
 def test_a_fault_of_the_check_is_a_finding_and_hides_nothing_else(pair: Item, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path, bands: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(items, "read_image", fail)
+    monkeypatch.setattr(items, "read_bands", fail)
     assert pair.label is not None
     pair.label.write_bytes(b"")
     found = [(finding.kind, finding.path, finding.detail) for finding in check_item(pair).findings]
