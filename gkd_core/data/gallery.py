@@ -20,6 +20,8 @@ from gkd_core.files import atomic_file
 
 COLUMN, TITLE, LEGEND_LINE = 2.3, 0.3, 0.2  # inches
 LEGEND_COLUMN = 1.35  # inches
+LEAST_COLUMNS = 2  # room for a title and a legend
+EDGE = 0.005  # of the width
 DPI = 100
 STRIPE = 12  # pixels at which stripes of ignored areas repeat, for an image 240 pixels high
 
@@ -65,38 +67,41 @@ def color_label(label: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
 
 def save_samples(samples: Sequence[Sample], path: Path) -> None:
     """Write the samples as a PNG: for each split its images above their labels, and a legend of the classes that occur."""
-    columns = max(len(sample.images) for sample in samples)
-    heights = [_height(sample, columns) for sample in samples]
+    columns = max(LEAST_COLUMNS, *(len(sample.images) for sample in samples))
+    legends = [_legend(sample) for sample in samples]
+    heights = [
+        TITLE + _rows(sample) * _row_height(sample) + _legend_height(legend, columns)
+        for sample, legend in zip(samples, legends, strict=True)
+    ]
     figure = Figure(figsize=(COLUMN * columns, sum(heights)))
     FigureCanvasAgg(figure)
     parts: np.ndarray = figure.subfigures(len(samples), 1, squeeze=False, height_ratios=heights)
-    for part, sample, height in zip(parts[:, 0], samples, heights, strict=True):
-        _draw(part, sample, columns, height)
+    for part, sample, legend, height in zip(parts[:, 0], samples, legends, heights, strict=True):
+        _draw(part, sample, legend, columns, height)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
 
 
-def _draw(part: SubFigure, sample: Sample, columns: int, height: float) -> None:
-    rows = 2 if sample.labels else 1
-    legend = _legend(sample, columns)
-    grid = part.add_gridspec(
-        rows, columns, left=0.005, right=0.995, wspace=0.02, hspace=0.02,
-        top=1 - TITLE / height, bottom=(len(legend) and LEGEND_LINE * _lines(legend, columns) + 0.05) / height + 0.005,
-    )  # fmt: skip
-    part.text(0.005, 1 - 0.5 * TITLE / height, sample.domain, fontsize=11, fontweight="bold", va="center")
+def _draw(part: SubFigure, sample: Sample, legend: list[Patch], columns: int, height: float) -> None:
+    """Draw one split into its part of the figure, which is `height` inches high."""
+    top, bottom = 1 - TITLE / height, _legend_height(legend, columns) / height
+    grid = part.add_gridspec(_rows(sample), columns, left=EDGE, right=1 - EDGE, bottom=bottom, top=top, wspace=0.02, hspace=0.02)
+    part.text(EDGE, (1 + top) / 2, sample.domain, fontsize=11, fontweight="bold", va="center")
     for column, image in enumerate(sample.images):
         shown = [image, color_label(sample.labels[column], sample.taxonomy)] if sample.taxonomy else [image]
         for row, pixels in enumerate(shown):
             axes = part.add_subplot(grid[row, column])
+            # Colours of labels must not be mixed.
             axes.imshow(pixels, interpolation="antialiased" if row == 0 else "nearest")
             axes.set_axis_off()
     if legend:
-        per_line = _per_line(columns)
-        part.legend(handles=legend, loc="lower left", ncols=per_line, fontsize=8, frameon=False, borderpad=0, handlelength=1.4,
-                    bbox_to_anchor=(0.0, 0.0), columnspacing=1.0)  # fmt: skip
+        part.legend(
+            handles=legend, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=_per_line(columns), fontsize=8, frameon=False,
+            borderpad=0, handlelength=1.4, columnspacing=1.0,
+        )  # fmt: skip
 
 
-def _legend(sample: Sample, columns: int) -> list[Patch]:
+def _legend(sample: Sample) -> list[Patch]:
     """A patch for each class that occurs in the sample, in the order of the train ids, and one for ignored pixels."""
     if sample.taxonomy is None:
         return []
@@ -111,20 +116,22 @@ def _legend(sample: Sample, columns: int) -> list[Patch]:
     return patches
 
 
-def _height(sample: Sample, columns: int) -> float:
-    """Inches that a split takes: title, one or two rows as high as its highest image, legend."""
-    shape = max(image.shape[0] / image.shape[1] for image in sample.images)
-    legend = _legend(sample, columns)
-    rows = 2 if sample.labels else 1
-    return TITLE + rows * COLUMN * min(shape, 2.0) + (LEGEND_LINE * _lines(legend, columns) + 0.05 if legend else 0)
+def _rows(sample: Sample) -> int:
+    return 2 if sample.labels else 1
+
+
+def _row_height(sample: Sample) -> float:
+    """Inches that a row of images takes: as high as its highest one, within reason."""
+    return COLUMN * min(2.0, max(image.shape[0] / image.shape[1] for image in sample.images))
+
+
+def _legend_height(legend: Sequence[Patch], columns: int) -> float:
+    """Inches that a legend takes, with some space above it."""
+    return LEGEND_LINE * -(-len(legend) // _per_line(columns)) + 0.08
 
 
 def _per_line(columns: int) -> int:
-    return max(1, int(COLUMN * columns / LEGEND_COLUMN))
-
-
-def _lines(legend: Sequence[Patch], columns: int) -> int:
-    return -(-len(legend) // _per_line(columns))
+    return int(COLUMN * columns / LEGEND_COLUMN)
 
 
 def _choose(numbers: np.random.Generator, available: int, count: int) -> list[int]:

@@ -47,6 +47,7 @@ def why_refused(path: Path, form: Kind, error: DataError) -> Problem:
 
 
 def cannot_decode(path: Path) -> str | None:
+    """Why a file's pixels cannot be decoded; None where they can."""
     try:
         with Image.open(path) as picture:
             picture.load()
