@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from gkd_core.data.taxonomy import Declaration
+from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
 
 SPLIT = "{split}"
@@ -46,8 +47,8 @@ class SplitRule(Declaration):
 
     `folders` stand in turn for `{split}` in the patterns. A list file keeps only the images that it names, one
     a line, by stem or by path below the image folder; it lies in the dataset's folder (`list_in_dataset`)
-    or beside the catalog file (`list_in_catalog`). `count` is the number of images officially stated; plans use it
-    where the images are not at hand, and nothing checks it.
+    or beside the catalog file (`list_in_catalog`). `count` is the number of images officially stated: plans use it
+    where the images are not at hand, and `gkd data verify` compares it with what is there.
     """
 
     folders: tuple[str, ...] = ()
@@ -86,6 +87,8 @@ class DatasetEntry(Declaration):
     any_suffix_case: bool = False
     protocol: Protocol = Protocol()
     image_size: tuple[int, int] | None = Field(None, description="(height, width) of most images, in pixels, for plans.")
+    tiles: Tiling | None = Field(None, description="Tiles that `gkd data prepare` cuts the pictures and their labels into.")
+    bands: tuple[int, int, int] | None = Field(None, description="Channels, from 0, that become red, green and blue.")
 
     @field_validator("images", "labels")
     @classmethod

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import Pair
 from gkd_core.seeding import generator
 
@@ -21,10 +19,3 @@ def draw_fraction(pairs: Sequence[Pair], fraction: float, *keys: int | str) -> l
     """A random fraction of the pairs, in their order: the beginning of one permutation, which `keys` alone decide."""
     order = torch.randperm(len(pairs), generator=generator("label fraction", *keys))
     return [pairs[index] for index in sorted(order[: fraction_of(len(pairs), fraction)].tolist())]
-
-
-def name_below(root: Path, file: DataFile) -> str:
-    """A file's path below the data root, for a list that means the same on every machine; of a file in a shard, its name."""
-    if not isinstance(file, Path):
-        return file.name
-    return file.relative_to(root).as_posix()

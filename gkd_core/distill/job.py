@@ -8,7 +8,7 @@ from pathlib import Path
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.sources import Mix
 from gkd_core.errors import SettingsError
-from gkd_core.settings import DistillSettings, EncoderSettings
+from gkd_core.settings import DistillSettings, EncoderSettings, StreamingSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class DistillJob:
         cache_bytes: room for them; 0 keeps none.
         loaders: processes that make batches ahead, for each worker.
         mix: the parts that the images are of, where they are of several.
+        streaming: the order to read shards in; None shuffles the whole dataset.
     """
 
     title: str
@@ -42,6 +43,7 @@ class DistillJob:
     cache_bytes: int = 0
     loaders: int = 0
     mix: Mix | None = None
+    streaming: StreamingSettings | None = None
 
 
 def step_encoder(encoder: EncoderSettings, step: DistillSettings) -> EncoderSettings:

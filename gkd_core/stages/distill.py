@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from gkd_core.data.reading import list_images
+from gkd_core.data.blobs import DataFile
+from gkd_core.data.origin import training_files_keep_their_size
 from gkd_core.data.sources import Source
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.results import write_average, write_objective, write_student
@@ -60,6 +62,7 @@ def _distill(context: Context, section: DistillSettings, source: Source, start: 
         cache_bytes=settings.compute.teacher_cache_bytes,
         loaders=settings.compute.loaders,
         mix=source.mix([len(part) for part in parts]),
+        streaming=settings.data.streaming,
     )
     state = _train(job, settings, context.run_folder)
     with atomic_folder(context.output) as folder:
@@ -78,9 +81,10 @@ def _distill(context: Context, section: DistillSettings, source: Source, start: 
     discard(context.run_folder)
 
 
-def _images(context: Context, reference: str) -> list[Path]:
+def _images(context: Context, reference: str) -> Sequence[DataFile]:
     entry, split = context.catalog.domain(reference)
-    return list_images(entry, context.data_root, split)
+    training_files_keep_their_size(context.origin, entry, split)
+    return context.origin.images(entry, split)
 
 
 def _train(job: DistillJob, settings: Settings, folder: Path) -> State:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from gkd_core.data.label_fraction import draw_fraction, name_below
-from gkd_core.data.reading import LabelledImages, list_pairs, resolve_encoding
+from gkd_core.data.label_fraction import draw_fraction
+from gkd_core.data.origin import training_files_keep_their_size
+from gkd_core.data.reading import LabelledImages
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
@@ -43,6 +44,7 @@ def learn_task(context: Context) -> None:
         seed=settings.seed,
         device=device_of(settings),
         loaders=settings.compute.loaders,
+        streaming=settings.data.streaming,
     )
     torch.set_num_threads(settings.compute.threads)
     start = _task_encoder(context)
@@ -65,7 +67,11 @@ def learn_task(context: Context) -> None:
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
         write_tensors(segmentor.state_dict(), weights)
-        learnt = [name_below(context.data_root, pair.image) for part in parts for pair in part.pairs]
+        learnt = [
+            context.origin.name(catalog.domain(reference)[0], pair.image)
+            for reference, part in zip(source.references, parts, strict=True)
+            for pair in part.pairs
+        ]
         (folder / LABELLED).write_text("".join(f"{name}\n" for name in learnt), encoding="utf-8")
         declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
@@ -88,10 +94,11 @@ def learn_task(context: Context) -> None:
 
 def _labelled(context: Context, reference: str) -> LabelledImages:
     """The images of one part of the source whose labels are learnt from."""
-    settings, root = context.settings, context.data_root
+    settings, origin = context.settings, context.origin
     entry, split = context.catalog.domain(reference)
-    pairs = draw_fraction(list_pairs(entry, root, split), settings.learn_task.label_fraction, reference, settings.seed)
-    return LabelledImages(pairs, resolve_encoding(context.catalog, entry, root))
+    training_files_keep_their_size(origin, entry, split)
+    pairs = draw_fraction(origin.pairs(entry, split), settings.learn_task.label_fraction, reference, settings.seed)
+    return LabelledImages(pairs, origin.encoding(context.catalog, entry, split))
 
 
 def _task_encoder(context: Context) -> EncoderSettings:

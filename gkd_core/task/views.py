@@ -12,12 +12,12 @@ from torch import Tensor
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.photometric import distort_colors
 from gkd_core.data.reading import LabelledImages, read_pair
-from gkd_core.data.sampling import mixed_visits
 from gkd_core.data.sources import Mix
 from gkd_core.data.store import SampleStore
+from gkd_core.data.streaming import training_order
 from gkd_core.data.transforms import jitter_colors, labelled_crop
 from gkd_core.seeding import generator
-from gkd_core.settings import LearnTaskSettings
+from gkd_core.settings import LearnTaskSettings, StreamingSettings
 
 TENTH = 10
 
@@ -32,9 +32,19 @@ class Batch(NamedTuple):
 class LabelledViews:
     """The batch of each update, a pure function of the update. Each part's labels are read with its own encoding."""
 
-    def __init__(self, settings: LearnTaskSettings, parts: Sequence[LabelledImages], mix: Mix, title: str, seed: int) -> None:
-        self._settings, self._mix, self._keys = settings, mix, (title, seed)
+    def __init__(
+        self,
+        settings: LearnTaskSettings,
+        parts: Sequence[LabelledImages],
+        mix: Mix,
+        title: str,
+        seed: int,
+        streaming: StreamingSettings | None = None,
+    ) -> None:
+        self._settings, self._keys = settings, (title, seed)
         self._pairs = [(pair, part.encoding) for part in parts for pair in part.pairs]
+        images = [pair.image for pair, _ in self._pairs]
+        self._order = training_order(images, mix, streaming, settings.batch_size, 1, 1, title, seed)
         self._samples = SampleStore(len(self._pairs), self._read)
 
     def __call__(self, update: int) -> Batch:
@@ -55,7 +65,7 @@ class LabelledViews:
         return read_pair(*self._pairs[index])
 
     def _indices(self, update: int) -> list[int]:
-        return [visit.sample for visit in mixed_visits(update, self._settings.batch_size, self._mix, 1, *self._keys)]
+        return [visit.sample for visit in self._order.visits(update, self._settings.batch_size)]
 
 
 def shortest_edge_scale(
