@@ -262,7 +262,8 @@ def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageR
 def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     method = method_of(settings)
     inputs = (ARTIFACTS / "distill-source" / source,) if method.distillation else ()
-    params = [*COMMON, *_weight_params(settings, catalog, source), "method", "seed", "student", "data.streaming", "learn_task"]
+    weights = _weight_params(settings, catalog, source)
+    params = [*COMMON, *weights, "method", "seed", "student", "data.streaming", "learn_task"]
     if method.encoder == "teacher" or method.joint_distillation:
         params.append("teacher")
     if not method.freeze_encoder:
