@@ -29,6 +29,8 @@ __all__ = [
     "resolve_encoding",
 ]
 
+EIGHT_BIT = ("RGB", "RGBA", "L", "LA", "P", "CMYK")
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -101,9 +103,12 @@ def resolve_encoding(catalog: Catalog, entry: DatasetEntry, root: Path) -> Label
 
 
 def read_image(path: DataFile) -> np.ndarray:
-    """An image as uint8 (height, width, 3), red green blue; `DataError` where it is unreadable or not 8 bits deep."""
+    """An image as uint8 (height, width, 3), red green blue; `DataError` where it is unreadable or not 8 bits deep.
+
+    Printing colours (CMYK) are converted, as by the usual loaders of ImageNet, which has a few such files.
+    """
     picture = open_picture(path)
-    if picture.mode not in ("RGB", "RGBA", "L", "P"):
+    if picture.mode not in EIGHT_BIT:
         raise DataError(f"{path}: pixel mode {picture.mode}, expected an 8-bit RGB or grey image; convert the file")
     return np.array(picture.convert("RGB"))
 

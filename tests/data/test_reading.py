@@ -185,3 +185,11 @@ def test_camvid_reads_as_its_entry_declares() -> None:
         last = max(pair.image.name for pair in pairs["day-train"] if pair.image.parent.name == sequence)
         assert all(pair.image.name > last for pair in pairs["day-val"] if pair.image.parent.name == sequence)
     assert len(list_images(catalog.dataset("bsds500"), CAMVID, "all")) == 500
+
+
+def test_printing_colours_are_converted(tmp_path: Path) -> None:
+    Image.new("CMYK", (3, 2), (0, 255, 255, 0)).save(tmp_path / "ink.jpg")
+    image = read_image(tmp_path / "ink.jpg")
+    assert image.shape == (2, 3, 3)
+    assert (image[..., 0] > 200).all()
+    assert (image[..., 1:] < 60).all()

@@ -29,7 +29,7 @@ class Kind(Enum):
     NOT_AN_IMAGE = ("error", "no image format that is known", "fetch it again, or remove it")
     DAMAGED = ("error", "truncated or damaged", "fetch it again")
     TOO_LARGE = ("error", "more pixels than may be decoded", "cut it into tiles")
-    IMAGE_MODE = ("error", "image that is not 8-bit colour or grey", "convert it to 8-bit RGB")
+    IMAGE_MODE = ("error", "image that is not 8-bit colour (CMYK included) or grey", "convert it to 8-bit RGB")
     LABEL_MODE = ("error", "label that is not of its encoding's form", "convert it, or correct the entry's encoding")
     LOSSY_LABEL = ("error", "label compressed with loss, which blurs ids", "fetch the label as PNG; JPEG labels are of no use")
     MISSING_LABEL = ("error", "image without label", "fetch the label, or remove the image or its line in the list file")

@@ -197,7 +197,7 @@ DAMAGES: list[tuple[Damage, list[tuple[str, Kind, str]]]] = [
         [(TRAIN, Kind.LABEL_MODE, mask(17)), (TRAIN, Kind.UNKNOWN_IDS, mask(17))],
     ),
     (at(photo(18), replace_by(GREY.astype(np.uint16))), [(TRAIN, Kind.IMAGE_MODE, photo(18))]),
-    (at(photo(19), replace_by(Image.new("CMYK", (18, 12)), format="JPEG")), [(TRAIN, Kind.IMAGE_MODE, photo(19))]),
+    (at(photo(19), replace_by(NANS, format="TIFF")), [(TRAIN, Kind.IMAGE_MODE, photo(19))]),
     (at(photo(20), raw_png(12, 18, 16, 2, (b"\x00" + b"\x0f\xff" * 54) * 12)), [(TRAIN, Kind.IMAGE_MODE, photo(20))]),
     (at(photo(21), turn_by_exif), [(TRAIN, Kind.EXIF_ROTATION, photo(21))]),
     (at(photo(22), raw_png(60_000, 60_000, 8, 2, b"")), [(TRAIN, Kind.TOO_LARGE, photo(22))]),
