@@ -71,7 +71,7 @@ def test_bytes_follow_from_the_files_alone(prepare: Prepare, yard: Path, tmp_pat
     prepare(tmp_path / "one")
     for path in yard.rglob("*.*"):
         os.utime(path, (1, 1))
-    prepare(tmp_path / "two", jobs=3)
+    prepare(tmp_path / "two", jobs=2)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert not [name for name in digests(tmp_path / "one") if "partial" in name or "part-" in name]
 
@@ -211,7 +211,7 @@ def test_labels_of_other_images_are_refused(prepare: Prepare, catalog: Catalog, 
 
 
 def test_listing_is_that_of_the_folder(prepare: Prepare, catalog: Catalog, yard: Path, tmp_path: Path) -> None:
-    prepare(tmp_path / "out", jobs=2)
+    prepare(tmp_path / "out")
     names = ShardIndex.read(tmp_path / "out/yard/both/images" / INDEX).members.names
     found = list_images(catalog.dataset("yard"), yard, "both")
     assert list(names) == [path.relative_to(yard / "yard").as_posix() for path in found]
