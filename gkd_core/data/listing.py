@@ -29,6 +29,6 @@ def print_domains(catalog: Catalog, references: Sequence[str], origin: Origin) -
 def _found(catalog: Catalog, reference: str, origin: Origin) -> str:
     entry, split = catalog.domain(reference)
     try:
-        return str(len(origin.images(entry, split)))
+        return str(origin.count(entry, split))
     except DataError:
         return "none"
