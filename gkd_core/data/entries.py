@@ -110,6 +110,11 @@ class DatasetEntry(Declaration):
                 raise ValueError(f"split '{split}': folders are what {SPLIT} in the pattern stands for; give both or neither")
         return self
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether its files must be prepared before training can read them: cut into tiles, or bands of theirs taken."""
+        return self.tiles is not None or self.bands is not None
+
     def split(self, split: str) -> SplitRule:
         """The rule of a split; `DataError` where there is none of that name."""
         if split not in self.splits:

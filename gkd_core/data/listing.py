@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.origin import Origin
+from gkd_core.data.origin import Folders, Origin
 from gkd_core.data.tables import new_table, print_table
 from gkd_core.errors import DataError
 
@@ -24,14 +24,17 @@ def print_domains(catalog: Catalog, references: Sequence[str], origin: Origin) -
 
 
 def _found(catalog: Catalog, reference: str, origin: Origin) -> tuple[str, str]:
-    """How many images and labels there are: `none` where there is no image, `not whole` where a label is missing."""
+    """How many images and labels there are: `none` where there is no image, `not whole` where a label is missing, `raw` where
+    there are only the pictures that `gkd data prepare` makes them from."""
     entry, split = catalog.domain(reference)
     try:
-        images = str(len(origin.images(entry, split)))
+        images = str(origin.count(entry, split))
     except DataError:
         return "none", "-" if entry.labels is None else "none"
     if entry.labels is None:
         return images, "-"
+    if entry.is_raw and isinstance(origin, Folders):
+        return images, "raw"
     try:
         return images, str(len(origin.pairs(entry, split)))
     except DataError:

@@ -26,6 +26,10 @@ class Origin(Interface):
         """Images of a split in the dataset's order. No label is looked at."""
         ...
 
+    def count(self, entry: DatasetEntry, split: str) -> int:
+        """How many images of a split are there, ready to be read or not."""
+        ...
+
     def pairs(self, entry: DatasetEntry, split: str) -> Sequence[Pair]:
         """Images of a split with their labels, in the order of `images`."""
         ...
@@ -69,6 +73,9 @@ class Folders:
         self._check_ready(entry)
         return list_images(entry, self.root, split)
 
+    def count(self, entry: DatasetEntry, split: str) -> int:
+        return len(list_images(entry, self.root, split))
+
     def pairs(self, entry: DatasetEntry, split: str) -> Sequence[Pair]:
         self._check_ready(entry)
         return list_pairs(entry, self.root, split)
@@ -98,7 +105,7 @@ class Folders:
         return str(self.root)
 
     def _check_ready(self, entry: DatasetEntry) -> None:
-        if entry.tiles is not None or entry.bands is not None:
+        if entry.is_raw:
             raise DataError(
                 f"dataset '{entry.name}' is declared raw (tiles, bands): it is read from shards alone; "
                 "run gkd data prepare, and set data.shards to its output"
@@ -149,6 +156,9 @@ class Shards:
     def images(self, entry: DatasetEntry, split: str) -> Sequence[DataFile]:
         index = self._index(entry, split, "images")
         return index.files(self.sets.store(index))
+
+    def count(self, entry: DatasetEntry, split: str) -> int:
+        return len(self._index(entry, split, "images").members.names)
 
     def pairs(self, entry: DatasetEntry, split: str) -> Sequence[Pair]:
         images, labels = self._index(entry, split, "images"), self._index(entry, split, "labels")

@@ -93,7 +93,7 @@ def _score(
         in_domain=domain == "in-domain",
         miou=mean_iou(ious),
         class_iou=dict(zip(record.classes, ious, strict=True)),
-        images=len(context.origin.images(entry, split)),
+        images=context.origin.count(entry, split),
         protocol=ScoreProtocol(
             scale=entry.protocol.scale,
             max_size=entry.protocol.max_size,

@@ -16,7 +16,7 @@ from gkd_core.data.blobs import DataFile, LocalShards, Member, read_bytes
 from gkd_core.data.preparing.conversion import Conversion, Source
 from gkd_core.data.preparing.plan import SetPlan
 from gkd_core.data.preparing.tar import Tar, find_tar, space_of, write_tar
-from gkd_core.data.preparing.workers import share_out
+from gkd_core.data.preparing.workers import ShareOut
 from gkd_core.data.shards import INDEX, Members, Shard, ShardIndex, key_of
 from gkd_core.errors import DataError
 
@@ -59,8 +59,8 @@ def finished_index(plan: SetPlan, root: Path) -> ShardIndex | None:
     return index
 
 
-def build_set(plan: SetPlan, root: Path, jobs: int, bar: Bar) -> ShardIndex:
-    """Write a set that is not there yet. Its bytes do not depend on `jobs`, nor on how often it was stopped.
+def build_set(plan: SetPlan, root: Path, share_out: ShareOut, bar: Bar) -> ShardIndex:
+    """Write a set that is not there yet. Its bytes do not depend on who shares out its work, nor on how often it was stopped.
 
     Unfinished work lies in a hidden folder beside the set; converted files are kept there until all shards are written.
 
@@ -77,7 +77,7 @@ def build_set(plan: SetPlan, root: Path, jobs: int, bar: Bar) -> ShardIndex:
         state.mkdir(exist_ok=True)
         begun = _begin(state)
         if not (state / INDEX).exists():
-            index = _write_shards(plan, state, jobs, bar)
+            index = _write_shards(plan, state, share_out, bar)
             index.write(state / INDEX)
         index = ShardIndex.read(state / INDEX)
         os.utime(state / INDEX, ns=(begun, begun))
@@ -86,8 +86,8 @@ def build_set(plan: SetPlan, root: Path, jobs: int, bar: Bar) -> ShardIndex:
     return index
 
 
-def _write_shards(plan: SetPlan, state: Path, jobs: int, bar: Bar) -> ShardIndex:
-    members = _members(plan, state, jobs, bar)
+def _write_shards(plan: SetPlan, state: Path, share_out: ShareOut, bar: Bar) -> ShardIndex:
+    members = _members(plan, state, share_out, bar)
     groups = _dealt(members, plan)
     tasks = [
         (number, [(members[place].name, members[place].file, members[place].size) for place in group])
@@ -95,7 +95,7 @@ def _write_shards(plan: SetPlan, state: Path, jobs: int, bar: Bar) -> ShardIndex
     ]
     stem = f"{plan.dataset}-{plan.split}-{plan.content}"
     with bar(f"pack {plan.place}", len(tasks)) as advance:
-        tars = share_out(partial(_pack, state, stem), tasks, jobs, advance)
+        tars = share_out(partial(_pack, state, stem), tasks, advance)
     where = {}
     for number, (group, tar) in enumerate(zip(groups, tars, strict=True)):
         for place, packed in zip(group, tar.places, strict=True):
@@ -117,7 +117,7 @@ def _write_shards(plan: SetPlan, state: Path, jobs: int, bar: Bar) -> ShardIndex
     )
 
 
-def _members(plan: SetPlan, state: Path, jobs: int, bar: Bar) -> list[Packed]:
+def _members(plan: SetPlan, state: Path, share_out: ShareOut, bar: Bar) -> list[Packed]:
     """What the set holds, in the dataset's order: the files themselves, or what they were converted to."""
     conversion = plan.conversion
     if conversion.keeps_files:
@@ -125,7 +125,7 @@ def _members(plan: SetPlan, state: Path, jobs: int, bar: Bar) -> list[Packed]:
     size = PART_FILES if conversion.preparation.tiles is None else 1
     tasks = [(first, plan.sources[first : first + size]) for first in range(0, len(plan.sources), size)]
     with bar(f"convert {plan.place}", len(tasks)) as advance:
-        parts = share_out(partial(_convert, state, f"{plan.dataset}/{plan.split}", conversion), tasks, jobs, advance)
+        parts = share_out(partial(_convert, state, f"{plan.dataset}/{plan.split}", conversion), tasks, advance)
     store = LocalShards(state)
     return [
         Packed(name, Member(store, tar.path.name, name, offset, size), size) for tar in parts for name, offset, size in tar.places

@@ -8,6 +8,7 @@ from pathlib import Path
 from gkd_core.data.catalog import Catalog
 from gkd_core.data.preparing.building import Bar, build_set, finished_index
 from gkd_core.data.preparing.plan import plan_domain
+from gkd_core.data.preparing.workers import sharing
 from gkd_core.data.shards import ShardIndex
 
 
@@ -33,11 +34,12 @@ def prepare_domains(
     """
     plans = [plan for name in references for plan in plan_domain(catalog, name, root, name in shrunk, shard_bytes)]
     found = [finished_index(plan, output) for plan in plans]
-    for plan, index in zip(plans, found, strict=True):
-        if index is not None:
-            say(f"{plan.place}: up to date ({_size(index)})")
-        else:
-            say(f"{plan.place}: {_size(build_set(plan, output, jobs, bar))}")
+    with sharing(jobs) as share_out:
+        for plan, index in zip(plans, found, strict=True):
+            if index is not None:
+                say(f"{plan.place}: up to date ({_size(index)})")
+            else:
+                say(f"{plan.place}: {_size(build_set(plan, output, share_out, bar))}")
 
 
 def _size(index: ShardIndex) -> str:
