@@ -21,6 +21,8 @@ from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError, StageCache
 from dvc.stage.exceptions import StageCmdFailedError
 
+from gkd_core.adapters.dvc_hashes import share_hashes
+
 
 class _AskingCache(StageCache):  # type: ignore[misc]  # DVC is not annotated
     """DVC's cache of runs; asks the parent before a stage runs whose result the cache does not have."""
@@ -45,6 +47,7 @@ def reproduce(name: str, parent: TextIO) -> str:
     """Reproduce one stage; returns the line to tell the parent."""
     try:
         with Repo(".") as repo:
+            share_hashes(repo)
             cache = repo.stage_cache = _AskingCache(repo, parent)
             changed = repo.reproduce(name, single_item=True)
     except ReproductionError as error:
