@@ -1,4 +1,4 @@
-"""Pinned data in DVC's hands: pin a folder, look whether it is as pinned, fetch it. For programs of their own: DVC logs and locks."""
+"""Pinned data in DVC's hands: pin a folder, look whether it is as pinned, fetch it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from dvc.exceptions import DvcException
@@ -149,8 +149,8 @@ def _transfer(repo: Repo, out: Output, wanted: set[HashInfo], callback: Callback
         if not absent:
             return
     raise DataError(
-        f"{pin.path}: the DVC remote {remote.fs.unstrip_protocol(remote.path)} lacks {len(absent)} of {len(wanted)} objects of its "
-        f"pin, or has other content in their place, such as {min(str(info.value) for info in absent)}. "
+        f"{pin.path}: the DVC remote {remote.fs.unstrip_protocol(remote.path)} lacks {len(absent)} of {len(wanted)} objects "
+        f"of its pin, or has other content in their place, such as {min(str(info.value) for info in absent)}. "
         f"Push again from where the data are whole: dvc push {pin.file}"
     )
 

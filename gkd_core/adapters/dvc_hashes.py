@@ -72,6 +72,6 @@ def share_hashes(repo: Repo) -> None:
     folder = next((path for path in Path(repo.cache.local.path).parents if path.name == Repo.DVC_DIR), None)
     if folder is None or not folder.is_dir() or folder.samefile(repo.dvc_dir):
         return
-    with Repo(str(folder.parent)) as owner:
+    with Repo(str(folder.parent), config={"core": {"no_scm": True}}) as owner:
         shared = HashesCache(os.path.join(owner.site_cache_dir, "hashes", "local"))
     repo.state.hashes = RoutedHashes(repo.root_dir, repo.state.hashes, shared)

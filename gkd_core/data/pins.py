@@ -68,8 +68,8 @@ def read_pin(project: Path, path: str) -> Pin:
         pin = Pin(path=path, md5=out["md5"], files=out.get("nfiles", 1), bytes=out["size"], **origin)
     except (SettingsError, KeyError, TypeError, ValueError):
         raise DataError(
-            f"{path}{SUFFIX}: not a pin; expected what `dvc add` writes (outs with md5, size and path). A merge may have broken it: "
-            f"git checkout {path}{SUFFIX}"
+            f"{path}{SUFFIX}: not a pin; expected what `dvc add` writes (outs with md5, size and path). Where a merge "
+            f"broke it: git checkout {path}{SUFFIX}"
         ) from None
     if tree.get("wdir") or out["path"] != Path(path).name:
         raise DataError(f"{path}{SUFFIX}: pins '{out['path']}' instead of '{Path(path).name}' beside it; pin it again")
@@ -89,7 +89,7 @@ def _origin(tree: Mapping[str, Any]) -> dict[str, Any]:
 def pins_of(project: Path, inputs: Iterable[Path]) -> PinnedInputs:
     """The pins that lie at or above these inputs (paths relative to the project, or absolute), and the inputs without one.
 
-    An input without a pin stands under the first of those given that holds it: a dataset's folder given first speaks for all in it.
+    Of inputs without a pin that lie in one another only the first is named, a dataset's folder where it is given first.
 
     Raises:
         DataError: as `read_pin`.
@@ -132,7 +132,11 @@ def compare(pinned: Mapping[str, str], present: Mapping[str, str]) -> Difference
 
 
 def refusal(pin: Pin, difference: Difference | None) -> str:
-    """What to tell of a dataset that is not as pinned, and what to do; the difference is None where the pin's listing is not here."""
+    """What to tell of a dataset that is not as pinned, and what to do.
+
+    Args:
+        difference: None where the pin's listing is not here to compare with.
+    """
     undo = f"dvc checkout --force {pin.file}"
     if difference is None:
         return (
