@@ -11,7 +11,7 @@ from pathlib import Path
 from gkd_core.adapters.dvc_data import Step, data_repo, ensure, is_absent, pin
 from gkd_core.adapters.dvc_pins import pinned_inputs
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.layout import SplitFound, check_layout, check_links
+from gkd_core.data.layout import SplitFound, check_layout, check_links, check_shards
 from gkd_core.data.pins import SUFFIX, Pin, PinnedInputs
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings
@@ -30,15 +30,20 @@ class Pinned:
 
 
 class DatasetStore:
-    """The datasets of one project, in the folder `data.root` where that lies in the project, else in `data`."""
+    """The datasets of one project, in the folder `data.root` or `data.shards` where that lies in the project, else in `data`."""
 
     def __init__(self, project: Path, settings: Settings, catalog: Catalog) -> None:
         self.project = project.resolve()
         self.settings = settings
         self.catalog = catalog
-        given = settings.data.root
+        given = settings.data.shards or settings.data.root
         root = (self.project / given).resolve() if given is not None else None
         self.root = root if root is not None and self.project in root.parents else self.project / DEFAULT_ROOT
+
+    @property
+    def root_name(self) -> str:
+        """The root, relative to the project."""
+        return self.root.relative_to(self.project).as_posix()
 
     def path_of(self, name: str) -> str:
         """Where a dataset lies, relative to the project; a name that has a slash is such a path itself.
@@ -46,7 +51,9 @@ class DatasetStore:
         Raises:
             DataError: the dataset is unknown, or its folder would lie outside the root.
         """
-        place = self.project / name if "/" in name else self.root / self.catalog.dataset(name).folder
+        entry = None if "/" in name else self.catalog.dataset(name)
+        folder = name if entry is None or self.settings.data.shards is not None else entry.folder
+        place = (self.project if entry is None else self.root) / folder
         root = self.project if "/" in name else self.root
         if root not in place.resolve().parents:
             raise DataError(f"{name}: {place} does not lie below {root}; DVC tracks what is inside the project only")
@@ -128,14 +135,18 @@ class DatasetStore:
             return inputs, ensure(self.project, inputs.pins, say) if inputs.pins else []
 
     def _paths(self, names: Sequence[str]) -> list[str]:
-        if not names and self.settings.data.root is None:
-            raise DataError("data.root: not set, the run renders its images; name a dataset, or set data.root=data")
+        if not names and self.settings.data.world is not None:
+            raise DataError(
+                "data.root: not set, the run renders its images; name a dataset, or --set data.root=data data.world=null"
+            )
         chosen = names or [reference.partition("/")[0] for reference in all_domains(self.settings, self.catalog)]
         return list(dict.fromkeys(self.path_of(name) for name in chosen))
 
     def _splits(self, path: str) -> list[SplitFound]:
         place = self.project / path
-        folder = place.relative_to(self.root).as_posix() if place.is_relative_to(self.root) else None
+        check_shards(place)
+        raw = self.settings.data.shards is None and place.is_relative_to(self.root)
+        folder = place.relative_to(self.root).as_posix() if raw else ""
         known = {Path(entry.folder).as_posix() for entry in self.catalog.datasets.values()}
         return check_layout(self.catalog, folder, place) if folder in known else []
 

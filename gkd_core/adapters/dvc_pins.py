@@ -15,7 +15,6 @@ from gkd_core.data.pins import Pin, PinnedInputs, pins_of
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.settings import Settings
 from gkd_core.stages import ARTIFACTS, StageRun, plan
-from gkd_core.stages.recipe import data_root
 
 RECORD = Path("pins.json")  # in the workspace
 Say = Callable[[str], None]
@@ -37,8 +36,8 @@ def pinned_inputs(project: Path, settings: Settings, paths: Sequence[str] | None
         DataError: a pin is broken, or a dataset is neither here nor pinned.
     """
     found = pins_of(project, inputs_of(plan(settings)) if paths is None else map(Path, paths))
-    root = project / data_root(settings)
-    unpinned = tuple(path for path in found.unpinned if (project / path).is_relative_to(root))
+    root = settings.data.root or settings.data.shards
+    unpinned = tuple(path for path in found.unpinned if root is not None and (project / path).is_relative_to(project / root))
     absent = [path for path in unpinned if not (project / path).exists()]
     if absent:
         raise DataError(

@@ -23,7 +23,7 @@ NOT_IN_A_KEY = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a tag's name
 
 def version_tags(inputs: PinnedInputs) -> dict[str, str]:
     """A short tag for each input of a run: the digest and revision of its pin, or that it has none."""
-    tags = {pin.path: _short(pin) for pin in inputs.pins} | {path: "unpinned" for path in inputs.unpinned}
+    tags = {pin.path: _short(pin) for pin in inputs.pins} | dict.fromkeys(inputs.unpinned, "unpinned")
     return {f"data.{NOT_IN_A_KEY.sub('_', path)}": value for path, value in tags.items()}
 
 

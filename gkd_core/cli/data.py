@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gkd_core.cli import pins
 from gkd_core.cli.options import Profile, Set, read_settings
 
 data_app = typer.Typer(
@@ -29,7 +31,7 @@ def list_(
     """List the dataset splits that a run reads: how many images are stated and found, and where they lie."""
     from gkd_core.data.catalog import load_catalog
     from gkd_core.data.listing import print_domains
-    from gkd_core.stages.recipe import all_domains, data_root
+    from gkd_core.stages.recipe import all_domains, data_origin
 
     settings = read_settings(profile, set_)
     catalog = load_catalog(settings.data.catalogs)
@@ -38,48 +40,9 @@ def list_(
         if all_
         else all_domains(settings, catalog)
     )
-    print_domains(catalog, references, data_root(settings))
+    print_domains(catalog, references, data_origin(settings, Path()))
 
 
-@data_app.command(epilog="Example: gkd data add camvid /mnt/camvid --profile camvid, or gkd data add gta5 s3://bucket/raw/gta5")
-def add(
-    name: Annotated[str, typer.Argument(help="Dataset of the catalog.")],
-    source: Annotated[str, typer.Argument(metavar="PATH|S3", help="Folder of the dataset on this machine, or s3://bucket/prefix.")],
-    profile: Profile = None,
-    set_: Set = None,
-) -> None:
-    """Bring a dataset into the project and pin it; it is taken only where it is laid out as its catalog entry says."""
-    from gkd_core.data.pins_table import print_next, print_pinned
-
-    store = _store(profile, set_)
-    print_pinned(store.add(name, source))
-    print_next(store.path_of(name), store.root_setting)
-
-
-@data_app.command(epilog="Example: gkd data pin camvid --profile camvid --set data.root=data")
-def pin(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Datasets, or paths such as data/shards/gta5; none: all that a run reads.")
-    ] = None,
-    profile: Profile = None,
-    set_: Set = None,
-) -> None:
-    """Pin datasets as they are now: their digest goes into data/NAME.dvc, which you commit to git."""
-    from gkd_core.data.pins_table import print_pinned
-
-    for pinned in _store(profile, set_).pin(names or []):
-        print_pinned(pinned)
-
-
-@data_app.command(epilog="Example: gkd data fetch && dvc repro")
-def fetch(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Datasets, or paths; none: all that a run reads.")
-    ] = None,
-    profile: Profile = None,
-    set_: Set = None,
-) -> None:
-    """Fetch pinned datasets that are absent, and refuse those that are not as pinned: what a flow does first."""
-    from gkd_core.data.pins_table import print_fetched
-
-    print_fetched(*_store(profile, set_).fetch(names or []))
+data_app.command("add", epilog=f"Example: {pins.ADD_EXAMPLE}")(pins.add)
+data_app.command("pin", epilog="Example: gkd data pin camvid --profile camvid --set data.root=data")(pins.pin)
+data_app.command("fetch", epilog="Example: gkd data fetch && dvc repro")(pins.fetch)

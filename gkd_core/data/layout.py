@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from gkd_core.data.catalog import Catalog
 from gkd_core.data.entries import DatasetEntry
 from gkd_core.data.reading import list_images, list_pairs
+from gkd_core.data.shards import INDEX, ShardIndex
 from gkd_core.errors import DataError
 
 
@@ -45,6 +46,17 @@ def check_layout(catalog: Catalog, folder: str, place: Path) -> list[SplitFound]
     if not found:
         raise DataError(f"{place}: laid out unlike its catalog entry; no image of any split is there ({'; '.join(absent)})")
     return found
+
+
+def check_shards(place: Path) -> None:
+    """Refuse shards that are not as their indexes say; a folder without an index passes.
+
+    Raises:
+        DataError: an index is damaged, or a shard is missing or has another size or content.
+    """
+    for file in sorted(place.rglob(INDEX)):
+        for shard in ShardIndex.read(file).shards:
+            shard.check(file.parent / shard.name)
 
 
 def entries_of(catalog: Catalog, folder: str) -> list[DatasetEntry]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gkd_core.data.catalog import Benchmark, Catalog
 from gkd_core.settings import Settings
-from gkd_core.stages.recipe import StageRun, benchmarks, data_root, has_proxy_stage, sources
+from gkd_core.stages.recipe import StageRun, benchmarks, data_origin, has_proxy_stage, sources
 
 
 def domains_read(settings: Settings, catalog: Catalog, run: StageRun) -> dict[str, str]:
@@ -32,9 +32,7 @@ def domains_read(settings: Settings, catalog: Catalog, run: StageRun) -> dict[st
 
 def domain_inputs(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
     """Files and folders that a `dataset/split` consists of, relative to the workspace or absolute."""
-    entry, split = catalog.domain(reference)
-    root = data_root(settings)
-    return (*entry.image_inputs(root, split), *entry.label_inputs(root, split))
+    return tuple(data_origin(settings, Path()).inputs(*catalog.domain(reference)))
 
 
 def _measures(run: StageRun, benchmark: Benchmark) -> bool:

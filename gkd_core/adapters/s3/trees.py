@@ -25,10 +25,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Stored:
-    """An object below a prefix: its key from there on, and its size in bytes."""
+    """An object below a prefix: its key from there on, its size in bytes, and the entity tag that changes with its content."""
 
     name: str
     size: int
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def list_objects(client: Any, place: Location) -> list[Stored]:
     with explained(place, "list"):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix)
         found = [
-            Stored(item["Key"].removeprefix(prefix), int(item["Size"])) for page in pages for item in page.get("Contents", [])
+            Stored(item["Key"].removeprefix(prefix), int(item["Size"]), item.get("ETag", ""))
+            for page in pages
+            for item in page.get("Contents", [])
         ]
     objects = sorted((item for item in found if item.size or not item.name.endswith("/")), key=lambda item: item.name)
     if not objects:
