@@ -15,6 +15,7 @@ from gkd_core.adapters.s3.keys import Location, target_file
 from gkd_core.adapters.s3.trees import Stored, download_tree, list_objects
 from gkd_core.data.layout import entries_of
 from gkd_core.data.pins import read_pin
+from gkd_core.errors import DataError
 
 
 def add_from_s3(store: DatasetStore, name: str, address: str) -> Pinned:
@@ -53,7 +54,10 @@ def _check_names(store: DatasetStore, name: str, client: Any, place: Location, o
                 download_file(client, place / item.name, file)
             else:
                 file.touch()
-        store.check_source(name, Path(temporary))
+        try:
+            store.check_source(name, Path(temporary))
+        except DataError as error:
+            raise DataError(str(error).replace(temporary, str(place))) from None
 
 
 def _revision(objects: list[Stored]) -> str:
