@@ -24,7 +24,8 @@ A tour, in the order in which one needs it:
 
 1. `gkd settings --profile demo` shows every number of the recipe.
 
-2. `gkd plan demo` lists the stages that these numbers ask for, with the work of each; `gkd dry-run demo` rehearses them in small.
+2. `gkd plan demo` lists the stages that these numbers ask for, with the work of each; `gkd dry-run demo` rehearses them in small;
+`gkd data verify` finds what is wrong with real datasets.
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gkd_core.cli import pins
 from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.cli.run import EXIT_USER_ERROR
+
+if TYPE_CHECKING:
+    from gkd_core.data.catalog import Catalog
+    from gkd_core.settings import Settings
 
 Domains = Annotated[
     list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="As dataset/split; without any, all that the run reads.")
@@ -50,6 +55,77 @@ def list_(
     print_domains(catalog, references, data_origin(settings, Path()))
 
 
+@data_app.command(epilog="Example: gkd data verify camvid/dusk --profile camvid --set data.root=/data")
+def verify(
+    domains: Domains = None,
+    profile: Profile = None,
+    set_: Set = None,
+    jobs: Jobs = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write all findings to this file, as JSON.")] = None,
+) -> None:
+    """Read every image and label and report all that is wrong: exit code 2 if there is an error, 0 if there are only warnings."""
+    from gkd_core.data.verify.run import usable_processes
+    from gkd_core.data.verify.run import verify as verify_domains
+    from gkd_core.stages.recipe import data_root
+    from gkd_core.training.progress import progress
+
+    settings, catalog, references = _chosen(domains, profile, set_)
+    found = verify_domains(catalog, references, data_root(settings), jobs or usable_processes(), progress)
+    for line in found.lines():
+        typer.echo(line)
+    if report is not None:
+        found.write(report)
+    if found.count("error"):
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+@data_app.command(epilog="Example: gkd data stats --profile camvid --set data.root=/data")
+def stats(
+    domains: Domains = None,
+    profile: Profile = None,
+    set_: Set = None,
+    jobs: Jobs = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+) -> None:
+    """Read every image and label and print how many there are, their sizes, and each class's share of the pixels."""
+    import json
+
+    from gkd_core.data.stats import print_stats, summarize
+    from gkd_core.data.verify.run import read_domains, usable_processes
+    from gkd_core.stages.recipe import data_root
+    from gkd_core.training.progress import progress
+
+    settings, catalog, references = _chosen(domains, profile, set_)
+    found = read_domains(catalog, references, data_root(settings), jobs or usable_processes(), progress)
+    figures = [summarize(catalog, domain) for domain in found]
+    if json_:
+        typer.echo(json.dumps({figure.domain: figure.as_tree() for figure in figures}, indent=1))
+    else:
+        print_stats(figures)
+    errors = sum(finding.kind.severity == "error" for domain in found for finding in domain.findings)
+    if errors:
+        typer.echo(f"{errors} errors are left out of these figures; `gkd data verify` tells which", err=True)
+
+
+@data_app.command(epilog="Example: gkd data show camvid/dusk --output dusk.png --profile camvid --set data.root=/data")
+def show(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
+    domains: Domains = None,
+    profile: Profile = None,
+    set_: Set = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images of each domain.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses the images.")] = 0,
+) -> None:
+    """Draw a few images of each domain above their labels in the colours of their classes, with a legend."""
+    from gkd_core.data.gallery import draw_sample, save_samples
+    from gkd_core.stages.recipe import data_origin
+
+    settings, catalog, references = _chosen(domains, profile, set_)
+    origin = data_origin(settings, Path())
+    save_samples([draw_sample(catalog, reference, origin, images, seed) for reference in references], output)
+    typer.echo(f"wrote {output}")
+
+
 @data_app.command(epilog="Example: gkd data prepare --output /shards --profile camvid --set data.root=/data")
 def prepare(
     output: Annotated[Path, typer.Option("--output", help="Folder for the shards, to be named by data.shards.")],
@@ -88,6 +164,16 @@ def prepare(
         bar=progress,
         say=typer.echo,
     )
+
+
+def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Settings, Catalog, list[str]]:
+    """The settings, their catalog, and the domains asked for, else all that the run reads."""
+    from gkd_core.data.catalog import load_catalog
+    from gkd_core.stages.recipe import all_domains
+
+    settings = read_settings(profile, overrides)
+    catalog = load_catalog(settings.data.catalogs)
+    return settings, catalog, list(dict.fromkeys(domains or all_domains(settings, catalog)))
 
 
 data_app.command("add", epilog=f"Example: {pins.ADD_EXAMPLE}")(pins.add)

@@ -47,8 +47,8 @@ class SplitRule(Declaration):
 
     `folders` stand in turn for `{split}` in the patterns. A list file keeps only the images that it names, one
     a line, by stem or by path below the image folder; it lies in the dataset's folder (`list_in_dataset`)
-    or beside the catalog file (`list_in_catalog`). `count` is the number of images officially stated; plans use it
-    where the images are not at hand, and nothing checks it.
+    or beside the catalog file (`list_in_catalog`). `count` is the number of images officially stated: plans use it
+    where the images are not at hand, and `gkd data verify` compares it with what is there.
     """
 
     folders: tuple[str, ...] = ()

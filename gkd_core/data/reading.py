@@ -154,14 +154,10 @@ def _glob(base: Path, pattern: str, entry: DatasetEntry, split: str) -> list[Pat
 
 def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
     """The images that the list names, in their own order; a line may be a stem or a path, with or without its suffix."""
-    try:
-        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{list_file}: cannot be read ({error}); expected one image stem a line") from None
-    wanted = {line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line}
+    wanted = set(read_list(list_file))
     kept, met = [], set()
     for item in found:
-        names = {item.key, PurePosixPath(item.key).name} & wanted
+        names = listed_names(item.key) & wanted
         if names:
             kept.append(item)
             met |= names
@@ -170,3 +166,17 @@ def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
         what = f"'{missing[0]}' is not there ({len(missing)} of {len(wanted)} lines)" if missing else "it names no image"
         raise DataError(f"{list_file}: {what}; expected stems of images, one a line")
     return kept
+
+
+def read_list(list_file: Path) -> list[str]:
+    """The names in a list file, in its order, suffixes off; `DataError` where it cannot be read."""
+    try:
+        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{list_file}: cannot be read ({error}); expected one image stem a line") from None
+    return [line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line]
+
+
+def listed_names(key: str) -> set[str]:
+    """The names by which a list file may mean the image of this key: its path, or its stem alone."""
+    return {key, PurePosixPath(key).name}

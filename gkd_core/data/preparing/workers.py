@@ -40,7 +40,7 @@ def sharing(jobs: int) -> Iterator[ShareOut]:
         yield _one_by_one
         return
     # Started anew rather than forked: a fork of a process with threads (progress bars) may hang.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_parent)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent)
     try:
         yield _Pooled(pool)
     finally:
@@ -72,7 +72,7 @@ class _Pooled:
         return [future.result() for future in futures]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ctrl-C is the parent's to handle; and a parent that is killed must not leave a worker that writes on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
