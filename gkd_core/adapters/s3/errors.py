@@ -27,7 +27,7 @@ MISSING = {
 REFUSED = {
     "AccessDenied": "not allowed; give this user the rights that docs/s3.md lists",
     "InvalidAccessKeyId": f"the store does not know this access key; {CREDENTIALS}",
-    "SignatureDoesNotMatch": f"the store refuses the signature: wrong secret key or region, or a clock that is off; {CREDENTIALS}",
+    "SignatureDoesNotMatch": f"the store refuses the signature: wrong secret key or region, or wrong clock; {CREDENTIALS}",
     "ExpiredToken": "the credentials have expired; get new ones",
     "RequestTimeTooSkewed": "this machine's clock is off; set it",
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION to it",
