@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ def list_(
     """List the dataset splits that a run reads: how many images are stated and found, and where they lie."""
     from gkd_core.data.catalog import load_catalog
     from gkd_core.data.listing import print_domains
-    from gkd_core.stages.recipe import all_domains, data_root
+    from gkd_core.stages.recipe import all_domains, data_origin
 
     settings = read_settings(profile, set_)
     catalog = load_catalog(settings.data.catalogs)
@@ -38,4 +39,4 @@ def list_(
         if all_
         else all_domains(settings, catalog)
     )
-    print_domains(catalog, references, data_root(settings))
+    print_domains(catalog, references, data_origin(settings, Path()))

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from gkd_core.data.taxonomy import Declaration
+from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
 
 SPLIT = "{split}"
@@ -84,6 +85,8 @@ class DatasetEntry(Declaration):
     splits: dict[str, SplitRule] = Field(min_length=1)
     protocol: Protocol = Protocol()
     image_size: tuple[int, int] | None = Field(None, description="(height, width) of most images, in pixels, for plans.")
+    tiles: Tiling | None = Field(None, description="Tiles that `gkd data prepare` cuts the pictures and their labels into.")
+    bands: tuple[int, int, int] | None = Field(None, description="Channels, from 0, that become red, green and blue.")
 
     @field_validator("images", "labels")
     @classmethod

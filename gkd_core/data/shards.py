@@ -10,6 +10,7 @@ elsewhere is hostile until checked: reading one checks every name, place and siz
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from functools import cached_property
@@ -20,7 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from gkd_core.data.blobs import Member, ShardStore
 from gkd_core.data.entries import Protocol
-from gkd_core.data.taxonomy import Declaration
+from gkd_core.data.taxonomy import IGNORE, Declaration
 from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
 from gkd_core.files import atomic_file
@@ -109,12 +110,26 @@ class Preparation(Declaration):
     protocol: Protocol | None = None
 
 
+class TrainIds(Declaration):
+    """What the ids of a set of labels stand for; 255 is ignored.
+
+    Attributes:
+        encoding: the catalog's name for the table by which the original ids became train ids.
+        table: digest of that table (`table_digest`).
+    """
+
+    taxonomy: str
+    classes: tuple[str, ...] = Field(min_length=1, max_length=IGNORE)
+    encoding: str
+    table: Sha256
+
+
 class ShardIndex(Record):
     """All that reading a set needs. The bytes of its file follow from what was prepared alone.
 
     Attributes:
         source: digest of what was prepared: the entry, the preparation, names and sizes of the original files.
-        taxonomy, classes: what the train ids of labels stand for (255 is ignored); null in a set of images.
+        train_ids: what labels mean; null in a set of images.
     """
 
     format: Literal["gkd-shards-1"] = FORMAT
@@ -123,8 +138,7 @@ class ShardIndex(Record):
     content: Content
     source: Sha256
     preparation: Preparation = Preparation()
-    taxonomy: str | None = None
-    classes: tuple[str, ...] | None = None
+    train_ids: TrainIds | None = None
     shards: tuple[Shard, ...] = Field(min_length=1)
     members: Members
 
@@ -132,8 +146,8 @@ class ShardIndex(Record):
     def _members_lie_in_their_shards(self) -> Self:
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise ValueError("a shard appears twice")
-        if (self.content == "labels") != (self.classes is not None) or (self.classes is None) != (self.taxonomy is None):
-            raise ValueError("taxonomy and classes belong to a set of labels, and to it alone")
+        if (self.content == "labels") != (self.train_ids is not None):
+            raise ValueError("train_ids belong to a set of labels, and to it alone")
         columns = self.members
         for name, shard, offset, size in zip(columns.names, columns.shards, columns.offsets, columns.sizes, strict=True):
             if shard >= len(self.shards) or offset + size > self.shards[shard].bytes:
@@ -208,6 +222,11 @@ def set_folder(dataset: str, split: str, content: Content) -> str:
         if not PLAIN_NAME.fullmatch(name):
             raise DataError(f"'{name}': the name of a dataset or split in shards has letters, digits and ._+- only")
     return f"{dataset}/{split}/{content}"
+
+
+def table_digest(encoding: Declaration) -> str:
+    """SHA-256 of a label table as the catalog declares it."""
+    return hashlib.sha256(json.dumps(encoding.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def key_of(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gkd_core.data.blobs import DataFile
 from gkd_core.errors import SettingsError
-from gkd_core.settings import DistillSettings, EncoderSettings
+from gkd_core.settings import DistillSettings, EncoderSettings, StreamingSettings
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class DistillJob:
         run_folder: where the teacher's tokens of fixed views are kept.
         cache_bytes: room for them; 0 keeps none.
         loaders: processes that make batches ahead, for each worker.
+        streaming: the order to read shards in; None shuffles the whole dataset.
     """
 
     title: str
@@ -39,6 +40,7 @@ class DistillJob:
     run_folder: Path
     cache_bytes: int = 0
     loaders: int = 0
+    streaming: StreamingSettings | None = None
 
 
 def step_encoder(encoder: EncoderSettings, step: DistillSettings) -> EncoderSettings:

@@ -12,11 +12,12 @@ from torch import Tensor
 from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import read_image
-from gkd_core.data.sampling import Visit, batch_visits
+from gkd_core.data.sampling import Visit
 from gkd_core.data.store import MEMORY_BYTES, SampleStore
+from gkd_core.data.streaming import training_order
 from gkd_core.distill.masking import draw_masks
 from gkd_core.seeding import generator
-from gkd_core.settings import DistillSettings
+from gkd_core.settings import DistillSettings, StreamingSettings
 from gkd_core.training.rank import Rank
 
 
@@ -42,14 +43,26 @@ class ViewMaker:
     Args:
         patches: patch tokens of a view on the student's grid, which masks are drawn on.
         loaders: processes that share the memory for decoded images.
+        streaming: the order to read shards in; None shuffles the whole dataset.
     """
 
     def __init__(
-        self, title: str, seed: int, settings: DistillSettings, images: Sequence[DataFile], patches: int, rank: Rank, loaders: int
+        self,
+        title: str,
+        seed: int,
+        settings: DistillSettings,
+        images: Sequence[DataFile],
+        patches: int,
+        rank: Rank,
+        loaders: int,
+        streaming: StreamingSettings | None = None,
     ) -> None:
         self._title, self._seed, self._settings = title, seed, settings
         self._files, self._patches, self._rank = images, patches, rank
         self._images = SampleStore(len(images), self._read, MEMORY_BYTES // max(1, loaders))
+        self._order = training_order(
+            images, streaming, settings.batch_size, rank.count, settings.repeated_augmentation, title, seed
+        )
         kind = ReleasedAugmentation if settings.augment == "released" else LightAugmentation
         self._augment: Augmentation = kind(settings.image_size, settings.crop_scale, settings.color_jitter)
 
@@ -78,10 +91,7 @@ class ViewMaker:
 
     def _visits(self, update: int) -> list[Visit]:
         """This rank's share of an update's images: dealt out one by one, so that repeats of an image lie on different ranks."""
-        settings = self._settings
-        keys = (self._title, self._seed)
-        visits = batch_visits(update, settings.batch_size, len(self._files), settings.repeated_augmentation, *keys)
-        return visits[self._rank.index :: self._rank.count]
+        return self._order.visits(update, self._settings.batch_size)[self._rank.index :: self._rank.count]
 
     def _keys(self, visit: Visit, update: int, position: int) -> Keys:
         """What a view is drawn from: the image and which of its views it is where they are fixed, else its place in the run."""

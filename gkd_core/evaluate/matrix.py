@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.data.entries import Protocol
-from gkd_core.data.reading import Pair, read_pair
+from gkd_core.data.reading import Pair, read_image, read_label, read_pair
 from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.transforms import to_float
 from gkd_core.errors import DataError
@@ -21,11 +21,14 @@ from gkd_core.settings import EvaluateSettings
 
 @dataclass(frozen=True)
 class Domain:
-    """One labelled dataset in one condition, ready to be read."""
+    """One labelled dataset in one condition, ready to be read.
+
+    `protocol` is what images and labels must still be brought to; None where they lie at the sizes that count already.
+    """
 
     pairs: Sequence[Pair]
     encoding: LabelEncoding
-    protocol: Protocol
+    protocol: Protocol | None
     classes: int
 
     def shard(self, index: int, count: int) -> Domain:
@@ -47,17 +50,24 @@ def measure(
     """
     total = torch.zeros(domain.classes, domain.classes, dtype=torch.int64)
     for index, pair in enumerate(domain.pairs):
-        pixels, ids = read_pair(pair, domain.encoding)
-        height, width = ids.shape
-        image = resized(to_float(pixels), domain.protocol.input_size(height, width)).to(device)
-        target = _nearest(torch.from_numpy(ids), domain.protocol.label_size(height, width))
-        logits = resized(view_logits(model, image, settings), (target.shape[0], target.shape[1]))
+        image, target = _as_scored(pair, domain)
+        logits = resized(view_logits(model, image.to(device), settings), (target.shape[0], target.shape[1]))
         try:
             total += confusion(logits.argmax(dim=0).cpu(), target, domain.classes)
         except DataError as error:
             raise DataError(f"{pair.label}: {error}") from None
         advance(index + 1)
     return total
+
+
+def _as_scored(pair: Pair, domain: Domain) -> tuple[Tensor, Tensor]:
+    """The image (3, h, w) in 0..1 and the train ids (H, W), uint8, at the sizes that the protocol says."""
+    if domain.protocol is None:
+        return to_float(read_image(pair.image)), torch.from_numpy(read_label(pair.label, domain.encoding))
+    pixels, ids = read_pair(pair, domain.encoding)
+    height, width = ids.shape
+    image = resized(to_float(pixels), domain.protocol.input_size(height, width))
+    return image, _nearest(torch.from_numpy(ids), domain.protocol.label_size(height, width))
 
 
 def _nearest(ids: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.reading import list_images
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings, WorldSettings
-from gkd_core.stages.recipe import benchmarks, data_root, sources
+from gkd_core.stages.recipe import benchmarks, data_origin, sources
 
 
 def image_count(settings: Settings, catalog: Catalog, reference: str, workspace: Path) -> int | None:
@@ -28,15 +30,15 @@ def image_size(settings: Settings, catalog: Catalog, reference: str, workspace: 
     """(height, width) of a split's images, in pixels: of its first, or as stated; None where nobody knows."""
     found = _at_hand(settings, catalog, reference, workspace)
     if found:
-        with Image.open(found[0]) as image:
+        with Image.open(io.BytesIO(read_bytes(found[0]))) as image:
             return image.height, image.width
     return None if settings.data.world is not None else catalog.domain(reference)[0].image_size
 
 
-def _at_hand(settings: Settings, catalog: Catalog, reference: str, workspace: Path) -> list[Path]:
+def _at_hand(settings: Settings, catalog: Catalog, reference: str, workspace: Path) -> Sequence[DataFile]:
     entry, split = catalog.domain(reference)
     try:
-        return list_images(entry, workspace / data_root(settings), split)
+        return data_origin(settings, workspace).images(entry, split)
     except DataError:
         return []  # absent or not whole: a plan can do without, and prepare-data says what is wrong
 

@@ -5,7 +5,7 @@ or the authors' release, the field says so; profiles overlay these defaults.
 """
 
 from gkd_core.settings.base import Section
-from gkd_core.settings.data import DataSettings, WorldSettings
+from gkd_core.settings.data import DataSettings, StreamingSettings, WorldSettings
 from gkd_core.settings.distill import DistillSettings, Precision, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
@@ -35,6 +35,7 @@ __all__ = [
     "Precision",
     "Section",
     "Settings",
+    "StreamingSettings",
     "TrackingSettings",
     "WarmStartSettings",
     "WorldSettings",

@@ -19,13 +19,26 @@ class WorldSettings(Section):
     target_images: PositiveInt = Field(40, description="Labelled images of each target domain.")
 
 
+class StreamingSettings(Section):
+    """An order of training that reads shards one after the other, so that each machine needs few of them at a time."""
+
+    lanes: PositiveInt = Field(
+        description="Streams that the shards are dealt to; a multiple of compute.workers, and a divisor of every batch size."
+    )
+    window: PositiveInt = Field(4, description="Shards of a lane whose images are shuffled together.")
+
+
 class DataSettings(Section):
     """Which datasets take part, and where they lie. Read by `prepare-data` and by every stage that reads images."""
 
     world: WorldSettings | None = Field(
         default=WorldSettings(), description="The embedded world to render; null when real datasets are used."
     )
-    root: str | None = Field(None, description="Folder that holds the real datasets; null when the world is used.")
+    root: str | None = Field(None, description="Folder that holds the real datasets as they unpack; null when not used.")
+    shards: str | None = Field(None, description="Folder of shards that `gkd data prepare` wrote; null when not used.")
+    streaming: StreamingSettings | None = Field(
+        None, description="Training reads shards one after the other; null shuffles the whole dataset. Part of the result."
+    )
     catalogs: tuple[str, ...] = Field(
         (), description="YAML files with further dataset entries; a bare name is one shipped with the package."
     )
@@ -38,7 +51,10 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataSettings:
-        if (self.world is None) == (self.root is None):
-            given = "neither" if self.world is None else "both"
-            raise ValueError(f"given {given} of world and root; exactly one must be set, the other null")
+        given = [name for name in ("world", "root", "shards") if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = " and ".join(given) or "none"
+            raise ValueError(f"given {what}; exactly one of world, root and shards must be set, the others null")
+        if self.streaming is not None and self.shards is None:
+            raise ValueError("streaming goes with shards; set shards too, or streaming to null")
         return self

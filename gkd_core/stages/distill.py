@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkd_core.data.reading import list_images
+from gkd_core.data.origin import training_files_keep_their_size
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.results import write_average, write_objective, write_student
 from gkd_core.distill.token_cache import discard
@@ -42,7 +42,8 @@ def distill_source(context: Context) -> None:
 def _distill(context: Context, section: DistillSettings, reference: str, start: Path | None) -> None:
     settings = context.settings
     entry, split = context.catalog.domain(reference)
-    images = tuple(list_images(entry, context.data_root, split))
+    training_files_keep_their_size(context.origin, entry, split)
+    images = tuple(context.origin.images(entry, split))
     job = DistillJob(
         title=context.run.name,
         objective=str(method_of(settings).distillation),
@@ -58,6 +59,7 @@ def _distill(context: Context, section: DistillSettings, reference: str, start: 
         run_folder=context.run_folder,
         cache_bytes=settings.compute.teacher_cache_bytes,
         loaders=settings.compute.loaders,
+        streaming=settings.data.streaming,
     )
     state = _train(job, settings, context.run_folder)
     with atomic_folder(context.output) as folder:

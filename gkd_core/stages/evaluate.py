@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from gkd_core.data.reading import list_images, list_pairs, resolve_encoding
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import Domain, measure
@@ -67,8 +66,9 @@ def _measuring(settings: Settings, folder: Path) -> Iterator[Callable[[Domain, A
 
 def _domain(context: Context, reference: str, classes: int) -> Domain:
     entry, split = context.catalog.domain(reference)
-    encoding = resolve_encoding(context.catalog, entry, context.data_root)
-    return Domain(list_pairs(entry, context.data_root, split), encoding, entry.protocol, classes)
+    origin = context.origin
+    encoding = origin.encoding(context.catalog, entry, split)
+    return Domain(origin.pairs(entry, split), encoding, origin.protocol(entry, split), classes)
 
 
 def _score(
@@ -93,7 +93,7 @@ def _score(
         in_domain=domain == "in-domain",
         miou=mean_iou(ious),
         class_iou=dict(zip(record.classes, ious, strict=True)),
-        images=len(list_images(entry, context.data_root, split)),
+        images=len(context.origin.images(entry, split)),
         protocol=ScoreProtocol(
             scale=entry.protocol.scale,
             max_size=entry.protocol.max_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gkd_core.data.reading import list_pairs, resolve_encoding
+from gkd_core.data.origin import training_files_keep_their_size
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
@@ -31,15 +31,17 @@ def learn_task(context: Context) -> None:
     method = method_of(settings)
     entry, split = catalog.domain(sources(settings, catalog)[str(context.run.source)])
     taxonomy = catalog.taxonomy_of(entry)
+    training_files_keep_their_size(context.origin, entry, split)
     job = TaskJob(
         title=context.run.name,
         settings=settings.learn_task,
-        pairs=list_pairs(entry, context.data_root, split),
-        encoding=resolve_encoding(catalog, entry, context.data_root),
+        pairs=context.origin.pairs(entry, split),
+        encoding=context.origin.encoding(catalog, entry, split),
         updates=task_updates(settings),
         seed=settings.seed,
         device=device_of(settings),
         loaders=settings.compute.loaders,
+        streaming=settings.data.streaming,
     )
     torch.set_num_threads(settings.compute.threads)
     start = _task_encoder(context)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from gkd_core.data.reading import list_images, list_pairs
+from gkd_core.data.origin import Folders, Origin
 from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, DataManifest, DatasetVersion
 from gkd_core.stages.recipe import Context, all_domains
@@ -18,13 +16,14 @@ def prepare_data(context: Context) -> None:
             from gkd_core.data.world.writer import write_world
 
             write_world(data.world, folder)
-        root = folder if data.world is not None else context.data_root
-        versions = tuple(_version(context, reference, root) for reference in all_domains(context.settings, context.catalog))
+        origin = Folders(folder) if data.world is not None else context.origin
+        versions = tuple(_version(context, reference, origin) for reference in all_domains(context.settings, context.catalog))
         DataManifest(versions=versions).write(folder / MANIFEST)
 
 
-def _version(context: Context, reference: str, root: Path) -> DatasetVersion:
+def _version(context: Context, reference: str, origin: Origin) -> DatasetVersion:
     entry, split = context.catalog.domain(reference)
-    images = len(list_images(entry, root, split))
-    labels = None if entry.labels is None else len(list_pairs(entry, root, split))
-    return DatasetVersion(dataset=entry.name, split=split, folder=entry.folder, images=images, labels=labels)
+    images = len(origin.images(entry, split))
+    labels = None if entry.labels is None else len(origin.pairs(entry, split))
+    folder = origin.folder(entry, split)
+    return DatasetVersion(dataset=entry.name, split=split, folder=folder, images=images, labels=labels)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
+from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
 from gkd_core.errors import SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
@@ -37,7 +38,7 @@ FUNCTIONS = {
 }
 
 COMMON = ("recipe_version", "data.catalogs", "compute.device", "compute.threads")
-DISTILLING = ("method", "seed", "teacher", "student", "compute.workers")
+DISTILLING = ("method", "seed", "teacher", "student", "data.streaming", "compute.workers")
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ class Context:
     workspace: Path
 
     @property
-    def data_root(self) -> Path:
-        """Absolute folder that the datasets lie in."""
-        return self.workspace / data_root(self.settings)
+    def origin(self) -> Origin:
+        """Where the datasets lie, by absolute paths."""
+        return data_origin(self.settings, self.workspace)
 
     @property
     def output(self) -> Path:
@@ -98,8 +99,21 @@ StageFunction = Callable[[Context], None]
 
 
 def data_root(settings: Settings) -> Path:
-    """The folder that the datasets lie in: the rendered world, or the user's own."""
+    """The folder that the datasets lie in as they unpack: the rendered world, or the user's own.
+
+    Raises:
+        SettingsError: the settings name shards.
+    """
+    if settings.data.shards is not None:
+        raise SettingsError("data.shards: this needs the datasets as they unpack; set data.root, and data.shards to null")
     return DATA if settings.data.root is None else Path(settings.data.root)
+
+
+def data_origin(settings: Settings, workspace: Path) -> Origin:
+    """Where the datasets lie, in folders or in shards; paths of the settings are relative to the workspace."""
+    if settings.data.shards is not None:
+        return Shards(LocalSets(workspace / settings.data.shards))
+    return Folders(workspace / data_root(settings))
 
 
 def benchmarks(settings: Settings, catalog: Catalog) -> list[Benchmark]:
@@ -205,10 +219,9 @@ def _function(stage: str) -> StageFunction:
 
 def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
     inputs: tuple[Path, ...] = ()
-    if settings.data.root is not None:
-        folders = [
-            catalog.domain(reference)[0].dataset_folder(data_root(settings)) for reference in all_domains(settings, catalog)
-        ]
+    if settings.data.world is None:
+        origin = data_origin(settings, Path())
+        folders = [path for reference in all_domains(settings, catalog) for path in origin.inputs(*catalog.domain(reference))]
         inputs = (*dict.fromkeys(folders), *_own_files(settings))
     return StageRun("prepare-data", None, inputs, ("recipe_version", "data"), DATA)
 
@@ -229,7 +242,7 @@ def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageR
 def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     method = method_of(settings)
     inputs = (ARTIFACTS / "distill-source" / source,) if method.distillation else ()
-    params = [*COMMON, "method", "seed", "student", "learn_task"]
+    params = [*COMMON, "method", "seed", "student", "data.streaming", "learn_task"]
     if method.encoder == "teacher" or method.joint_distillation:
         params.append("teacher")
     if not method.freeze_encoder:
@@ -261,13 +274,11 @@ def _report(names: list[str]) -> StageRun:
 
 
 def _images(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
-    entry, split = catalog.domain(reference)
-    return tuple(entry.image_inputs(data_root(settings), split))
+    return tuple(data_origin(settings, Path()).image_inputs(*catalog.domain(reference)))
 
 
 def _labels(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
-    entry, split = catalog.domain(reference)
-    return tuple(entry.label_inputs(data_root(settings), split))
+    return tuple(data_origin(settings, Path()).label_inputs(*catalog.domain(reference)))
 
 
 def _own_files(settings: Settings) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor
 from gkd_core.seeding import seed_of
-from gkd_core.settings import LearnTaskSettings
+from gkd_core.settings import LearnTaskSettings, StreamingSettings
 from gkd_core.task.groups import weight_decay_groups
 from gkd_core.task.views import Batch, LabelledViews
 from gkd_core.training.checkpoint import CheckpointStore
@@ -25,7 +25,10 @@ from gkd_core.training.schedule import polynomial
 
 @dataclass(frozen=True)
 class TaskJob:
-    """What stage two learns from, and for how long. `loaders` processes make batches ahead of use."""
+    """What stage two learns from, and for how long.
+
+    `loaders` processes make batches ahead of use. `streaming` is the order to read shards in; None shuffles the whole dataset.
+    """
 
     title: str
     settings: LearnTaskSettings
@@ -35,6 +38,7 @@ class TaskJob:
     seed: int
     device: str
     loaders: int = 0
+    streaming: StreamingSettings | None = None
 
 
 class FrozenTask(nn.Module):
@@ -101,7 +105,7 @@ def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: Metr
         groups += [{**group, "lr": peak} for group in weight_decay_groups(part, settings.weight_decay)]
         schedules += [polynomial(peak, job.updates, settings.poly_power)] * 2
     device = torch.device(job.device)
-    views = LabelledViews(settings, job.pairs, job.encoding, job.title, job.seed)
+    views = LabelledViews(settings, job.pairs, job.encoding, job.title, job.seed, job.streaming)
     training = Training(
         model=task,
         optimizer=torch.optim.AdamW(groups, lr=settings.lr),

@@ -12,12 +12,12 @@ from torch import Tensor
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.photometric import distort_colors
 from gkd_core.data.reading import Pair, read_pair
-from gkd_core.data.sampling import batch_indices
 from gkd_core.data.store import SampleStore
+from gkd_core.data.streaming import training_order
 from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.transforms import jitter_colors, labelled_crop
 from gkd_core.seeding import generator
-from gkd_core.settings import LearnTaskSettings
+from gkd_core.settings import LearnTaskSettings, StreamingSettings
 
 TENTH = 10
 
@@ -33,10 +33,18 @@ class LabelledViews:
     """The batch of each update, a pure function of the update."""
 
     def __init__(
-        self, settings: LearnTaskSettings, pairs: Sequence[Pair], encoding: LabelEncoding, title: str, seed: int
+        self,
+        settings: LearnTaskSettings,
+        pairs: Sequence[Pair],
+        encoding: LabelEncoding,
+        title: str,
+        seed: int,
+        streaming: StreamingSettings | None = None,
     ) -> None:
         self._settings, self._pairs, self._keys = settings, pairs, (title, seed)
         self._encoding = encoding
+        images = [pair.image for pair in pairs]
+        self._order = training_order(images, streaming, settings.batch_size, 1, 1, title, seed)
         self._samples = SampleStore(len(pairs), self._read)
 
     def __call__(self, update: int) -> Batch:
@@ -57,7 +65,7 @@ class LabelledViews:
         return read_pair(self._pairs[index], self._encoding)
 
     def _indices(self, update: int) -> list[int]:
-        return batch_indices(update, self._settings.batch_size, len(self._pairs), *self._keys)
+        return [visit.sample for visit in self._order.visits(update, self._settings.batch_size)]
 
 
 def shortest_edge_scale(

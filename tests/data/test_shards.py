@@ -66,7 +66,7 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "no shard": ("shards", []),
     "dataset elsewhere": ("dataset", "../other"),
     "unknown key": ("surprise", 1),
-    "images with classes": ("classes", ["road"]),
+    "images with classes": ("train_ids", {"taxonomy": "a", "classes": ["road"], "encoding": "b", "table": DIGEST}),
 }  # fmt: skip
 
 
