@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkd_core.data.ahead import ReadAhead
 from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import read_image
@@ -63,11 +64,15 @@ class ViewMaker:
         self._order = training_order(
             images, streaming, settings.batch_size, rank.count, settings.repeated_augmentation, title, seed
         )
+        self._ahead = ReadAhead(
+            [images], self._order, streaming, settings.batch_size, rank.index, rank.count, settings.repeated_augmentation
+        )
         kind = ReleasedAugmentation if settings.augment == "released" else LightAugmentation
         self._augment: Augmentation = kind(settings.image_size, settings.crop_scale, settings.color_jitter)
 
     def __call__(self, update: int) -> Views:
         """The views of an update."""
+        self._ahead(update)
         settings, visits = self._settings, self._visits(update)
         share = settings.batch_size // self._rank.count
         keys = [self._keys(visit, update, self._rank.index + place * self._rank.count) for place, visit in enumerate(visits)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkd_core.data.ahead import ReadAhead
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.photometric import distort_colors
 from gkd_core.data.reading import Pair, read_pair
@@ -45,9 +46,12 @@ class LabelledViews:
         self._encoding = encoding
         images = [pair.image for pair in pairs]
         self._order = training_order(images, streaming, settings.batch_size, 1, 1, title, seed)
+        columns = [images, [pair.label for pair in pairs]]
+        self._ahead = ReadAhead(columns, self._order, streaming, settings.batch_size, 0, 1, 1)
         self._samples = SampleStore(len(pairs), self._read)
 
     def __call__(self, update: int) -> Batch:
+        self._ahead(update)
         settings, draws = self._settings, generator("crops", *self._keys, update)
         views = []
         for index in self._indices(update):

@@ -186,9 +186,7 @@ def connect_directly(upstream: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "reset"])
-def test_trees_survive_every_third_request_failing(
-    bucket: str, proxy: FaultyProxy, tmp_path: Path, kind: str
-) -> None:
+def test_trees_survive_every_third_request_failing(bucket: str, proxy: FaultyProxy, tmp_path: Path, kind: str) -> None:
     client = connect(DOGGED)
     root = tmp_path / "tree"
     for number in range(12):
@@ -214,9 +212,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_a_large_file_goes_in_parts(
-    bucket: str, proxy: FaultyProxy, tmp_path: Path
-) -> None:
+def test_a_large_file_goes_in_parts(bucket: str, proxy: FaultyProxy, tmp_path: Path) -> None:
     client = connect(DOGGED)
     source = tmp_path / "large"
     source.write_bytes(content(17 * 1024**2))
