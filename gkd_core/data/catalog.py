@@ -13,27 +13,29 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
+from gkd_core.data.catalog_errors import describe
 from gkd_core.data.entries import DatasetEntry, Protocol
-from gkd_core.data.taxonomy import IGNORE, Declaration, LabelEncoding, NamedEncoding, Taxonomy
+from gkd_core.data.sources import Source
+from gkd_core.data.taxonomy import IGNORE, ColorEncoding, Declaration, Encoding, LabelEncoding, NamedEncoding, Taxonomy
 from gkd_core.errors import DataError
 
 __all__ = ["Benchmark", "Catalog", "DatasetEntry", "Protocol", "load_catalog"]
 
 SHIPPED = resources.files("gkd_core.data") / "catalog"
-ALWAYS_LOADED = ("street", "aerial", "proxy")
+ALWAYS_LOADED = ("street", "street-forms", "synthetic", "mapillary-v2", "aerial", "aerial-raw", "rescuenet", "proxy")
 
 Entry = TypeVar("Entry")
 
 
 class Benchmark(Declaration):
-    """A source and its target domains, each written `dataset/split`.
+    """A source and its target domains, each written `dataset/split`; a source may be several, mixed.
 
     `validation` is held back from the source domain: checkpoints may be chosen on it, never on a target.
     """
 
     name: str
     title: str
-    source: str
+    source: Source
     validation: str
     targets: dict[str, str] = Field(min_length=1)
 
@@ -42,7 +44,7 @@ class Catalog(Declaration):
     """All that the loaded catalog files declare, by name."""
 
     taxonomies: dict[str, Taxonomy]
-    encodings: dict[str, LabelEncoding | NamedEncoding]
+    encodings: dict[str, Encoding]
     datasets: dict[str, DatasetEntry]
     benchmarks: dict[str, Benchmark]
 
@@ -63,6 +65,10 @@ class Catalog(Declaration):
         entry.split(split)
         return entry, split
 
+    def source_taxonomy(self, benchmark: Benchmark) -> Taxonomy:
+        """The classes that a benchmark's source teaches."""
+        return self.taxonomy_of(self.domain(benchmark.source.references[0])[0])
+
     def taxonomy_of(self, entry: DatasetEntry) -> Taxonomy:
         """The classes of a labelled dataset; `DataError` where it is unlabelled or its encoding is unknown."""
         if entry.encoding is None:
@@ -79,17 +85,18 @@ def load_catalog(extra: Sequence[str | Path] = ()) -> Catalog:
         DataError: a file is missing or malformed, a name is declared twice, or a reference leads nowhere.
     """
     sections: dict[str, dict[str, Any]] = {section: {} for section in Catalog.model_fields}
+    files: dict[tuple[str, str], Path] = {}
     for source in (*ALWAYS_LOADED, *extra):
         path = _catalog_file(source)
         for section, items in _read_sections(path).items():
             for name, item in items.items():
                 if name in sections[section]:
                     raise DataError(f"{path}: {section} '{name}' is declared already; choose another name")
-                sections[section][name] = item
+                sections[section][name], files[section, name] = item, path
     try:
         catalog = Catalog.model_validate(sections)
     except ValidationError as error:
-        raise DataError("\n".join(_describe(item) for item in error.errors())) from None
+        raise DataError("\n".join(describe(item, files, Benchmark) for item in error.errors())) from None
     _check_encodings(catalog)
     _check_benchmarks(catalog)
     return catalog
@@ -135,7 +142,8 @@ def _check_encodings(catalog: Catalog) -> None:
         if isinstance(encoding, LabelEncoding):
             wrong: list[Any] = [value for value in encoding.ids.values() if value != IGNORE and value >= len(classes)]
         else:
-            wrong = [value for value in encoding.classes.values() if value is not None and value not in classes]
+            named = encoding.colors if isinstance(encoding, ColorEncoding) else encoding.classes
+            wrong = [value for value in named.values() if value is not None and value not in classes]
         if wrong:
             raise DataError(
                 f"encoding '{name}': {wrong[0]!r} is no class of taxonomy '{encoding.taxonomy}' ({len(classes)} classes)"
@@ -149,7 +157,7 @@ def _check_encodings(catalog: Catalog) -> None:
 
 def _check_benchmarks(catalog: Catalog) -> None:
     for benchmark in catalog.benchmarks.values():
-        references = (benchmark.source, benchmark.validation, *benchmark.targets.values())
+        references = (*benchmark.source.references, benchmark.validation, *benchmark.targets.values())
         taxonomies = {catalog.taxonomy_of(catalog.domain(reference)[0]).name for reference in references}
         if len(taxonomies) > 1:
             raise DataError(f"benchmark '{benchmark.name}': its domains have different classes ({', '.join(sorted(taxonomies))})")
@@ -159,7 +167,3 @@ def _find(table: Mapping[str, Entry], name: str, kind: str) -> Entry:
     if name not in table:
         raise DataError(f"{kind} '{name}' is unknown; there is: {', '.join(sorted(table)) or 'none'}")
     return table[name]
-
-
-def _describe(item: Any) -> str:
-    return f"catalog: {'.'.join(str(part) for part in item['loc'])}: {item['msg']} (given: {item.get('input')!r:.80})"

@@ -13,7 +13,7 @@ from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
 
 SPLIT = "{split}"
-PATTERN = re.compile(r"([^*/]+/)*(\*{1,2}/)*\*[^*/]*")
+PATTERN = re.compile(r"([^*/]+/)*(\*{1,2}/)*[^*/]*\*[^*/]*")
 
 
 class Protocol(Declaration):
@@ -73,7 +73,8 @@ class DatasetEntry(Declaration):
     """One dataset in one condition: where its files lie below the data root, and what its labels mean.
 
     `images` and `labels` are patterns below `folder`, such as `gtFine/{split}/*/*_gtFine_labelIds.png`. An image
-    and its label share what the wildcards stand for.
+    and its label share what the wildcards stand for; what stands around the last one, such as `rgb_*.png` and `ss_*.png`, may
+    differ. `any_suffix_case` takes `.JPG` for `.jpg`, in images and labels.
     """
 
     name: str
@@ -83,6 +84,7 @@ class DatasetEntry(Declaration):
     encoding: str | None = None
     label_names: str | None = Field(None, description="JSON file in `folder` that numbers the names of a NamedEncoding.")
     splits: dict[str, SplitRule] = Field(min_length=1)
+    any_suffix_case: bool = False
     protocol: Protocol = Protocol()
     image_size: tuple[int, int] | None = Field(None, description="(height, width) of most images, in pixels, for plans.")
     tiles: Tiling | None = Field(None, description="Tiles that `gkd data prepare` cuts the pictures and their labels into.")
@@ -93,7 +95,7 @@ class DatasetEntry(Declaration):
     def _well_formed(cls, pattern: str | None) -> str | None:
         if pattern is not None and not PATTERN.fullmatch(pattern):
             raise ValueError(
-                f"'{pattern}' is not fixed folders, then folders *, then *suffix, such as images/{{split}}/*/*_rgb.png"
+                f"'{pattern}' is not fixed folders, then folders *, then prefix*suffix, such as images/{{split}}/*/*_rgb.png"
             )
         return pattern
 
@@ -147,6 +149,34 @@ def fixed_folder(pattern: str) -> str:
     parts = PurePosixPath(pattern).parts[:-1]
     first = next((index for index, part in enumerate(parts) if "*" in part), len(parts))
     return "/".join(parts[:first]) or "."
+
+
+def key_of(pattern: str, relative: Path) -> str:
+    """What the wildcards of `pattern` stand for in the path `relative`: folders below the fixed one, and the rest of the name."""
+    prefix, suffix = name_around_wildcard(pattern)
+    name = relative.name[len(prefix) : len(relative.name) - len(suffix)]
+    return relative.relative_to(fixed_folder(pattern)).with_name(name).as_posix()
+
+
+def path_of(pattern: str, key: str) -> str:
+    """The path that a pattern gives an image or label of this key: what its wildcards stand for, folders included."""
+    prefix, suffix = name_around_wildcard(pattern)
+    folders, slash, name = key.rpartition("/")
+    return f"{fixed_folder(pattern)}/{folders}{slash}{prefix}{name}{suffix}"
+
+
+def name_around_wildcard(pattern: str) -> tuple[str, str]:
+    """What a file's name begins and ends with: `rgb_` and `.png` of `a/*/rgb_*.png`."""
+    prefix, _, suffix = PurePosixPath(pattern).name.partition("*")
+    return prefix, suffix
+
+
+def glob_of(pattern: str, any_suffix_case: bool) -> str:
+    """The pattern for `Path.glob`, where asked with a suffix that matches in any case."""
+    if not any_suffix_case:
+        return pattern
+    start, star, suffix = pattern.rpartition("*")
+    return start + star + "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in suffix)
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:

@@ -42,6 +42,10 @@ class Origin(Interface):
         """The split's folder below the root of all data."""
         ...
 
+    def name(self, entry: DatasetEntry, file: DataFile) -> str:
+        """An image's path below the root of datasets as they unpack, for a list that means the same everywhere."""
+        ...
+
     def image_inputs(self, entry: DatasetEntry, split: str) -> list[Path]:
         """Files and folders that decide what `images` are: a stage without labels depends on these alone."""
         ...
@@ -77,6 +81,9 @@ class Folders:
 
     def folder(self, entry: DatasetEntry, split: str) -> str:
         return entry.folder
+
+    def name(self, entry: DatasetEntry, file: DataFile) -> str:
+        return file.relative_to(self.root).as_posix() if isinstance(file, Path) else file.name
 
     def image_inputs(self, entry: DatasetEntry, split: str) -> list[Path]:
         return entry.image_inputs(self.root, split)
@@ -176,6 +183,9 @@ class Shards:
 
     def folder(self, entry: DatasetEntry, split: str) -> str:
         return f"{entry.name}/{split}"
+
+    def name(self, entry: DatasetEntry, file: DataFile) -> str:
+        return str(file) if isinstance(file, Path) else f"{entry.folder}/{file.name}"
 
     def image_inputs(self, entry: DatasetEntry, split: str) -> list[Path]:
         return self.sets.inputs(set_folder(entry.name, split, "images"))

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from gkd_core.data.blobs import DataFile, read_bytes
+from gkd_core.data.blobs import DataFile
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.entries import DatasetEntry, fixed_folder
-from gkd_core.data.taxonomy import LabelEncoding, NamedEncoding, resolve_names, to_train_ids
+from gkd_core.data.entries import DatasetEntry, fixed_folder, glob_of, key_of, name_around_wildcard, path_of
+from gkd_core.data.label_files import read_ids, read_label
+from gkd_core.data.pictures import open_picture
+from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, resolve_colors, resolve_names
 from gkd_core.errors import DataError
+
+__all__ = [
+    "LabelledImages",
+    "Pair",
+    "list_images",
+    "list_pairs",
+    "path_of",
+    "read_ids",
+    "read_image",
+    "read_label",
+    "read_pair",
+    "resolve_encoding",
+]
 
 
 @dataclass(frozen=True)
@@ -26,8 +39,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class LabelledImages:
+    """Images with labels of one encoding."""
+
+    pairs: Sequence[Pair]
+    encoding: LabelEncoding
+
+
+@dataclass(frozen=True)
 class _Found:
-    """An image and the part of its path that its label shares: below the fixed folder, without the suffix."""
+    """An image and the part of its path that its label shares: what the wildcards stand for."""
 
     path: Path
     key: str
@@ -54,7 +75,8 @@ def list_pairs(entry: DatasetEntry, root: Path, split: str) -> list[Pair]:
     patterns = entry.label_patterns(split)
     base = entry.dataset_folder(root)
     pairs = [
-        Pair(found.path, base / path_of(patterns[found.folder_index], found.key)) for found in _find_images(entry, root, split)
+        Pair(found.path, label_path(entry, base, patterns[found.folder_index], found.key))
+        for found in _find_images(entry, root, split)
     ]
     missing = [pair for pair in pairs if isinstance(pair.label, Path) and not pair.label.is_file()]
     if missing:
@@ -66,7 +88,7 @@ def list_pairs(entry: DatasetEntry, root: Path, split: str) -> list[Pair]:
 
 
 def resolve_encoding(catalog: Catalog, entry: DatasetEntry, root: Path) -> LabelEncoding:
-    """The label ids of a labelled dataset, with names looked up in its folder where the encoding goes by names.
+    """The label ids of a labelled dataset; names are looked up in its folder where the encoding goes by names.
 
     Raises:
         DataError: the dataset is unlabelled, or its file of names is missing or of another version.
@@ -75,38 +97,15 @@ def resolve_encoding(catalog: Catalog, entry: DatasetEntry, root: Path) -> Label
     encoding = catalog.encodings[str(entry.encoding)]
     if isinstance(encoding, NamedEncoding):
         return resolve_names(encoding, taxonomy, entry.dataset_folder(root) / str(entry.label_names))
-    return encoding
+    return resolve_colors(encoding, taxonomy) if isinstance(encoding, ColorEncoding) else encoding
 
 
 def read_image(path: DataFile) -> np.ndarray:
     """An image as uint8 (height, width, 3), red green blue; `DataError` where it is unreadable or not 8 bits deep."""
-    picture = _open(path)
+    picture = open_picture(path)
     if picture.mode not in ("RGB", "RGBA", "L", "P"):
         raise DataError(f"{path}: pixel mode {picture.mode}, expected an 8-bit RGB or grey image; convert the file")
     return np.array(picture.convert("RGB"))
-
-
-def read_label(path: DataFile, encoding: LabelEncoding) -> np.ndarray:
-    """A label file as train ids, uint8 (height, width).
-
-    Raises:
-        DataError: the file is unreadable, is not of the encoding's form, or has an id outside the encoding.
-    """
-    return to_train_ids(read_ids(path, encoding), encoding, path)
-
-
-def read_ids(path: DataFile, encoding: LabelEncoding) -> np.ndarray:
-    """A label file's own ids, before any table: integers (height, width).
-
-    Raises:
-        DataError: the file is unreadable, or is not of the encoding's form.
-    """
-    picture = _open(path)
-    if picture.mode not in ("L", "P", "I", "I;16"):
-        raise DataError(
-            f"{path}: pixel mode {picture.mode}, expected one channel of label ids (a colour-coded label must be converted)"
-        )
-    return np.asarray(picture)
 
 
 def read_pair(pair: Pair, encoding: LabelEncoding) -> tuple[np.ndarray, np.ndarray]:
@@ -120,24 +119,36 @@ def read_pair(pair: Pair, encoding: LabelEncoding) -> tuple[np.ndarray, np.ndarr
     return image, label
 
 
+def label_path(entry: DatasetEntry, base: Path, pattern: str, key: str) -> Path:
+    """Where the label of an image lies, below the dataset's folder `base`; or, where it is missing, should lie."""
+    declared = base / path_of(pattern, key)
+    if not entry.any_suffix_case:
+        return declared
+    _, suffix = name_around_wildcard(pattern)
+    stem = declared.name.removesuffix(suffix)
+    candidates = [declared, declared.with_name(stem + suffix.lower()), declared.with_name(stem + suffix.upper())]
+    return next((path for path in candidates if path.is_file()), declared)
+
+
 def _find_images(entry: DatasetEntry, root: Path, split: str) -> list[_Found]:
     base = entry.dataset_folder(root)
     found = [
-        _Found(path, _key_of(pattern, path.relative_to(base)), index)
+        _Found(path, key_of(pattern, path.relative_to(base)), index)
         for index, pattern in enumerate(entry.image_patterns(split))
-        for path in _glob(base, pattern, f"{entry.name}/{split}")
+        for path in _glob(base, pattern, entry, split)
     ]
     list_file = entry.split(split).list_file(base)
     return found if list_file is None else _keep_listed(found, list_file)
 
 
-def _glob(base: Path, pattern: str, domain: str) -> list[Path]:
+def _glob(base: Path, pattern: str, entry: DatasetEntry, split: str) -> list[Path]:
+    domain = f"{entry.name}/{split}"
     folder = base / fixed_folder(pattern)
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; {domain} has its images there ({pattern}). Check data.root and the dataset's folder"
         )
-    paths = sorted(base.glob(pattern))
+    paths = sorted(base.glob(glob_of(pattern, entry.any_suffix_case)))
     if not paths:
         raise DataError(f"{folder}: no image of {domain} in it; looked for {pattern} below {base}")
     return paths
@@ -161,25 +172,3 @@ def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
         what = f"'{missing[0]}' is not there ({len(missing)} of {len(wanted)} lines)" if missing else "it names no image"
         raise DataError(f"{list_file}: {what}; expected stems of images, one a line")
     return kept
-
-
-def _key_of(pattern: str, relative: Path) -> str:
-    """What the wildcards of `pattern` stand for in `relative`: its path below the fixed folder, suffix off."""
-    below = relative.as_posix().removeprefix(f"{fixed_folder(pattern)}/")
-    return below.removesuffix(pattern.rpartition("*")[2])
-
-
-def path_of(pattern: str, key: str) -> str:
-    """The path that a pattern gives an image or label of this key: what its wildcards stand for, folders included."""
-    return f"{fixed_folder(pattern)}/{key}{pattern.rpartition('*')[2]}"
-
-
-def _open(path: DataFile) -> Image.Image:
-    """The picture, fully decoded."""
-    content = io.BytesIO(read_bytes(path))
-    try:
-        with Image.open(content) as picture:
-            picture.load()
-            return picture
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None

@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 import torch
 
 from gkd_core.data.blobs import DataFile, Member
-from gkd_core.data.sampling import Visit, batch_visits
+from gkd_core.data.sampling import Visit, mixed_visits
+from gkd_core.data.sources import Mix
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.seeding import generator
 from gkd_core.settings import StreamingSettings
@@ -26,13 +27,13 @@ class Order(Protocol):
 
 
 class Shuffled:
-    """Permutations of the whole dataset, laid end to end (`batch_visits`)."""
+    """Permutations of the whole dataset, laid end to end, or of the parts of a mix (`mixed_visits`)."""
 
-    def __init__(self, size: int, repeats: int, *keys: int | str) -> None:
-        self._size, self._repeats, self._keys = size, repeats, keys
+    def __init__(self, mix: Mix, repeats: int, *keys: int | str) -> None:
+        self._mix, self._repeats, self._keys = mix, repeats, keys
 
     def visits(self, update: int, batch_size: int) -> list[Visit]:
-        return batch_visits(update, batch_size, self._size, self._repeats, *self._keys)
+        return mixed_visits(update, batch_size, self._mix, self._repeats, *self._keys)
 
 
 class Streamed:
@@ -91,21 +92,29 @@ class Streamed:
 
 
 def training_order(
-    files: Sequence[DataFile], streaming: StreamingSettings | None, batch_size: int, workers: int, repeats: int, *keys: int | str
+    files: Sequence[DataFile],
+    mix: Mix,
+    streaming: StreamingSettings | None,
+    batch_size: int,
+    workers: int,
+    repeats: int,
+    *keys: int | str,
 ) -> Order:
-    """The order in which files are trained on.
+    """The order in which files are trained on; shards of several parts are dealt to the lanes together.
 
     Raises:
-        SettingsError: batch or workers do not go with the lanes.
+        SettingsError: batch, workers or the weights of a mix do not go with streaming.
         DataError: the files are not in shards, or in fewer than there are lanes.
     """
     if streaming is None:
-        return Shuffled(len(files), repeats, *keys)
+        return Shuffled(mix, repeats, *keys)
     if batch_size % streaming.lanes or streaming.lanes % workers:
         raise SettingsError(
             f"data.streaming.lanes: {streaming.lanes} lanes for batches of {batch_size} on {workers} workers; "
             "lanes must divide the batch, and workers the lanes"
         )
+    if mix.draws != mix.sizes:
+        raise SettingsError("data.streaming: sees all images equally often; give the source's parts as a list, without weights")
     names = [shard_of(file) for file in files]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return Streamed([numbers[name] for name in names], streaming, repeats, *keys)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from gkd_core.data.blobs import DataFile
 from gkd_core.errors import DataError
@@ -17,6 +17,10 @@ IGNORE = 255
 
 TrainId = Annotated[int, Field(ge=0, le=IGNORE)]
 Channel = Annotated[int, Field(ge=0, le=255)]
+HexColor = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
+Form = Literal["index", "first-channel", "color"]
+
+WIDEST_TABLE = 2**16
 
 
 class Declaration(BaseModel):
@@ -42,10 +46,19 @@ class Taxonomy(Declaration):
 
 
 class LabelEncoding(Declaration):
-    """Label files of numbers with a fixed meaning: file id → train id. An id that is not in `ids` is an error."""
+    """Label files of numbers with a fixed meaning: file id → train id. An id that is not in `ids` is an error.
+
+    `form` says where a file has its ids. `index`: in its only channel; of a picture with a palette, the index. `first-channel`:
+    in the first of its channels, whatever the others hold. `color`: the colour itself, as 0xRRGGBB; `ColorEncoding` gives these.
+    """
 
     taxonomy: str
     ids: dict[int, TrainId] = Field(min_length=1)
+    form: Form = "index"
+
+    def text_of(self, value: int) -> str:
+        """A value of a label file as a person writes it: `7`, or `#ff00aa`."""
+        return f"#{value:06x}" if self.form == "color" else str(value)
 
 
 class NamedEncoding(Declaration):
@@ -56,6 +69,38 @@ class NamedEncoding(Declaration):
 
     taxonomy: str
     classes: dict[str, str | None] = Field(min_length=1)
+
+
+class ColorEncoding(Declaration):
+    """Label files whose colours carry the meaning, as ISPRS draws them: colour → class name; null is ignored.
+
+    A colour is written `#rrggbb` and must be met exactly.
+    """
+
+    taxonomy: str
+    colors: dict[HexColor, str | None] = Field(min_length=1)
+
+
+def _kind_of(item: object) -> str | None:
+    """Which encoding a declaration is, by the table that it has."""
+    if isinstance(item, Declaration):
+        return type(item).__name__
+    tables = {"ids": "LabelEncoding", "classes": "NamedEncoding", "colors": "ColorEncoding"}
+    kinds = [kind for key, kind in tables.items() if isinstance(item, dict) and key in item]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+Encoding = Annotated[
+    Annotated[LabelEncoding, Tag("LabelEncoding")]
+    | Annotated[NamedEncoding, Tag("NamedEncoding")]
+    | Annotated[ColorEncoding, Tag("ColorEncoding")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="encoding",
+        custom_error_message="give exactly one of ids (numbers), classes (names of a JSON file) and colors",
+    ),
+]
+"""Any way in which label files carry classes, as a catalog declares it."""
 
 
 def resolve_names(encoding: NamedEncoding, taxonomy: Taxonomy, names_file: Path) -> LabelEncoding:
@@ -71,10 +116,14 @@ def resolve_names(encoding: NamedEncoding, taxonomy: Taxonomy, names_file: Path)
             f"{names_file}: {len(unknown)} label names are not in the encoding, first '{unknown[0]}'; "
             f"expected the {len(encoding.classes)} names that the catalog lists (is this another version of the dataset?)"
         )
-    train_ids = {name: index for index, name in enumerate(taxonomy.classes)}
-    targets = [encoding.classes[name] for name in names]
-    ids = {file_id: IGNORE if target is None else train_ids[target] for file_id, target in enumerate(targets)}
+    ids = {file_id: _train_id(encoding.classes[name], taxonomy) for file_id, name in enumerate(names)}
     return LabelEncoding(taxonomy=taxonomy.name, ids=ids)
+
+
+def resolve_colors(encoding: ColorEncoding, taxonomy: Taxonomy) -> LabelEncoding:
+    """The encoding with colours as numbers, 0xRRGGBB, and classes as train ids."""
+    ids = {int(color[1:], 16): _train_id(name, taxonomy) for color, name in encoding.colors.items()}
+    return LabelEncoding(taxonomy=taxonomy.name, ids=ids, form="color")
 
 
 def to_train_ids(label: np.ndarray, encoding: LabelEncoding, path: DataFile) -> np.ndarray:
@@ -87,22 +136,45 @@ def to_train_ids(label: np.ndarray, encoding: LabelEncoding, path: DataFile) -> 
     """
     if label.dtype.kind not in "iu":
         raise DataError(f"{path}: label values are {label.dtype}, expected integer ids")
+    known, train_ids = _look_up(label, encoding)
+    if not known.all():
+        kind = "colours" if encoding.form == "color" else "ids"
+        found = ", ".join(list(unknown_values(label, encoding))[:10])
+        raise DataError(
+            f"{path}: label {kind} {found} are not in the encoding; allowed: {_allowed(encoding)}. "
+            "Correct the dataset's `encoding` in the catalog, or the label file"
+        )
+    return train_ids
+
+
+def unknown_values(label: np.ndarray, encoding: LabelEncoding) -> dict[str, int]:
+    """Values of `label`, an integer array of any shape, that the encoding does not have, as text in ascending order, each with
+    the number of its pixels: `{"7": 12}`, or `{"#ff00aa": 12}` where colours are encoded."""
+    known, _ = _look_up(label, encoding)
+    values, counts = np.unique(label[~known], return_counts=True)
+    return {encoding.text_of(int(value)): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _look_up(label: np.ndarray, encoding: LabelEncoding) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels have a train id (bool), and the train id (uint8, without meaning for the others)."""
+    wide = label.astype(np.int64)
     lowest, highest = min(encoding.ids), max(encoding.ids)
+    inside = (wide >= lowest) & (wide <= highest)
+    if highest - lowest >= WIDEST_TABLE:
+        keys = np.array(sorted(encoding.ids), dtype=np.int64)
+        table = np.array([encoding.ids[int(key)] for key in keys], dtype=np.uint8)
+        index = np.searchsorted(keys, np.where(inside, wide, lowest))
+        return inside & (keys[index] == wide), table[index]
     known = np.zeros(highest - lowest + 1, dtype=bool)
     table = np.zeros(highest - lowest + 1, dtype=np.uint8)
     for file_id, train_id in encoding.ids.items():
         known[file_id - lowest], table[file_id - lowest] = True, train_id
-    wide = label.astype(np.int64)
-    inside = (wide >= lowest) & (wide <= highest)
     index = np.where(inside, wide - lowest, 0)
-    valid = inside & known[index]
-    if not valid.all():
-        found = ", ".join(str(value) for value in np.unique(wide[~valid])[:10])
-        raise DataError(
-            f"{path}: label ids {found} are not in the encoding; allowed: {_ranges(encoding.ids)}. "
-            "Correct the dataset's `encoding` in the catalog, or the label file"
-        )
-    return table[index]
+    return inside & known[index], table[index]
+
+
+def _train_id(name: str | None, taxonomy: Taxonomy) -> int:
+    return IGNORE if name is None else taxonomy.classes.index(name)
 
 
 def _read_names(names_file: Path) -> list[str]:
@@ -117,10 +189,12 @@ def _read_names(names_file: Path) -> list[str]:
         ) from None
 
 
-def _ranges(ids: dict[int, int]) -> str:
-    """`0-18, 255` for the keys 0 … 18 and 255."""
+def _allowed(encoding: LabelEncoding) -> str:
+    """What a label file may hold: `0-18, 255` for the ids 0 … 18 and 255, or a list of colours."""
+    if encoding.form == "color":
+        return ", ".join(encoding.text_of(value) for value in sorted(encoding.ids))
     runs: list[list[int]] = []
-    for value in sorted(ids):
+    for value in sorted(encoding.ids):
         if runs and value == runs[-1][1] + 1:
             runs[-1][1] = value
         else:

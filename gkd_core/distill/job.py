@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.blobs import DataFile
+from gkd_core.data.sources import Mix
 from gkd_core.errors import SettingsError
 from gkd_core.settings import DistillSettings, EncoderSettings, StreamingSettings
 
@@ -23,6 +24,7 @@ class DistillJob:
         run_folder: where the teacher's tokens of fixed views are kept.
         cache_bytes: room for them; 0 keeps none.
         loaders: processes that make batches ahead, for each worker.
+        mix: the parts that the images are of, where they are of several.
         streaming: the order to read shards in; None shuffles the whole dataset.
     """
 
@@ -40,6 +42,7 @@ class DistillJob:
     run_folder: Path
     cache_bytes: int = 0
     loaders: int = 0
+    mix: Mix | None = None
     streaming: StreamingSettings | None = None
 
 

@@ -14,6 +14,7 @@ from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, Release
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import read_image
 from gkd_core.data.sampling import Visit
+from gkd_core.data.sources import Mix, whole
 from gkd_core.data.store import MEMORY_BYTES, SampleStore
 from gkd_core.data.streaming import training_order
 from gkd_core.distill.masking import draw_masks
@@ -44,6 +45,7 @@ class ViewMaker:
     Args:
         patches: patch tokens of a view on the student's grid, which masks are drawn on.
         loaders: processes that share the memory for decoded images.
+        mix: the parts that the images are of; None for a single one.
         streaming: the order to read shards in; None shuffles the whole dataset.
     """
 
@@ -56,13 +58,21 @@ class ViewMaker:
         patches: int,
         rank: Rank,
         loaders: int,
+        mix: Mix | None = None,
         streaming: StreamingSettings | None = None,
     ) -> None:
         self._title, self._seed, self._settings = title, seed, settings
         self._files, self._patches, self._rank = images, patches, rank
         self._images = SampleStore(len(images), self._read, MEMORY_BYTES // max(1, loaders))
         self._order = training_order(
-            images, streaming, settings.batch_size, rank.count, settings.repeated_augmentation, title, seed
+            images,
+            mix or whole(len(images)),
+            streaming,
+            settings.batch_size,
+            rank.count,
+            settings.repeated_augmentation,
+            title,
+            seed,
         )
         self._ahead = ReadAhead(
             [images], self._order, streaming, settings.batch_size, rank.index, rank.count, settings.repeated_augmentation

@@ -31,7 +31,7 @@ def import_released(file: Path, arch: str, benchmark: str, output: Path | None) 
     else:
         catalog = load_catalog()
         task = catalog.benchmark(benchmark)
-        classes = catalog.taxonomy_of(catalog.domain(task.source)[0]).classes
+        classes = catalog.source_taxonomy(task).classes
         imported = import_stage_two(checkpoint, encoder, len(classes))
         if output is not None:
             write_segmentor(imported, output, task, catalog)

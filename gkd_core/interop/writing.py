@@ -40,8 +40,7 @@ def write_encoder(imported: Imported, folder: Path) -> None:
 
 def write_segmentor(imported: Imported, folder: Path, benchmark: Benchmark, catalog: Catalog) -> None:
     """Write what stage two writes: the segmentor and the record."""
-    source, _ = catalog.domain(benchmark.source)
-    taxonomy = catalog.taxonomy_of(source)
+    taxonomy = catalog.source_taxonomy(benchmark)
     sizes, width = decoder_sizes(imported.checkpoint)
 
     def record(weights: Path) -> Record:
@@ -52,7 +51,7 @@ def write_segmentor(imported: Imported, folder: Path, benchmark: Benchmark, cata
             mask2former=sizes,
             taxonomy=taxonomy.name,
             classes=taxonomy.classes,
-            source=source.name,
+            source=benchmark.source.name,
             weights=SEGMENTOR,
             sha256=sha256_of(weights / SEGMENTOR),
             method=METHOD,

@@ -47,7 +47,7 @@ def _rendered(world: WorldSettings, settings: Settings, catalog: Catalog, refere
     """Images that the embedded world will have."""
     if reference == settings.data.proxy:
         return world.proxy_images
-    if reference in sources(settings, catalog).values():
+    if any(reference in source.references for source in sources(settings, catalog).values()):
         return world.train_images
     held_back = {benchmark.validation for benchmark in benchmarks(settings, catalog)}
     return world.val_images if reference in held_back else world.target_images

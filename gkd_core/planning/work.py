@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
+from gkd_core.data.label_fraction import fraction_of
 from gkd_core.distill.job import step_encoder
 from gkd_core.methods import method_of, task_updates
 from gkd_core.planning.counts import image_count, image_size
@@ -98,7 +99,7 @@ class _Estimate:
         self._counted: dict[Hashable, dict[str, Cost]] = {}
 
     def distill_proxy(self, run: StageRun) -> StageWork:
-        return self._distill(run, self.settings.distill_proxy, self.settings.data.proxy)
+        return self._distill(run, self.settings.distill_proxy, (self.settings.data.proxy,))
 
     def distill_source(self, run: StageRun) -> StageWork:
         return self._distill(run, self.settings.distill_source, self._source(run))
@@ -107,14 +108,15 @@ class _Estimate:
         settings, section = self.settings, self.settings.learn_task
         costs = task_cost(self._segmentor(run, section.image_size), settings)
         updates = task_updates(settings)
-        images = image_count(settings, self.catalog, self._source(run), self.workspace)
+        counts = self._image_counts(self._source(run))
+        images = _sum([None if count is None else fraction_of(count, section.label_fraction) for count in counts])
         return StageWork(run.name, images, section.batch_size, updates, updates * section.batch_size, costs)
 
     def evaluate(self, run: StageRun) -> StageWork:
         settings = self.settings
         costs = self._segmentor(run, settings.evaluate.window)
         references = domains_of(settings, self.catalog, str(run.source))
-        images = [image_count(settings, self.catalog, reference, self.workspace) for reference in references]
+        images = self._image_counts(references)
         windows = [self._windows(reference, count) for reference, count in zip(references, images, strict=True)]
         return StageWork(run.name, _sum(images), 1, None, _sum(windows), costs)
 
@@ -125,9 +127,9 @@ class _Estimate:
         entry, _ = self.catalog.domain(reference)
         return images * window_count(entry.protocol.input_size(*size), self.settings.evaluate)
 
-    def _distill(self, run: StageRun, section: DistillSettings, reference: str) -> StageWork:
+    def _distill(self, run: StageRun, section: DistillSettings, references: Sequence[str]) -> StageWork:
         settings, objective = self.settings, str(self.method.distillation)
-        images = image_count(settings, self.catalog, reference, self.workspace)
+        images = _sum(self._image_counts(references))
         updates = section.updates if images is None else section.updates_for(images)
         costs = self._once(run.stage, lambda: distillation_cost(section, objective, settings.teacher, settings.student))
         views = None if updates is None else updates * section.batch_size
@@ -135,7 +137,7 @@ class _Estimate:
 
     def _segmentor(self, run: StageRun, size: Size) -> dict[str, Cost]:
         """Forward cost of the source's segmentor on an image of a size (height, width)."""
-        entry, _ = self.catalog.domain(self._source(run))
+        entry, _ = self.catalog.domain(self._source(run)[0])
         classes = len(self.catalog.taxonomy_of(entry).classes)
         return self._once(
             ("segmentor", classes, size),
@@ -150,8 +152,12 @@ class _Estimate:
             return self.settings.student
         return step_encoder(self.settings.student, self.settings.distill_source)
 
-    def _source(self, run: StageRun) -> str:
-        return sources(self.settings, self.catalog)[str(run.source)]
+    def _source(self, run: StageRun) -> tuple[str, ...]:
+        """The parts of what a stage run learns from."""
+        return sources(self.settings, self.catalog)[str(run.source)].references
+
+    def _image_counts(self, references: Sequence[str]) -> list[int | None]:
+        return [image_count(self.settings, self.catalog, reference, self.workspace) for reference in references]
 
     def _once(self, key: Hashable, count: Callable[[], dict[str, Cost]]) -> dict[str, Cost]:
         if key not in self._counted:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gkd_core.settings.base import PositiveFloat, PositiveInt, Section, Share, ascending
+from gkd_core.settings.base import PositiveFloat, PositiveInt, PositiveShare, Section, Share, ascending
 from gkd_core.settings.distill import Precision
 from gkd_core.settings.mask2former import Mask2FormerSettings
 
@@ -15,6 +15,11 @@ class LearnTaskSettings(Section):
     """Stage two: the decoder, on the source domain's labels. The defaults are the published recipe."""
 
     updates: PositiveInt = Field(40_000, description="Optimizer updates (paper: 40 000).")
+    label_fraction: PositiveShare = Field(
+        1.0,
+        description="Share of the source's labelled images that are learnt from (paper: 1; also 1/4, 1/8, 1/16). Drawn by the "
+        "seed, the smaller within the larger; stage one sees all images. The list is the output's labelled.txt.",
+    )
     batch_size: PositiveInt = Field(4, description="Images in one update (paper: 4).")
     image_size: tuple[PositiveInt, PositiveInt] = Field(
         (512, 512), description="Training crop, (height, width) in pixels (paper: 512 × 512)."

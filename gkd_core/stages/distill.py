@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from gkd_core.data.blobs import DataFile
 from gkd_core.data.origin import training_files_keep_their_size
+from gkd_core.data.sources import Source
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.results import write_average, write_objective, write_student
 from gkd_core.distill.token_cache import discard
@@ -28,22 +31,21 @@ OBJECTIVE = "objective.safetensors"  # student and heads, for a later step of st
 def distill_proxy(context: Context) -> None:
     """Stage 1a: distil the student on the proxy images."""
     settings = context.settings
-    _distill(context, settings.distill_proxy, settings.data.proxy, start=None)
+    _distill(context, settings.distill_proxy, Source.model_validate(settings.data.proxy), start=None)
 
 
 def distill_source(context: Context) -> None:
     """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
     settings = context.settings
-    reference = sources(settings, context.catalog)[str(context.run.source)]
+    source = sources(settings, context.catalog)[str(context.run.source)]
     start = context.workspace / DISTILLED / OBJECTIVE if DISTILLED in context.run.inputs else None
-    _distill(context, settings.distill_source, reference, start)
+    _distill(context, settings.distill_source, source, start)
 
 
-def _distill(context: Context, section: DistillSettings, reference: str, start: Path | None) -> None:
+def _distill(context: Context, section: DistillSettings, source: Source, start: Path | None) -> None:
     settings = context.settings
-    entry, split = context.catalog.domain(reference)
-    training_files_keep_their_size(context.origin, entry, split)
-    images = tuple(context.origin.images(entry, split))
+    parts = [_images(context, reference) for reference in source.references]
+    images = tuple(image for part in parts for image in part)
     job = DistillJob(
         title=context.run.name,
         objective=str(method_of(settings).distillation),
@@ -59,6 +61,7 @@ def _distill(context: Context, section: DistillSettings, reference: str, start: 
         run_folder=context.run_folder,
         cache_bytes=settings.compute.teacher_cache_bytes,
         loaders=settings.compute.loaders,
+        mix=source.mix([len(part) for part in parts]),
         streaming=settings.data.streaming,
     )
     state = _train(job, settings, context.run_folder)
@@ -76,6 +79,12 @@ def _distill(context: Context, section: DistillSettings, reference: str, start: 
             updates=job.updates,
         ).write(folder / MANIFEST)
     discard(context.run_folder)
+
+
+def _images(context: Context, reference: str) -> Sequence[DataFile]:
+    entry, split = context.catalog.domain(reference)
+    training_files_keep_their_size(context.origin, entry, split)
+    return context.origin.images(entry, split)
 
 
 def _train(job: DistillJob, settings: Settings, folder: Path) -> State:

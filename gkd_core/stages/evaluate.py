@@ -38,7 +38,7 @@ def evaluate(context: Context) -> None:
                 matrices[reference] = measured_on(domain, advance)
     scores = []
     for benchmark in benchmarks(settings, catalog):
-        if benchmark.source.partition("/")[0] != source:
+        if benchmark.source.name != source:
             continue
         measured = {"in-domain": benchmark.validation, **benchmark.targets}
         scores += [

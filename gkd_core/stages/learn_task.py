@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from gkd_core.data.label_fraction import draw_fraction
 from gkd_core.data.origin import training_files_keep_their_size
+from gkd_core.data.reading import LabelledImages
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
@@ -23,20 +25,21 @@ from gkd_core.training.metrics import file_sink
 from gkd_core.training.progress import progress
 
 SEGMENTOR = "segmentor.safetensors"
+LABELLED = "labelled.txt"  # the images whose labels were learnt from, one a line
 
 
 def learn_task(context: Context) -> None:
     """Stage two: a decoder on the method's encoder, with the source's labels."""
     settings, catalog = context.settings, context.catalog
     method = method_of(settings)
-    entry, split = catalog.domain(sources(settings, catalog)[str(context.run.source)])
-    taxonomy = catalog.taxonomy_of(entry)
-    training_files_keep_their_size(context.origin, entry, split)
+    source = sources(settings, catalog)[str(context.run.source)]
+    taxonomy = catalog.taxonomy_of(catalog.domain(source.references[0])[0])
+    parts = [_labelled(context, reference) for reference in source.references]
     job = TaskJob(
         title=context.run.name,
         settings=settings.learn_task,
-        pairs=context.origin.pairs(entry, split),
-        encoding=context.origin.encoding(catalog, entry, split),
+        parts=parts,
+        mix=source.mix([len(part.pairs) for part in parts]),
         updates=task_updates(settings),
         seed=settings.seed,
         device=device_of(settings),
@@ -64,6 +67,12 @@ def learn_task(context: Context) -> None:
     with atomic_folder(context.output) as folder:
         weights = folder / SEGMENTOR
         write_tensors(segmentor.state_dict(), weights)
+        learnt = [
+            context.origin.name(catalog.domain(reference)[0], pair.image)
+            for reference, part in zip(source.references, parts, strict=True)
+            for pair in part.pairs
+        ]
+        (folder / LABELLED).write_text("".join(f"{name}\n" for name in learnt), encoding="utf-8")
         declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
             # On the grid that stage one left it with; the weights as declared, as a path of this machine is of no use elsewhere.
@@ -81,6 +90,15 @@ def learn_task(context: Context) -> None:
             updates=job.updates,
             encoder_frozen=frozen,
         ).write(folder / MANIFEST)
+
+
+def _labelled(context: Context, reference: str) -> LabelledImages:
+    """The images of one part of the source whose labels are learnt from."""
+    settings, origin = context.settings, context.origin
+    entry, split = context.catalog.domain(reference)
+    training_files_keep_their_size(origin, entry, split)
+    pairs = draw_fraction(origin.pairs(entry, split), settings.learn_task.label_fraction, reference, settings.seed)
+    return LabelledImages(pairs, origin.encoding(context.catalog, entry, split))
 
 
 def _task_encoder(context: Context) -> EncoderSettings:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
 from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
-from gkd_core.errors import SettingsError
+from gkd_core.data.sources import Source
+from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings
@@ -139,14 +140,26 @@ def benchmarks(settings: Settings, catalog: Catalog) -> list[Benchmark]:
     return [catalog.benchmark(name) for name in settings.data.benchmarks]
 
 
-def sources(settings: Settings, catalog: Catalog) -> dict[str, str]:
-    """Source datasets by name, each with its `dataset/split`, in the order of the benchmarks."""
-    return {benchmark.source.partition("/")[0]: benchmark.source for benchmark in benchmarks(settings, catalog)}
+def sources(settings: Settings, catalog: Catalog) -> dict[str, Source]:
+    """What students learn from, by name, in the order of the benchmarks.
+
+    Raises:
+        DataError: two benchmarks have sources of one name that are not the same.
+    """
+    found: dict[str, Source] = {}
+    for benchmark in benchmarks(settings, catalog):
+        source = found.setdefault(benchmark.source.name, benchmark.source)
+        if source != benchmark.source:
+            raise DataError(
+                f"benchmark '{benchmark.name}': learns from {benchmark.source}, another benchmark of the run from {source}; "
+                f"stages would call both '{source.name}': run them apart (data.benchmarks)"
+            )
+    return found
 
 
 def domains_of(settings: Settings, catalog: Catalog, source: str) -> list[str]:
     """Every `dataset/split` that a source's student is measured on, its own validation split first."""
-    own = [benchmark for benchmark in benchmarks(settings, catalog) if benchmark.source.partition("/")[0] == source]
+    own = [benchmark for benchmark in benchmarks(settings, catalog) if benchmark.source.name == source]
     references = [benchmark.validation for benchmark in own] + [
         target for benchmark in own for target in benchmark.targets.values()
     ]
@@ -155,10 +168,12 @@ def domains_of(settings: Settings, catalog: Catalog, source: str) -> list[str]:
 
 def all_domains(settings: Settings, catalog: Catalog) -> list[str]:
     """Every `dataset/split` that a run reads: proxy (where there is a stage 1a), sources, validation and targets."""
-    measured = [reference for source in sources(settings, catalog) for reference in domains_of(settings, catalog, source)]
+    learnt = sources(settings, catalog)
+    measured = [reference for source in learnt for reference in domains_of(settings, catalog, source)]
+    parts = [reference for source in learnt.values() for reference in source.references]
     # Whatever the method, so that methods under comparison share one prepared data.
     proxy = [settings.data.proxy] if has_proxy_stage(settings) else []
-    return list(dict.fromkeys([*proxy, *sources(settings, catalog).values(), *measured]))
+    return list(dict.fromkeys([*proxy, *parts, *measured]))
 
 
 def has_proxy_stage(settings: Settings) -> bool:
@@ -253,7 +268,7 @@ def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
 
 def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     start = (DISTILLED,) if has_proxy_stage(settings) else ()
-    inputs = (*start, *_own_files(settings), *_images(settings, catalog, sources(settings, catalog)[source]))
+    inputs = (*start, *_own_files(settings), *_of_parts(_images, settings, catalog, source))
     return StageRun(
         "distill-source", source, inputs, (*COMMON, *DISTILLING, "distill_source"), ARTIFACTS / "distill-source" / source
     )
@@ -269,11 +284,11 @@ def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
         # Their budget is the sum of all stages' images.
         lengths = ("updates", "epochs", "batch_size")
         params += [f"{stage}.{key}" for stage in ("distill_proxy", "distill_source") for key in lengths]
-    reference = sources(settings, catalog)[source]
+    files = (*_of_parts(_images, settings, catalog, source), *_of_parts(_labels, settings, catalog, source))
     return StageRun(
         "learn-task",
         source,
-        (*inputs, *_own_files(settings), *_images(settings, catalog, reference), *_labels(settings, catalog, reference)),
+        (*inputs, *_own_files(settings), *files),
         tuple(params),
         ARTIFACTS / "learn-task" / source,
     )
@@ -291,6 +306,14 @@ def _report(names: list[str]) -> StageRun:
     return StageRun(
         "report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT
     )
+
+
+def _of_parts(
+    files: Callable[[Settings, Catalog, str], tuple[Path, ...]], settings: Settings, catalog: Catalog, source: str
+) -> tuple[Path, ...]:
+    """The files of every part of a source, each once."""
+    parts = sources(settings, catalog)[source].references
+    return tuple(dict.fromkeys(path for reference in parts for path in files(settings, catalog, reference)))
 
 
 def _images(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:

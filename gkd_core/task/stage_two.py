@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gkd_core.data.reading import Pair
-from gkd_core.data.taxonomy import LabelEncoding
+from gkd_core.data.reading import LabelledImages
+from gkd_core.data.sources import Mix
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor
 from gkd_core.seeding import seed_of
@@ -25,15 +25,15 @@ from gkd_core.training.schedule import polynomial
 
 @dataclass(frozen=True)
 class TaskJob:
-    """What stage two learns from, and for how long.
+    """What stage two learns from, how its parts are mixed, and for how long.
 
     `loaders` processes make batches ahead of use. `streaming` is the order to read shards in; None shuffles the whole dataset.
     """
 
     title: str
     settings: LearnTaskSettings
-    pairs: Sequence[Pair]
-    encoding: LabelEncoding
+    parts: Sequence[LabelledImages]
+    mix: Mix
     updates: int
     seed: int
     device: str
@@ -105,7 +105,7 @@ def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: Metr
         groups += [{**group, "lr": peak} for group in weight_decay_groups(part, settings.weight_decay)]
         schedules += [polynomial(peak, job.updates, settings.poly_power)] * 2
     device = torch.device(job.device)
-    views = LabelledViews(settings, job.pairs, job.encoding, job.title, job.seed, job.streaming)
+    views = LabelledViews(settings, job.parts, job.mix, job.title, job.seed, job.streaming)
     training = Training(
         model=task,
         optimizer=torch.optim.AdamW(groups, lr=settings.lr),

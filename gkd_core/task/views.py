@@ -12,10 +12,10 @@ from torch import Tensor
 from gkd_core.data.ahead import ReadAhead
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.photometric import distort_colors
-from gkd_core.data.reading import Pair, read_pair
+from gkd_core.data.reading import LabelledImages, read_pair
+from gkd_core.data.sources import Mix
 from gkd_core.data.store import SampleStore
 from gkd_core.data.streaming import training_order
-from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.data.transforms import jitter_colors, labelled_crop
 from gkd_core.seeding import generator
 from gkd_core.settings import LearnTaskSettings, StreamingSettings
@@ -31,24 +31,24 @@ class Batch(NamedTuple):
 
 
 class LabelledViews:
-    """The batch of each update, a pure function of the update."""
+    """The batch of each update, a pure function of the update. Each part's labels are read with its own encoding."""
 
     def __init__(
         self,
         settings: LearnTaskSettings,
-        pairs: Sequence[Pair],
-        encoding: LabelEncoding,
+        parts: Sequence[LabelledImages],
+        mix: Mix,
         title: str,
         seed: int,
         streaming: StreamingSettings | None = None,
     ) -> None:
-        self._settings, self._pairs, self._keys = settings, pairs, (title, seed)
-        self._encoding = encoding
-        images = [pair.image for pair in pairs]
-        self._order = training_order(images, streaming, settings.batch_size, 1, 1, title, seed)
-        columns = [images, [pair.label for pair in pairs]]
+        self._settings, self._keys = settings, (title, seed)
+        self._pairs = [(pair, part.encoding) for part in parts for pair in part.pairs]
+        images = [pair.image for pair, _ in self._pairs]
+        self._order = training_order(images, mix, streaming, settings.batch_size, 1, 1, title, seed)
+        columns = [images, [pair.label for pair, _ in self._pairs]]
         self._ahead = ReadAhead(columns, self._order, streaming, settings.batch_size, 0, 1, 1)
-        self._samples = SampleStore(len(pairs), self._read)
+        self._samples = SampleStore(len(self._pairs), self._read)
 
     def __call__(self, update: int) -> Batch:
         self._ahead(update)
@@ -63,10 +63,10 @@ class LabelledViews:
 
     def files(self, update: int) -> list[DataFile]:
         """The images of an update's batch."""
-        return [self._pairs[index].image for index in self._indices(update)]
+        return [self._pairs[index][0].image for index in self._indices(update)]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return read_pair(self._pairs[index], self._encoding)
+        return read_pair(*self._pairs[index])
 
     def _indices(self, update: int) -> list[int]:
         return [visit.sample for visit in self._order.visits(update, self._settings.batch_size)]

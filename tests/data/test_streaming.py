@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gkd_core.data.blobs import DataFile, LocalShards, Member
 from gkd_core.data.sampling import Visit, batch_visits
+from gkd_core.data.sources import Mix, whole
 from gkd_core.data.streaming import Order, Streamed, shards_ahead, training_order
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.settings import StreamingSettings
@@ -32,7 +33,7 @@ def streams(draw: st.DrawFn) -> tuple[list[DataFile], StreamingSettings, int, in
 
 def order_of(case: tuple[list[DataFile], StreamingSettings, int, int], repeats: int = 1, seed: int = 0) -> Order:
     files, streaming, batch, workers = case
-    return training_order(files, streaming, batch, workers, repeats, "title", seed)
+    return training_order(files, whole(len(files)), streaming, batch, workers, repeats, "title", seed)
 
 
 def lane_streams(order: Order, lanes: int, batch: int, updates: int) -> list[list[Visit]]:
@@ -119,17 +120,19 @@ def test_seeds_and_epochs_give_other_orders() -> None:
 
 def test_without_streaming_it_is_the_permutation_of_the_whole_dataset() -> None:
     files: list[DataFile] = [Path(f"{i}.png") for i in range(7)]
-    order = training_order(files, None, 4, 1, 2, "title", 3)
+    order = training_order(files, whole(7), None, 4, 1, 2, "title", 3)
     assert [order.visits(u, 4) for u in range(5)] == [batch_visits(u, 4, 7, 2, "title", 3) for u in range(5)]
 
 
 def test_what_does_not_fit_is_refused() -> None:
     files: list[DataFile] = [Member(STORE, f"d-{i:05d}-x.tar", f"{i}.png", 0, 1) for i in range(3)]
     with pytest.raises(SettingsError, match=r"data\.streaming\.lanes: 2 lanes for batches of 5 on 1 workers"):
-        training_order(files, StreamingSettings(lanes=2), 5, 1, 1, "a")
+        training_order(files, whole(3), StreamingSettings(lanes=2), 5, 1, 1, "a")
     with pytest.raises(SettingsError, match="2 lanes for batches of 4 on 4 workers"):
-        training_order(files, StreamingSettings(lanes=2), 4, 4, 1, "a")
+        training_order(files, whole(3), StreamingSettings(lanes=2), 4, 4, 1, "a")
+    with pytest.raises(SettingsError, match="without weights"):
+        training_order(files, Mix((1, 2), (2, 1)), StreamingSettings(lanes=2), 4, 1, 1, "a")
     with pytest.raises(DataError, match="4 lanes, but the dataset has 3 shards"):
-        training_order(files, StreamingSettings(lanes=4), 4, 1, 1, "a")
+        training_order(files, whole(3), StreamingSettings(lanes=4), 4, 1, 1, "a")
     with pytest.raises(DataError, match="x.png: not in a shard"):
-        training_order([Path("x.png")], StreamingSettings(lanes=1), 4, 1, 1, "a")
+        training_order([Path("x.png")], whole(1), StreamingSettings(lanes=1), 4, 1, 1, "a")

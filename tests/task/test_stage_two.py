@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gkd_core.data.reading import Pair
+from gkd_core.data.reading import LabelledImages, Pair
+from gkd_core.data.sources import whole
 from gkd_core.data.taxonomy import IGNORE, LabelEncoding
 from gkd_core.errors import TrainingError
 from gkd_core.models.build import build_encoder
@@ -40,7 +41,8 @@ def job(tmp_path: Path) -> TaskJob:
         Image.fromarray(draws.integers(0, 3, (64, 64), dtype=np.uint8)).save(tmp_path / f"{index}_label.png")
         pairs.append(Pair(tmp_path / f"{index}.png", tmp_path / f"{index}_label.png"))
     encoding = LabelEncoding(taxonomy="street", ids={0: 0, 1: 1, 2: IGNORE})
-    return TaskJob(title="learn", settings=SETTINGS, pairs=pairs, encoding=encoding, updates=3, seed=0, device="cpu")
+    parts = [LabelledImages(pairs, encoding)]
+    return TaskJob(title="learn", settings=SETTINGS, parts=parts, mix=whole(len(pairs)), updates=3, seed=0, device="cpu")
 
 
 def segmentor_of(encoder: Encoder) -> Segmentor:

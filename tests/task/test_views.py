@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.data.reading import Pair
+from gkd_core.data.reading import LabelledImages, Pair
+from gkd_core.data.sources import Mix, whole
 from gkd_core.data.taxonomy import IGNORE, LabelEncoding
 from gkd_core.settings import LearnTaskSettings
 from gkd_core.task.views import LabelledViews, shortest_edge_scale
@@ -25,6 +26,22 @@ def pairs(tmp_path: Path) -> list[Pair]:
     Image.fromarray(pixels).save(tmp_path / "i.png")
     Image.fromarray((pixels[..., 0] // 255).astype(np.uint8)).save(tmp_path / "l.png")
     return [Pair(tmp_path / "i.png", tmp_path / "l.png")]
+
+
+def views_of(settings: LearnTaskSettings, pairs: list[Pair], seed: int) -> LabelledViews:
+    return LabelledViews(settings, [LabelledImages(pairs, ENCODING)], whole(len(pairs)), "t", seed)
+
+
+def test_each_part_is_read_with_its_own_encoding(pairs: list[Pair]) -> None:
+    """Both parts show the same files; only their tables differ. A batch of the mix has three of the one, one of the other."""
+    swapped = LabelEncoding(taxonomy="street", ids={0: 5, 1: 5})
+    settings = LearnTaskSettings(image_size=(16, 16), batch_size=8, colors="jitter", color_jitter=0)
+    parts = [LabelledImages(pairs * 3, ENCODING), LabelledImages(pairs, swapped)]
+    target = LabelledViews(settings, parts, Mix((3, 1), (3, 1)), "t", 0)(0).target
+    fives = [bool((ids == 5).any()) for ids in target]
+    assert fives.count(True) == 2
+    for ids, of_swapped in zip(target, fives, strict=True):
+        assert set(ids.unique().tolist()) <= ({5, IGNORE} if of_swapped else {0, 1, IGNORE})
 
 
 def test_the_shortest_edge_takes_the_sixteen_released_sizes() -> None:
@@ -51,7 +68,7 @@ def test_what_the_range_scales_is_the_settings_choice(pairs: list[Pair], resize_
             "colors": "jitter", "color_jitter": 0, "batch_size": 8,
         }
     )  # fmt: skip
-    batch = LabelledViews(settings, pairs, ENCODING, "t", 0)(0)
+    batch = views_of(settings, pairs, 0)(0)
     assert batch.images.shape == (8, 3, 16, 16)
     assert batch.target.shape == (8, 16, 16)
     steps = (batch.images[:, 0, 0, 1:] - batch.images[:, 0, 0, :-1]).abs()
@@ -67,7 +84,7 @@ def test_what_the_range_scales_is_the_settings_choice(pairs: list[Pair], resize_
 
 def test_views_are_a_function_of_the_update(pairs: list[Pair]) -> None:
     settings = LearnTaskSettings(image_size=(16, 16), batch_size=2)
-    batches, again = (LabelledViews(settings, pairs, ENCODING, "t", 3) for _ in range(2))
+    batches, again = (views_of(settings, pairs, 3) for _ in range(2))
     batches(0)  # what came before makes no difference
     assert torch.equal(batches(5).images, again(5).images)
     assert torch.equal(batches(5).target, again(5).target)
@@ -77,7 +94,7 @@ def test_views_are_a_function_of_the_update(pairs: list[Pair]) -> None:
 def test_colours_are_distorted_and_labels_are_not(pairs: list[Pair]) -> None:
     plain = LearnTaskSettings(image_size=(16, 16), batch_size=4, colors="jitter", color_jitter=0)
     bright = plain.model_copy(update={"colors": "distortion"})
-    views = [LabelledViews(settings, pairs, ENCODING, "t", 0)(0) for settings in (plain, bright)]
+    views = [views_of(settings, pairs, 0)(0) for settings in (plain, bright)]
     assert torch.equal(views[0].target, views[1].target)
     assert not torch.equal(views[0].images, views[1].images)
     assert views[1].images.min() >= 0
@@ -85,5 +102,5 @@ def test_colours_are_distorted_and_labels_are_not(pairs: list[Pair]) -> None:
 
 
 def test_the_files_of_an_update_are_those_of_its_views(pairs: list[Pair]) -> None:
-    views = LabelledViews(LearnTaskSettings(image_size=(16, 16), batch_size=3), pairs, ENCODING, "t", 0)
+    views = views_of(LearnTaskSettings(image_size=(16, 16), batch_size=3), pairs, 0)
     assert views.files(4) == [pairs[0].image] * 3

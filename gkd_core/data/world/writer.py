@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.entries import DatasetEntry
-from gkd_core.data.reading import path_of, resolve_encoding
+from gkd_core.data.entries import DatasetEntry, path_of
+from gkd_core.data.reading import resolve_encoding
 from gkd_core.data.taxonomy import IGNORE, LabelEncoding, NamedEncoding, Taxonomy
 from gkd_core.data.world.layouts import LAYOUTS, MAPILLARY_NAMES, Layout
 from gkd_core.data.world.render import render, render_labelled
@@ -48,7 +48,8 @@ def write_world(settings: WorldSettings, root: Path, progress: Progress | None =
 def _write_all(catalog: Catalog, settings: WorldSettings, root: Path) -> Iterator[None]:
     """Write image after image; yields after each."""
     yield from _write_proxy(catalog.dataset("proxy"), settings, root)
-    for entry in catalog.datasets.values():
+    written = dict.fromkeys(layout.domain.partition("/")[0] for layout in LAYOUTS)
+    for entry in map(catalog.dataset, written):
         encoding = catalog.encodings.get(entry.encoding or "")
         if isinstance(encoding, NamedEncoding):
             _write_names(encoding, entry.dataset_folder(root) / str(entry.label_names))

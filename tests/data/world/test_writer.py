@@ -14,6 +14,7 @@ from gkd_core.data.catalog import load_catalog
 from gkd_core.data.reading import list_images, list_pairs, read_image, read_pair, resolve_encoding
 from gkd_core.data.taxonomy import IGNORE
 from gkd_core.data.world import write_world
+from gkd_core.data.world.layouts import LAYOUTS
 from gkd_core.errors import DataError
 from gkd_core.settings import WorldSettings
 
@@ -82,8 +83,7 @@ def test_files_are_named_as_in_the_real_archives(world: Path, path: str) -> None
 
 
 def domains() -> list[str]:
-    items = load_catalog().benchmarks.values()
-    return sorted({reference for item in items for reference in (item.source, item.validation, *item.targets.values())})
+    return sorted(layout.domain for layout in LAYOUTS)
 
 
 @pytest.mark.parametrize("reference", domains())

@@ -1,0 +1,47 @@
+"""What is wrong with a catalog file, one line each: the file, the key, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from gkd_core.data.entries import DatasetEntry, Protocol, SplitRule
+from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy
+
+Key = tuple[str, ...]
+ENCODINGS: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (LabelEncoding, NamedEncoding, ColorEncoding)}
+
+
+def describe(item: Mapping[str, Any], files: Mapping[tuple[str, str], Path], benchmark: type[BaseModel]) -> str:
+    """One line for one pydantic error. `files` says which file declares a section's name."""
+    location = tuple(str(part) for part in item["loc"])
+    file = files[location[0], location[1]]
+    key = ".".join(part for part in location if part not in ENCODINGS and part != "[key]")
+    given = item.get("input")
+    if item["type"] == "extra_forbidden":
+        allowed = list(_model_at(location[:-1], benchmark).model_fields)
+        return f"{file}: {key}: unknown key; allowed here: {', '.join(sorted(allowed))}{_hint(location[-1], allowed)}"
+    if item["type"] == "missing":
+        return f"{file}: {key}: missing; it must be given"
+    shown = "" if isinstance(given, dict) else f"given {given!r:.60}; "
+    message = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    return f"{file}: {key}: {shown}{message}"
+
+
+def _model_at(location: Key, benchmark: type[BaseModel]) -> type[BaseModel]:
+    section, _, *rest = location
+    if section == "encodings":
+        return ENCODINGS[rest[0]]
+    if section == "datasets" and rest:
+        return SplitRule if rest[0] == "splits" else Protocol
+    models: dict[str, type[BaseModel]] = {"taxonomies": Taxonomy, "datasets": DatasetEntry, "benchmarks": benchmark}
+    return models[section]
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
