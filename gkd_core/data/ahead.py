@@ -16,6 +16,7 @@ class ReadAhead:
 
     Args:
         columns: files of the dataset in the order that `order` counts: the images, and their labels where there are any.
+        updates: where training ends; nothing is said of what lies behind. None where that is not known.
 
     Raises:
         SettingsError: a store cannot have as many shards at once as are read in turn.
@@ -30,6 +31,7 @@ class ReadAhead:
         rank: int,
         workers: int,
         repeats: int,
+        updates: int | None,
     ) -> None:
         self._columns, self._order = [files for files in columns if files and isinstance(files[0], Member)], order
         self._batch_size, self._rank, self._workers = batch_size, rank, workers
@@ -44,7 +46,7 @@ class ReadAhead:
         window = repeats * images * at_once // shards * workers // batch_size
         self._horizon = max(1, window)
         self._stride = max(1, window // LOOKS)
-        self._told: int | None = None
+        self._end, self._told = updates, -1
 
     def __call__(self, update: int) -> None:
         """Say what is needed from this update on."""
@@ -52,7 +54,8 @@ class ReadAhead:
         if turn == self._told:
             return
         self._told = turn
-        updates = range(update, update + self._horizon + self._stride)
+        end = update + self._horizon + self._stride
+        updates = range(update, end if self._end is None else min(end, self._end))
         for files, stores in zip(self._columns, self._stores, strict=True):
             needed = shards_ahead(files, self._order, updates, self._batch_size, self._rank, self._workers)
             for store, shards in _by_store(stores, needed):

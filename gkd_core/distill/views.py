@@ -47,6 +47,7 @@ class ViewMaker:
         loaders: processes that share the memory for decoded images.
         mix: the parts that the images are of; None for a single one.
         streaming: the order to read shards in; None shuffles the whole dataset.
+        updates: where training ends, so that no shard is fetched for later; None where that is not known.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ViewMaker:
         loaders: int,
         mix: Mix | None = None,
         streaming: StreamingSettings | None = None,
+        updates: int | None = None,
     ) -> None:
         self._title, self._seed, self._settings = title, seed, settings
         self._files, self._patches, self._rank = images, patches, rank
@@ -74,9 +76,8 @@ class ViewMaker:
             title,
             seed,
         )
-        self._ahead = ReadAhead(
-            [images], self._order, streaming, settings.batch_size, rank.index, rank.count, settings.repeated_augmentation
-        )
+        repeats = settings.repeated_augmentation
+        self._ahead = ReadAhead([images], self._order, streaming, settings.batch_size, rank.index, rank.count, repeats, updates)
         kind = ReleasedAugmentation if settings.augment == "released" else LightAugmentation
         self._augment: Augmentation = kind(settings.image_size, settings.crop_scale, settings.color_jitter)
 

@@ -41,13 +41,14 @@ class LabelledViews:
         title: str,
         seed: int,
         streaming: StreamingSettings | None = None,
+        updates: int | None = None,
     ) -> None:
         self._settings, self._keys = settings, (title, seed)
         self._pairs = [(pair, part.encoding) for part in parts for pair in part.pairs]
         images = [pair.image for pair, _ in self._pairs]
         self._order = training_order(images, mix, streaming, settings.batch_size, 1, 1, title, seed)
         columns = [images, [pair.label for pair, _ in self._pairs]]
-        self._ahead = ReadAhead(columns, self._order, streaming, settings.batch_size, 0, 1, 1)
+        self._ahead = ReadAhead(columns, self._order, streaming, settings.batch_size, 0, 1, 1, updates)
         self._samples = SampleStore(len(self._pairs), self._read)
 
     def __call__(self, update: int) -> Batch:

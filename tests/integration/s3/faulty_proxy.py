@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from gkd_core.adapters.s3.client import Patience
+
+# For clients of it: what lasts shall end soon.
+QUICK = Patience(connect_seconds=2, read_seconds=1, attempts=4, base_seconds=4, bytes_per_second=4 * 1024**2)
+SECRET = "not-to-be-seen-anywhere"
+
 
 @dataclass
 class Reply:

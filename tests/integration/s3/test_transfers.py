@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from gkd_core.adapters.s3.bucket import BucketRules, bootstrap_bucket
 from gkd_core.adapters.s3.client import Patience, connect
@@ -21,11 +18,12 @@ from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import Moved, download_tree, upload_tree
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError, GkdError, PlatformError
-from tests.integration.faulty_proxy import (
+from tests.integration.s3.faulty_proxy import (
+    QUICK,
+    SECRET,
     Fault,
     FaultyProxy,
     failing,
-    faulty_proxy,
     shortened,
     silent,
     slow,
@@ -36,52 +34,9 @@ from tests.integration.faulty_proxy import (
 
 pytestmark = pytest.mark.integration
 
-QUICK = Patience(connect_seconds=2, read_seconds=1, attempts=4, base_seconds=4, bytes_per_second=4 * 1024**2)
 STEADY = Patience(connect_seconds=2, read_seconds=5, attempts=4, base_seconds=15)
 DOGGED = Patience(attempts=12)
-SECRET = "not-to-be-seen-anywhere"
 BOUND_SECONDS = 40.0
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def proxy(upstream: str) -> Iterator[FaultyProxy]:
-    with faulty_proxy(upstream) as proxy:
-        yield proxy
-
-
-@pytest.fixture(autouse=True)
-def environment(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL": proxy.url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    proxy.misbehave(sound)
-
-
-@pytest.fixture
-def client() -> Any:
-    return connect(QUICK)
-
-
-@pytest.fixture
-def bucket(client: Any) -> str:
-    client.create_bucket(Bucket="a-bucket")
-    return "a-bucket"
 
 
 def content(size: int, seed: int = 0) -> bytes:
