@@ -71,7 +71,6 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
     data = data.model_copy(
         update={
             "root": None if data.root is None else anchored(data.root),
-            "shards": data.shards if data.shards is None or data.shards_in_bucket else anchored(data.shards),
             "catalogs": tuple(
                 anchored(item) if "/" in item or item.endswith((".yaml", ".yml")) else item for item in data.catalogs
             ),

@@ -16,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from gkd_core.adapters.dvc_recipe import reproduce
 from gkd_core.adapters.s3.bucket import bootstrap_bucket
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import upload_tree
+from gkd_core.adapters.workspace import create_workspace
 from gkd_core.data.catalog import Catalog, load_catalog
 from gkd_core.data.origin import Folders
 from gkd_core.data.reading import read_label
@@ -261,6 +263,26 @@ def test_indexes_are_held_against_the_bucket(tree: dict[str, Any], in_bucket: Pa
     client.put_object(Bucket="shards-bucket", Key="v1/potsdam-rgb/train/labels/index.json", Body=b"{")
     with pytest.raises(DataError, match=r"index\.json: not JSON"):
         run_stage(settings, run, tmp_path)
+    upload_tree(client, in_bucket, Location.parse(ADDRESS))
+
+
+def test_dvc_trains_again_when_the_bucket_has_other_data_and_not_before(
+    tree: dict[str, Any], in_bucket: Path, tmp_path: Path
+) -> None:
+    no_kd = tree | {"method": "no-kd", "student": tree["student"] | {"weights": "random"}}
+    settings = reading(no_kd, ADDRESS, tmp_path / "cache")
+    workspace = create_workspace(tmp_path, "run", settings)
+    runs = [find_run(settings, "prepare-data", None), find_run(settings, "learn-task", "potsdam-rgb")]
+    assert [path.as_posix() for path in runs[1].inputs] == [
+        f"artifacts/data/potsdam-rgb/train/{kind}/index.json" for kind in ("images", "labels")
+    ]
+    assert [reproduce(workspace, run) for run in runs] == ["ran", "ran"]
+    assert [reproduce(workspace, run) for run in runs] == ["ran", "unchanged"]
+    index = in_bucket / "potsdam-rgb/train/images/index.json"
+    other = index.read_bytes().replace(b"0" * 64, b"1" * 64)
+    client = connect()
+    client.put_object(Bucket="shards-bucket", Key="v1/potsdam-rgb/train/images/index.json", Body=other)
+    assert [reproduce(workspace, run) for run in runs] == ["ran", "ran"]
     upload_tree(client, in_bucket, Location.parse(ADDRESS))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from gkd_core.adapters.s3.bucket import BucketRules, bootstrap_bucket
 from gkd_core.adapters.s3.client import Patience, connect
@@ -17,6 +18,7 @@ from gkd_core.adapters.s3.download import Expected, download_file
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import Moved, download_tree, upload_tree
 from gkd_core.adapters.s3.upload import upload_file
+from gkd_core.cli import app
 from gkd_core.errors import DataError, GkdError, PlatformError
 from tests.integration.s3.faulty_proxy import (
     QUICK,
@@ -304,3 +306,20 @@ def test_features_that_a_store_lacks_or_forgets_are_told(client: Any, proxy: Fau
     assert "off the internet" in found["public access blocked"].note
     assert found["versioning"].state == "not kept"
     assert found["lifecycle"].state == "set"
+
+
+def test_the_commands(proxy: FaultyProxy, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["bucket", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.output
+
+    assert "versioning" in run("bootstrap", "cli-bucket") and "already so" in run("bootstrap", "cli-bucket")
+    (tmp_path / "set").mkdir()
+    for name in ("index.json", "a.tar", "z.tar"):
+        (tmp_path / "set" / name).write_bytes(name.encode())
+    proxy.misbehave(sound)
+    assert "s3://cli-bucket/p: 3 files, 3 of them sent now" in run("upload", str(tmp_path / "set"), "s3://cli-bucket/p")
+    assert [asked.path for asked in proxy.asked if asked.method == "PUT"][-1] == "/cli-bucket/p/index.json"
+    assert "3 files, 3 of them fetched now" in run("download", "s3://cli-bucket/p", str(tmp_path / "out"))
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "set")
