@@ -52,6 +52,7 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (botocore.EndpointConnectionError, f"no connection to the endpoint; {NETWORK}"),
     (botocore.ProxyConnectionError, "no connection to the proxy; check HTTPS_PROXY"),
     (botocore.HTTPClientError, f"the connection broke; {NETWORK}"),
+    (botocore.IncompleteReadError, f"the connection broke; {NETWORK}"),
     (botocore.ParamValidationError, "a name or value that S3 does not allow"),
     (HTTPError, f"the connection broke; {NETWORK}"),
 )

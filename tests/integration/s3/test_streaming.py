@@ -7,7 +7,8 @@ import io
 import multiprocessing
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from gkd_core.adapters.dvc_recipe import reproduce
 from gkd_core.adapters.s3.bucket import bootstrap_bucket
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
+from gkd_core.adapters.s3.shard_cache import ShardCache
+from gkd_core.adapters.s3.shards import S3Shards
 from gkd_core.adapters.s3.trees import upload_tree
 from gkd_core.adapters.workspace import create_workspace
 from gkd_core.data.catalog import Catalog, load_catalog
@@ -35,7 +38,7 @@ from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, run_stage
 from gkd_core.stages.recipe import all_domains, data_origin
 from gkd_core.training.rank import Rank
-from tests.integration.s3.faulty_proxy import FaultyProxy, failing, sound, truncated, wrong
+from tests.integration.s3.faulty_proxy import QUICK, FaultyProxy, failing, sound, truncated, wrong
 
 pytestmark = pytest.mark.integration
 
@@ -234,6 +237,37 @@ def run_apart(function: Any, *arguments: Any) -> Any:
     """In a forked process, whose threads end with it."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+def test_what_comes_next_is_fetched_in_the_background_and_a_failure_there_is_left_to_the_reader(
+    tree: dict[str, Any], in_bucket: Path, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    index = ShardIndex.read(in_bucket / "proxy/all/images" / INDEX)
+    names = [shard.name for shard in index.shards]
+    store = S3Shards(Location.parse(ADDRESS) / index.place, index, ShardCache(tmp_path, 10**6, QUICK))
+    began = time.monotonic()
+    store.prefetch(names[:3])
+    assert time.monotonic() - began < 1
+    wait_for(lambda: len(list(tmp_path.glob("*.shard"))) == 3)
+    assert [Path(path).name for path in proxy.objects()] == names[:3]
+    store.prefetch(names[1:4])
+    wait_for(lambda: len(list(tmp_path.glob("*.shard"))) == 4)
+    assert [Path(path).name for path in proxy.objects()] == names[:4]
+    proxy.misbehave(truncated(0.0))
+    store.prefetch(names[4:6])
+    with pytest.raises(DataError, match=f"{names[4]}: the reply ended after 0"):
+        store.path(names[4])
+    proxy.misbehave(sound)
+    assert store.path(names[4]).read_bytes() == (in_bucket / index.place / names[4]).read_bytes()
+    with pytest.raises(DataError, match="its index has no shard '../x'"):
+        store.path("../x")
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_what_does_not_fit_is_said_at_the_start(tree: dict[str, Any], in_bucket: Path, tmp_path: Path) -> None:
