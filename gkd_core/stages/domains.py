@@ -21,9 +21,9 @@ def domains_read(settings: Settings, catalog: Catalog, run: StageRun) -> dict[st
     everything = run.stage == "prepare-data"
     if run.stage == "distill-proxy" or (everything and has_proxy_stage(settings)):
         note("proxy", [settings.data.proxy])
-    for name, reference in sources(settings, catalog).items():
+    for name, source in sources(settings, catalog).items():
         if everything or (run.stage in ("distill-source", "learn-task") and run.source == name):
-            note("source", [reference])
+            note("source", (reference for reference in source.references if "source" not in parts.get(reference, ())))
     read = [benchmark for benchmark in benchmarks(settings, catalog) if everything or _measures(run, benchmark)]
     note("validation", dict.fromkeys(benchmark.validation for benchmark in read))
     note("target", dict.fromkeys(target for benchmark in read for target in benchmark.targets.values()))
@@ -36,4 +36,4 @@ def domain_inputs(settings: Settings, catalog: Catalog, reference: str) -> tuple
 
 
 def _measures(run: StageRun, benchmark: Benchmark) -> bool:
-    return run.stage == "evaluate" and benchmark.source.partition("/")[0] == run.source
+    return run.stage == "evaluate" and benchmark.source.name == run.source

@@ -28,8 +28,8 @@ class Patience:
     """
 
     connect_seconds: float = 10.0
-    read_seconds: float = 30.0
-    attempts: int = 6
+    read_seconds: float = 20.0
+    attempts: int = 10  # where every third request fails, one in 59 000 fails so often in a row
     base_seconds: float = 120.0
     bytes_per_second: float = 64 * 1024.0
 

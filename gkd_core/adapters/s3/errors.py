@@ -27,7 +27,7 @@ MISSING = {
 REFUSED = {
     "AccessDenied": "not allowed; give this user the rights that docs/s3.md lists",
     "InvalidAccessKeyId": f"the store does not know this access key; {CREDENTIALS}",
-    "SignatureDoesNotMatch": f"the store refuses the signature: wrong secret key or region, or a clock that is off; {CREDENTIALS}",
+    "SignatureDoesNotMatch": f"the store refuses the signature: wrong secret key or region, or wrong clock; {CREDENTIALS}",
     "ExpiredToken": "the credentials have expired; get new ones",
     "RequestTimeTooSkewed": "this machine's clock is off; set it",
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION to it",
@@ -52,6 +52,7 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (botocore.EndpointConnectionError, f"no connection to the endpoint; {NETWORK}"),
     (botocore.ProxyConnectionError, "no connection to the proxy; check HTTPS_PROXY"),
     (botocore.HTTPClientError, f"the connection broke; {NETWORK}"),
+    (botocore.IncompleteReadError, f"the connection broke; {NETWORK}"),
     (botocore.ParamValidationError, "a name or value that S3 does not allow"),
     (HTTPError, f"the connection broke; {NETWORK}"),
 )

@@ -88,6 +88,7 @@ class ShardCache:
     """The cache: a plain value, as all of its state lies in the folder.
 
     Attributes:
+        folder: where they lie; `~` is the home of whoever reads.
         limit: bytes that its files have together at most, those on their way included.
     """
 
@@ -105,13 +106,31 @@ class ShardCache:
             PlatformError: there is no room for it, as all is in use; or the folder cannot be written to.
             GkdError: what `fetch` raised.
         """
-        try:
+        with self._writable():
             found = self._find(shard)
             if found is not None:
                 return found
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._claimed(shard):
+            with self._claim(shard) as claim:
+                self._wait_for(claim, shard)
                 return self._find(shard) or self._fetched(shard, fetch)
+
+    def bring(self, shard: Expected, fetch: Fetch) -> None:
+        """Have the shard here, unless another process is fetching it already; raises as `hold` does."""
+        with self._writable():
+            found = self._find(shard)
+            if found is not None:
+                found.release()
+                return
+            with self._claim(shard) as claim:
+                if claim.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    (self._find(shard) or self._fetched(shard, fetch)).release()
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """The folder is there; what the disk refuses in the block is said."""
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
             raise PlatformError(
                 f"{self.folder}: shards cannot be kept there ({error.strerror or error}); "
@@ -165,7 +184,7 @@ class ShardCache:
     def _make_room(self, size: int) -> bool:
         """Evict until so many bytes fit, the longest unused first; says whether they do."""
         entries = []
-        for path in self.folder.iterdir():
+        for path in self._home.iterdir():
             if path.suffix in (SHARD, PART):
                 facts = path.stat()
                 entries.append((facts.st_mtime_ns, facts.st_size, path))
@@ -177,24 +196,31 @@ class ShardCache:
         return used + size <= self.limit
 
     @contextmanager
-    def _claimed(self, shard: Expected) -> Iterator[None]:
-        """Be the one process that fetches a shard."""
-        deadline = self.patience.deadline(shard.size)
+    def _claim(self, shard: Expected) -> Iterator[Hold]:
+        """The file whose lock makes its holder the one process that fetches a shard."""
         claim = Hold(self._path(shard, CLAIM), os.O_CREAT)
         try:
-            while not claim.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                if time.monotonic() > deadline:
-                    raise PlatformError(
-                        f"{claim.path}: another process has been fetching this shard for too long; end it, then run again"
-                    )
-                time.sleep(POLL_SECONDS)
-            yield
+            yield claim
         finally:
             claim.release()
 
+    def _wait_for(self, claim: Hold, shard: Expected) -> None:
+        deadline = self.patience.deadline(shard.size)
+        while not claim.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if time.monotonic() > deadline:
+                raise PlatformError(
+                    f"{claim.path}: another process has been fetching this shard for too long; end it, then run again"
+                )
+            time.sleep(POLL_SECONDS)
+
+    @property
+    def _home(self) -> Path:
+        """The folder as it is called on the machine that we are on now."""
+        return self.folder.expanduser()
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = Hold(self.folder / LOCK, os.O_CREAT)
+        lock = Hold(self._home / LOCK, os.O_CREAT)
         try:
             lock.lock(fcntl.LOCK_EX)
             yield
@@ -202,7 +228,7 @@ class ShardCache:
             lock.release()
 
     def _path(self, shard: Expected, suffix: str) -> Path:
-        return self.folder / f"{shard.sha256}{suffix}"
+        return self._home / f"{shard.sha256}{suffix}"
 
 
 def _evict(path: Path) -> bool:

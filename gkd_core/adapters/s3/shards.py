@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +35,7 @@ class S3Shards:
         self._place, self._cache = place, cache
         self._shards = {shard.name: Expected(shard.bytes, shard.sha256) for shard in index.shards}
         self._own: _Own | None = None
-        check_room(cache, max(shard.bytes for shard in index.shards), f"the largest shard of {place}")
+        self.check_room(1)
 
     def path(self, shard: str) -> Path:
         """The shard in the cache. It stays there until this thread asks for another, however full the cache gets.
@@ -53,6 +53,16 @@ class S3Shards:
         """
         self._process().ahead.want(self._that_fit(shards))
 
+    def check_room(self, shards: int) -> None:
+        """Raise `SettingsError` where the cache cannot hold so many of the largest shards at once."""
+        needed = sum(sorted((shard.size for shard in self._shards.values()), reverse=True)[:shards])
+        if needed > self._cache.limit:
+            what = "the largest shard" if shards == 1 else f"{shards} shards, which are read in turn,"
+            raise SettingsError(
+                f"compute.shard_cache_bytes: {self._cache.limit} bytes, but {what} of {self} may need {needed}; raise it, "
+                "set a smaller data.streaming.window, or prepare smaller shards"
+            )
+
     def __str__(self) -> str:
         return str(self._place)
 
@@ -60,12 +70,14 @@ class S3Shards:
         return self.__dict__ | {"_own": None}
 
     def _hold(self, shard: str) -> Hold:
-        expected = self._expected(shard)
+        return self._cache.hold(self._expected(shard), partial(self._download, shard))
 
-        def download(stream: BinaryIO) -> None:
-            fetch(_client(os.getpid(), self._cache.patience), self._place / shard, stream, expected, self._cache.patience)
+    def _bring(self, shard: str) -> None:
+        self._cache.bring(self._expected(shard), partial(self._download, shard))
 
-        return self._cache.hold(expected, download)
+    def _download(self, shard: str, stream: BinaryIO) -> None:
+        patience = self._cache.patience
+        fetch(_client(os.getpid(), patience), self._place / shard, stream, self._expected(shard), patience)
 
     def _expected(self, shard: str) -> Expected:
         if shard not in self._shards:
@@ -83,16 +95,8 @@ class S3Shards:
 
     def _process(self) -> _Own:
         if self._own is None or self._own.pid != os.getpid():
-            self._own = _Own(self._hold)
+            self._own = _Own(self._bring)
         return self._own
-
-
-def check_room(cache: ShardCache, needed: int, what: str) -> None:
-    """Raise `SettingsError` where the cache cannot hold so many bytes at once."""
-    if needed > cache.limit:
-        raise SettingsError(
-            f"compute.shard_cache_bytes: {cache.limit} bytes, but {what} needs {needed}; raise it, or prepare smaller shards"
-        )
 
 
 @lru_cache(maxsize=1)
@@ -104,10 +108,10 @@ def _client(process: int, patience: Patience) -> Any:
 class _Own:
     """What one process has open for a set."""
 
-    def __init__(self, hold: Callable[[str], Hold]) -> None:
+    def __init__(self, bring: Callable[[str], None]) -> None:
         self.pid = os.getpid()
         self.reading = _Reading()
-        self.ahead = _Ahead(hold)
+        self.ahead = _Ahead(bring)
 
 
 class _Reading(threading.local):
@@ -127,10 +131,10 @@ class _Reading(threading.local):
 
 
 class _Ahead:
-    """A thread that fetches what will be wanted, and lets go of it at once."""
+    """A thread that fetches what will be wanted."""
 
-    def __init__(self, hold: Callable[[str], Hold]) -> None:
-        self._hold = hold
+    def __init__(self, bring: Callable[[str], None]) -> None:
+        self._bring = bring
         self._wanted: deque[str] = deque()
         self._latest: list[str] = []
         self._changed = threading.Condition()
@@ -153,7 +157,7 @@ class _Ahead:
                     self._changed.wait()
                 shard = self._wanted.popleft()
             try:
-                self._hold(shard).release()
+                self._bring(shard)
             except GkdError:
                 # Not for this thread to tell: whoever needs the shard asks for it, and is told. Nor to go on against.
                 with self._changed:
