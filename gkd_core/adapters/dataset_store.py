@@ -36,7 +36,7 @@ class DatasetStore:
         self.project = project.resolve()
         self.settings = settings
         self.catalog = catalog
-        given = settings.data.shards or settings.data.root
+        given = settings.data.root if settings.data.shards_in_bucket else settings.data.shards or settings.data.root
         root = (self.project / given).resolve() if given is not None else None
         self.root = root if root is not None and self.project in root.parents else self.project / DEFAULT_ROOT
 
