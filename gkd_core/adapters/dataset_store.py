@@ -11,7 +11,8 @@ from pathlib import Path
 from gkd_core.adapters.dvc_data import Step, data_repo, ensure, is_absent, pin
 from gkd_core.adapters.dvc_pins import pinned_inputs
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.layout import SplitFound, check_layout, check_links, check_shards
+from gkd_core.data.entries import DatasetEntry
+from gkd_core.data.layout import SplitFound, check_layout, check_links, check_shards, recognised
 from gkd_core.data.pins import SUFFIX, Pin, PinnedInputs
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings
@@ -87,7 +88,7 @@ class DatasetStore:
 
     def check_source(self, name: str, source: Path) -> list[SplitFound]:
         """Refuse a folder that is not a dataset's; see `check_layout` and `check_links`."""
-        splits = check_layout(self.catalog, self.catalog.dataset(name).folder, source)
+        splits = check_layout(self.catalog.dataset(name), source)
         check_links(source)
         return splits
 
@@ -100,11 +101,11 @@ class DatasetStore:
         Raises:
             DataError: one is not here, is not laid out as its entry says, or holds links.
         """
-        for path in self._paths(names):
+        for path, named in self._paths(names).items():
             place = self.project / path
             if is_absent(place):
                 raise DataError(f"{path}: nothing is there to pin; bring it in with gkd data add")
-            splits = self._splits(path)
+            splits = self._splits(path, named)
             check_links(place)
             with data_repo(self.project) as repo:
                 yield Pinned(pin(repo, path), splits)
@@ -121,7 +122,7 @@ class DatasetStore:
         Raises:
             DataError: naming each dataset that is not as pinned, or is neither here nor pinned.
         """
-        inputs = pinned_inputs(self.project, self.settings, self._paths(names) if names else None)
+        inputs = pinned_inputs(self.project, self.settings, list(self._paths(names)) if names else None)
         with ExitStack() as stack:
             bars: dict[tuple[str, Step], Advance] = {}
 
@@ -134,21 +135,26 @@ class DatasetStore:
 
             return inputs, ensure(self.project, inputs.pins, say) if inputs.pins else []
 
-    def _paths(self, names: Sequence[str]) -> list[str]:
+    def _paths(self, names: Sequence[str]) -> dict[str, list[DatasetEntry]]:
+        """The places that are meant, each with the datasets that it was named by; none where its path was given."""
         if not names and self.settings.data.world is not None:
             raise DataError(
-                "data.root: not set, the run renders its images; name a dataset, or --set data.root=data data.world=null"
+                "data.root: not set, the run renders its images; name a dataset, or set data.root and data.world=null"
             )
         chosen = names or [reference.partition("/")[0] for reference in all_domains(self.settings, self.catalog)]
-        return list(dict.fromkeys(self.path_of(name) for name in chosen))
+        places: dict[str, list[DatasetEntry]] = {}
+        for name in dict.fromkeys(chosen):
+            places.setdefault(self.path_of(name), []).extend([] if "/" in name else [self.catalog.dataset(name)])
+        return places
 
-    def _splits(self, path: str) -> list[SplitFound]:
+    def _splits(self, path: str, named: Sequence[DatasetEntry]) -> list[SplitFound]:
         place = self.project / path
         check_shards(place)
-        raw = self.settings.data.shards is None and place.is_relative_to(self.root)
-        folder = place.relative_to(self.root).as_posix() if raw else ""
-        known = {Path(entry.folder).as_posix() for entry in self.catalog.datasets.values()}
-        return check_layout(self.catalog, folder, place) if folder in known else []
+        if self.settings.data.shards is not None or not place.is_relative_to(self.root):
+            return []
+        if named:
+            return [split for entry in named for split in check_layout(entry, place)]
+        return recognised(self.catalog, place.relative_to(self.root).as_posix(), place)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.download import download_file
 from gkd_core.adapters.s3.keys import Location, target_file
 from gkd_core.adapters.s3.trees import Stored, download_tree, list_objects
-from gkd_core.data.layout import entries_of
 from gkd_core.data.pins import read_pin
 from gkd_core.errors import DataError
 
@@ -45,8 +44,7 @@ def add_from_s3(store: DatasetStore, name: str, address: str) -> Pinned:
 
 def _check_names(store: DatasetStore, name: str, client: Any, place: Location, objects: list[Stored]) -> None:
     """Look at the layout with empty files in place of the images; lists of splits are fetched, as they decide what belongs."""
-    entries = entries_of(store.catalog, store.catalog.dataset(name).folder)
-    lists = {rule.list_in_dataset for entry in entries for rule in entry.splits.values()}
+    lists = {rule.list_in_dataset for rule in store.catalog.dataset(name).splits.values()}
     with tempfile.TemporaryDirectory() as temporary:
         for item in objects:
             file = target_file(Path(temporary), item.name)

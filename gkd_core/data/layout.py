@@ -22,29 +22,44 @@ class SplitFound:
     labels: int | None
 
 
-def check_layout(catalog: Catalog, folder: str, place: Path) -> list[SplitFound]:
-    """The splits that a folder holds, of every dataset whose entry names `folder`; a split of which nothing is there is left out.
+def check_layout(entry: DatasetEntry, place: Path) -> list[SplitFound]:
+    """The splits of a dataset that a folder holds; a split of which no image is there is left out.
 
     Args:
-        folder: the folder of the entries, such as `acdc`.
-        place: where that folder's content lies.
+        place: where the content of the entry's folder lies, whatever it is called there.
 
     Raises:
         DataError: no split is there, or one is there in part: a label or a listed image is missing.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder")
-    found, absent = [], []
+    here = entry.model_copy(update={"folder": "."})
+    there = [split for split in here.splits if not _is_absent(here, place, split)]
+    if not there:
+        patterns = dict.fromkeys(pattern for split in here.splits for pattern in here.image_patterns(split))
+        raise DataError(f"{place}: laid out unlike dataset '{entry.name}': there is no image {' or '.join(patterns)}")
+    found = []
+    for split in there:
+        labels = None if here.labels is None else len(list_pairs(here, place, split))
+        found.append(SplitFound(f"{entry.name}/{split}", len(list_images(here, place, split)), labels))
+    return found
+
+
+def recognised(catalog: Catalog, folder: str, place: Path) -> list[SplitFound]:
+    """The splits of all datasets of `folder` that a place holds whole; several entries may read one folder in their own ways.
+
+    Raises:
+        DataError: there are such datasets, and the place holds none of them whole; the message is that of the first.
+    """
+    found: list[SplitFound] = []
+    faults: list[DataError] = []
     for entry in entries_of(catalog, folder):
-        here = entry.model_copy(update={"folder": "."})
-        for split in here.splits:
-            if _is_absent(here, place, split):
-                absent.append(f"{entry.name}/{split}: {', '.join(here.image_patterns(split))}")
-                continue
-            labels = None if here.labels is None else len(list_pairs(here, place, split))
-            found.append(SplitFound(f"{entry.name}/{split}", len(list_images(here, place, split)), labels))
-    if not found:
-        raise DataError(f"{place}: laid out unlike its catalog entry; no image of any split is there ({'; '.join(absent)})")
+        try:
+            found += check_layout(entry, place)
+        except DataError as error:
+            faults.append(error)
+    if faults and not found:
+        raise faults[0]
     return found
 
 
@@ -60,7 +75,7 @@ def check_shards(place: Path) -> None:
 
 
 def entries_of(catalog: Catalog, folder: str) -> list[DatasetEntry]:
-    """The datasets whose files lie in one folder: `acdc` has four, one a condition."""
+    """The datasets whose files lie in one folder: `acdc` has one a condition, `cityscapes` one for each form of its labels."""
     return [entry for entry in catalog.datasets.values() if PurePosixPath(entry.folder) == PurePosixPath(folder)]
 
 

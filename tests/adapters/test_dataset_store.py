@@ -69,7 +69,7 @@ def test_a_folder_is_copied_and_pinned_and_the_original_stays(project: Path, sto
 
 
 def test_what_is_not_such_a_dataset_is_not_taken(project: Path, store: DatasetStore, source: Path) -> None:
-    with pytest.raises(DataError, match="laid out unlike its catalog entry"):
+    with pytest.raises(DataError, match="laid out unlike dataset 'cityscapes'"):
         store.add("cityscapes", source)
     (source / "labels/sem_seg/masks/val/b.png").unlink()
     with pytest.raises(DataError, match=r"b\.png: no such label file"):
