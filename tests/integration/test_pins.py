@@ -229,3 +229,21 @@ def test_the_flow_refuses_a_dirty_dataset_by_name(reproduced: Path) -> None:
     assert "running" not in said, "no stage was begun"
     command(reproduced, "dvc", "checkout", "--force", "data/proxy.dvc")
     assert "data/proxy: as pinned" in command(reproduced, "gkd", "data", "fetch")
+
+
+def test_prepared_shards_are_pinned_and_fetched_a_dataset_at_a_time(original: Path, clone: Path) -> None:
+    on_shards = ("--set", "data.root=null", "--set", "data.shards=data/shards")
+    command(original, "gkd", "data", "prepare", "--output", "data/shards")
+    command(original, "gkd", "data", "pin", *on_shards)
+    pins = sorted(path.relative_to(original).as_posix() for path in (original / "data/shards").glob("*.dvc"))
+    assert pins == [f"data/shards/{name}.dvc" for name in ("potsdam-irrg", "potsdam-rgb", "proxy", "vaihingen-irrg")]
+    commit(original, *pins)
+    assert command(original, "git", "status", "--porcelain") == ""
+    command(original, "dvc", "push", *pins)
+    command(clone, "git", "pull", "--quiet")
+    said = command(clone, "gkd", "data", "fetch", "potsdam-rgb", *on_shards)
+    assert "data/shards/potsdam-rgb: fetched" in said
+    assert [path.name for path in (clone / "data/shards").iterdir() if path.is_dir()] == ["potsdam-rgb"]
+    files = sorted(path.relative_to(original) for path in (original / "data/shards/potsdam-rgb").rglob("*.*"))
+    assert any(path.suffix == ".tar" for path in files)
+    assert all((clone / path).read_bytes() == (original / path).read_bytes() for path in files)
