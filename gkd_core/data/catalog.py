@@ -96,7 +96,7 @@ def load_catalog(extra: Sequence[str | Path] = ()) -> Catalog:
     try:
         catalog = Catalog.model_validate(sections)
     except ValidationError as error:
-        raise DataError("\n".join(describe(item, files, Benchmark) for item in error.errors())) from None
+        raise DataError(describe(error, files, Benchmark)) from None
     _check_encodings(catalog)
     _check_benchmarks(catalog)
     return catalog

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from gkd_core.data.entries import DatasetEntry, Protocol, SplitRule
 from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy
@@ -16,8 +16,16 @@ Key = tuple[str, ...]
 ENCODINGS: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (LabelEncoding, NamedEncoding, ColorEncoding)}
 
 
-def describe(item: Mapping[str, Any], files: Mapping[tuple[str, str], Path], benchmark: type[BaseModel]) -> str:
-    """One line for one pydantic error. `files` says which file declares a section's name."""
+def describe(error: ValidationError, files: Mapping[tuple[str, str], Path], benchmark: type[BaseModel]) -> str:
+    """One line for each mistake. `files` says which file declares a section's name."""
+    items = error.errors()
+    misspelt = {item["loc"][:-1] for item in items if item["type"] == "extra_forbidden"}
+    # A key that is written wrong is missing too: one line is enough.
+    told = [item for item in items if not (item["type"] == "missing" and item["loc"][:-1] in misspelt)]
+    return "\n".join(_line(item, files, benchmark) for item in told)
+
+
+def _line(item: Mapping[str, Any], files: Mapping[tuple[str, str], Path], benchmark: type[BaseModel]) -> str:
     location = tuple(str(part) for part in item["loc"])
     file = files[location[0], location[1]]
     key = ".".join(part for part in location if part not in ENCODINGS and part != "[key]")

@@ -175,8 +175,10 @@ def glob_of(pattern: str, any_suffix_case: bool) -> str:
     """The pattern for `Path.glob`, where asked with a suffix that matches in any case."""
     if not any_suffix_case:
         return pattern
-    start, star, suffix = pattern.rpartition("*")
-    return start + star + "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in suffix)
+    suffix = PurePosixPath(pattern).suffix
+    return pattern.removesuffix(suffix) + "".join(
+        f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in suffix
+    )
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -10,49 +12,41 @@ from PIL import Image
 from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.errors import DataError
 
-HEADER = 26  # bytes of a PNG up to its colour type
+# Pillow's names for several channels of 16 bits, big end first, as PNG has them; and the same, little end first.
+DEEP = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def open_picture(path: DataFile) -> Image.Image:
     """The picture, fully decoded."""
-    return _decoded(path, read_bytes(path))
+    with _opened(path, read_bytes(path)) as picture:
+        picture.load()
+        return picture
 
 
 def open_deep(path: DataFile) -> Image.Image | np.ndarray:
     """As `open_picture`, but a PNG of several channels of 16 bits is given as an array, uint16 (height, width, channels).
 
-    Pillow would cut each value down to its upper 8 bits, in which a label file of small ids has nothing but zeros.
+    Of each value Pillow keeps the upper byte alone, in which a label file of small ids has nothing but zeros. Told that the
+    bytes lie the other way round, it keeps the lower one.
     """
     content = read_bytes(path)
-    is_png, depth, colour_type = content.startswith(b"\x89PNG"), content[24:25], content[25:HEADER]
-    if is_png and depth == b"\x10" and colour_type in (b"\x02", b"\x06"):
-        return _decoded_deep(path, content)
-    return _decoded(path, content)
+    with _opened(path, content) as upper:
+        form = upper.tile[0].args if upper.tile else None
+        upper.load()
+    if form not in DEEP:
+        return upper
+    with _opened(path, content) as lower:
+        lower.tile = [tile._replace(args=DEEP[form]) for tile in lower.tile]
+        lower.load()
+    return np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)  # type: ignore[no-any-return]
 
 
-def _decoded(path: DataFile, content: bytes) -> Image.Image:
+@contextmanager
+def _opened(path: DataFile, content: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-            return picture
+            yield picture
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}; cut it into tiles") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise _damaged(path, error) from None
-
-
-def _decoded_deep(path: DataFile, content: bytes) -> np.ndarray:
-    # Only where it is needed: torchvision takes long to load.
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    try:
-        pixels = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise _damaged(path, error) from None
-    return pixels.permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
-
-
-def _damaged(path: DataFile, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[-120:]
-    return DataError(f"{path}: cannot be decoded ({reason}); the file is truncated or no image, fetch it again")
+        raise DataError(f"{path}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None

@@ -10,7 +10,7 @@ import numpy as np
 
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.catalog import Catalog
-from gkd_core.data.entries import DatasetEntry, fixed_folder, glob_of, key_of, name_around_wildcard, path_of
+from gkd_core.data.entries import DatasetEntry, fixed_folder, glob_of, key_of, path_of
 from gkd_core.data.label_files import read_ids, read_label
 from gkd_core.data.pictures import open_picture
 from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, resolve_colors, resolve_names
@@ -124,9 +124,7 @@ def label_path(entry: DatasetEntry, base: Path, pattern: str, key: str) -> Path:
     declared = base / path_of(pattern, key)
     if not entry.any_suffix_case:
         return declared
-    _, suffix = name_around_wildcard(pattern)
-    stem = declared.name.removesuffix(suffix)
-    candidates = [declared, declared.with_name(stem + suffix.lower()), declared.with_name(stem + suffix.upper())]
+    candidates = [declared, *(declared.with_suffix(suffix) for suffix in (declared.suffix.lower(), declared.suffix.upper()))]
     return next((path for path in candidates if path.is_file()), declared)
 
 

@@ -20,6 +20,20 @@ def to_float(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
 
 
+def resized(image: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size), bilinear; unchanged where the size is right already."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    return functional.interpolate(image.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
+
+
+def nearest(ids: Tensor, size: Size) -> Tensor:
+    """Train ids (H, W), uint8, at another size."""
+    if tuple(ids.shape) == size:
+        return ids
+    return functional.interpolate(ids[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
+
+
 def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
     """A view (3, *size) in 0..1 of a random part of an image.
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gkd_core.data.entries import Protocol
 from gkd_core.data.reading import Pair, read_image, read_label, read_pair
 from gkd_core.data.taxonomy import LabelEncoding
-from gkd_core.data.transforms import to_float
+from gkd_core.data.transforms import nearest, resized, to_float
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import confusion
-from gkd_core.evaluate.views import resized, view_logits
+from gkd_core.evaluate.views import view_logits
 from gkd_core.settings import EvaluateSettings
 
 
@@ -67,11 +66,4 @@ def _as_scored(pair: Pair, domain: Domain) -> tuple[Tensor, Tensor]:
     pixels, ids = read_pair(pair, domain.encoding)
     height, width = ids.shape
     image = resized(to_float(pixels), domain.protocol.input_size(height, width))
-    return image, _nearest(torch.from_numpy(ids), domain.protocol.label_size(height, width))
-
-
-def _nearest(ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """Train ids (H, W), uint8, at another size."""
-    if tuple(ids.shape) == size:
-        return ids
-    return functional.interpolate(ids[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
+    return image, nearest(torch.from_numpy(ids), domain.protocol.label_size(height, width))

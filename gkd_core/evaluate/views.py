@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from gkd_core.data.transforms import resized
 from gkd_core.evaluate.sliding import sliding_logits
 from gkd_core.settings import EvaluateSettings
 
@@ -27,13 +27,6 @@ def view_logits(model: nn.Module, image: Tensor, settings: EvaluateSettings) -> 
         total = logits if total is None else total + logits
     assert total is not None  # there is always a scale
     return total if len(settings.scales) == 1 else total / len(settings.scales)
-
-
-def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(C, H, W) to (C, *size), bilinear; unchanged where the size is right already."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    return functional.interpolate(image.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _logits(model: nn.Module, view: Tensor, settings: EvaluateSettings) -> Tensor:

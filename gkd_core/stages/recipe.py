@@ -176,6 +176,12 @@ def all_domains(settings: Settings, catalog: Catalog) -> list[str]:
     return list(dict.fromkeys([*proxy, *parts, *measured]))
 
 
+def trained_domains(settings: Settings, catalog: Catalog) -> list[str]:
+    """Every `dataset/split` that a run learns from: proxy and sources."""
+    parts = [reference for source in sources(settings, catalog).values() for reference in source.references]
+    return [settings.data.proxy, *parts]
+
+
 def has_proxy_stage(settings: Settings) -> bool:
     """Whether a distilled student goes through stage 1a: `distill_proxy.updates: 0` leaves it out (the paper's F2F)."""
     return settings.distill_proxy.updates != 0
@@ -269,15 +275,15 @@ def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
 def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     start = (DISTILLED,) if has_proxy_stage(settings) else ()
     inputs = (*start, *_own_files(settings), *_of_parts(_images, settings, catalog, source))
-    return StageRun(
-        "distill-source", source, inputs, (*COMMON, *DISTILLING, "distill_source"), ARTIFACTS / "distill-source" / source
-    )
+    params = (*COMMON, *DISTILLING, *_weight_params(settings, catalog, source), "distill_source")
+    return StageRun("distill-source", source, inputs, params, ARTIFACTS / "distill-source" / source)
 
 
 def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     method = method_of(settings)
     inputs = (ARTIFACTS / "distill-source" / source,) if method.distillation else ()
-    params = [*COMMON, "method", "seed", "student", "data.streaming", "learn_task"]
+    weights = _weight_params(settings, catalog, source)
+    params = [*COMMON, *weights, "method", "seed", "student", "data.streaming", "learn_task"]
     if method.encoder == "teacher" or method.joint_distillation:
         params.append("teacher")
     if not method.freeze_encoder:
@@ -306,6 +312,12 @@ def _report(names: list[str]) -> StageRun:
     return StageRun(
         "report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT
     )
+
+
+def _weight_params(settings: Settings, catalog: Catalog, source: str) -> tuple[str, ...]:
+    """What decides a source's weights, where it states any: neither its name nor its files tell them."""
+    weights = sources(settings, catalog)[source].parts.values()
+    return ("data.benchmarks",) if any(weight is not None for weight in weights) else ()
 
 
 def _of_parts(

@@ -137,6 +137,72 @@ def test_malformed_catalogs_are_refused(tmp_path: Path, text: str, message: str)
         load_catalog([path])
 
 
+DEPOT = """
+taxonomies:
+  yard: {classes: [ground, truck], colors: [[90, 90, 90], [0, 0, 142]]}
+encodings:
+  yard-ids: {taxonomy: yard, ids: {0: 0, 1: 1, 255: 255}}
+datasets:
+  depot:
+    folder: depot
+    images: photos/{split}/*.jpg
+    labels: masks/{split}/*.png
+    encoding: yard-ids
+    splits: {train: {folders: [north]}, val: {folders: [south]}}
+benchmarks:
+  D2D: {title: depot, source: depot/train, validation: depot/val, targets: {depot: depot/val}}
+"""
+
+
+IDS, MASKS, SOURCE = "ids: {0: 0, 1: 1, 255: 255}", "masks/{split}/*.png", "source: depot/train"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    images:", "    imgs:", "datasets.depot.imgs: unknown key; allowed here: .*; did you mean 'images'?"),
+        ("    encoding: yard-ids\n", "", "datasets.depot: labels and encoding go together"),
+        ("encoding: yard-ids", "encoding: yard-id", "encoding 'yard-id' is unknown; there is: .*yard-ids"),
+        (MASKS, "masks/{split}/a.png", "depot.labels: given 'masks/.*a.png'; 'masks/.*' is not fixed folders"),
+        (MASKS, "masks/{split}/*/*.png", "datasets.depot: images and labels need the same number of \\*"),
+        ("{folders: [north]}", "{folder: [north]}", "train.folder: unknown key; allowed here: .*; did you mean 'folders'?"),
+        ("{folders: [north]}", "{folders: north}", "datasets.depot.splits.train.folders: given 'north'; input should be"),
+        ("{folders: [north]}", "{folders: [north], count: 0}", "splits.train.count: given 0; input should be greater than 0"),
+        (IDS, "ids: {0: 0, 1: 2, 255: 255}", "encoding 'yard-ids': 2 is no class of taxonomy 'yard'"),
+        (IDS, "ids: {0: ground}", "encodings.yard-ids.ids.0: given 'ground'; input should be"),
+        (IDS, "names: {a: ground}", "encodings.yard-ids: give exactly one of ids .*, classes .* and colors"),
+        (IDS, "ids: {0: 0}, form: red", "yard-ids.form: given 'red'; input should be 'index', 'first-ch"),
+        (IDS, "colors: {'#5a5a5': ground}", "encodings.yard-ids.colors.#5a5a5: given '#5a5a5'"),
+        (IDS, "colors: {'#5a5a5a': lawn}", "encoding 'yard-ids': 'lawn' is no class of taxonomy 'yard'"),
+        (IDS, "classes: {a: ground}", "dataset 'depot': label_names goes with an encoding by names"),
+        (SOURCE, "source: {depot/train: -1}", "benchmarks.D2D.source: weight of depot/train: expected a number ab"),
+        (SOURCE, "source: depot/winter", "dataset 'depot' has no split 'winter'; there is: train, val"),
+        (SOURCE, "source: [depot/train, gta5/train]", "benchmark 'D2D': its domains have different classes"),
+        ("source: depot/train, ", "", "benchmarks.D2D.source: missing; it must be given"),
+        ("classes: [ground, truck]", "classes: [ground]", "taxonomies.yard: 1 classes but 2 colors"),
+        ("depot:\n", "depot:\n    any_suffix_case: maybe\n", "datasets.depot.any_suffix_case: given 'maybe'; input should"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_ones_own_dataset_is_one_clear_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "depot.yaml"
+    assert DEPOT.count(old) >= 1
+    path.write_text(DEPOT.replace(old, new, 1))
+    with pytest.raises(DataError, match=message) as error:
+        load_catalog([path])
+    assert "\n" not in str(error.value)
+    path.write_text(DEPOT)
+    assert load_catalog([path]).benchmark("D2D").source.name == "depot"
+
+
+def test_the_file_with_the_mistake_is_named(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(OWN)
+    (tmp_path / "bad.yaml").write_text("datasets: {yard: {folder: y, images: '*.png', splits: {}}}")
+    with pytest.raises(
+        DataError, match=rf"^{tmp_path}/bad\.yaml: datasets\.yard\.splits: dictionary should have at least 1 item"
+    ):
+        load_catalog([tmp_path / "good.yaml", tmp_path / "bad.yaml"])
+
+
 def test_a_missing_catalog_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.yaml: no such catalog file"):
         load_catalog([tmp_path / "gone.yaml"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from gkd_core.data.sampling import batch_indices, batch_visits
+from gkd_core.data.sampling import batch_indices, batch_visits, mixed_visits
+from gkd_core.data.sources import Mix, whole
 
 
 @given(size=st.integers(1, 12), batch=st.integers(1, 20), epochs=st.integers(1, 4), seed=st.integers(0, 99))
@@ -62,3 +64,62 @@ def test_timm_repeats_as_often_within_an_epoch() -> None:
     ours = [visit.sample for visit in batch_visits(0, 512, 512, 3, "a")]
     assert sorted(Counter(theirs).values()) == sorted(Counter(ours).values())
     assert all(len(set(stream[i : i + 3])) == 1 for stream in (theirs, ours) for i in range(0, 510, 3))
+
+
+@st.composite
+def mixes(draw: st.DrawFn) -> Mix:
+    """Parts of up to 9 images, each drawn from at least once an epoch."""
+    sizes = draw(st.lists(st.integers(1, 9), min_size=2, max_size=4))
+    draws = draw(st.lists(st.integers(1, 9), min_size=len(sizes), max_size=len(sizes)))
+    return Mix(tuple(sizes), tuple(draws))
+
+
+def part_of(sample: int, mix: Mix) -> int:
+    return max(part for part, start in enumerate(mix.starts) if start <= sample)
+
+
+@given(mix=mixes(), repeats=st.integers(1, 3), epochs=st.integers(1, 4))
+def test_an_epoch_of_a_mix_has_the_stated_draws_of_each_part(mix: Mix, repeats: int, epochs: int) -> None:
+    length = sum(mix.draws) * repeats
+    for epoch in range(epochs):
+        seen = [visit.sample for visit in mixed_visits(epoch, length, mix, repeats, "a", 1)]
+        assert all(0 <= sample < sum(mix.sizes) for sample in seen)
+        counts = [sum(part_of(sample, mix) == part for sample in seen) for part in range(len(mix.sizes))]
+        assert counts == [drawn * repeats for drawn in mix.draws]
+
+
+@given(mix=mixes(), repeats=st.integers(1, 3), epochs=st.integers(1, 12))
+def test_images_of_a_part_are_seen_equally_often(mix: Mix, repeats: int, epochs: int) -> None:
+    length = sum(mix.draws) * repeats
+    visits = [visit for epoch in range(epochs) for visit in mixed_visits(epoch, length, mix, repeats, "a")]
+    for part, start in enumerate(mix.starts):
+        counts = [sum(visit.sample == start + image for visit in visits) for image in range(mix.sizes[part])]
+        assert max(counts) - min(counts) in (0, repeats), "its permutations lie end to end; the last may be unfinished"
+    seen = [(visit.sample, visit.earlier) for visit in visits]
+    assert len(set(seen)) == len(seen), "a visit is numbered once"
+
+
+@given(mix=mixes(), batch=st.integers(1, 7), update=st.integers(0, 30))
+def test_a_mix_is_a_pure_function_of_the_update(mix: Mix, batch: int, update: int) -> None:
+    """In any order of asking, and cut into batches of any size: the stream is one. So a resumed run goes on exactly."""
+    later = mixed_visits(update + 1, batch, mix, 1, "a")
+    single = [mixed_visits(position, 1, mix, 1, "a")[0] for position in range(update * batch, (update + 2) * batch)]
+    assert [*mixed_visits(update, batch, mix, 1, "a"), *later] == single
+
+
+def test_parts_lie_mixed_and_orders_differ() -> None:
+    mix = Mix((50, 50), (50, 50))
+    first, second = ([visit.sample for visit in mixed_visits(epoch, 100, mix, 1, "a")] for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(100))
+    assert first != second
+    changes = sum((left < 50) != (right < 50) for left, right in pairwise(first))
+    assert changes > 25, "parts alternate at random, not in blocks"
+    inside = [sample for sample in first if sample < 50]
+    assert inside != sorted(inside) and [sample - 50 for sample in first if sample >= 50] != inside
+
+
+def test_a_single_part_is_the_plain_stream() -> None:
+    """Byte for byte what a source of one dataset always saw."""
+    assert [mixed_visits(update, 5, whole(7), 2, "t", 3) for update in range(9)] == [
+        batch_visits(update, 5, 7, 2, "t", 3) for update in range(9)
+    ]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gkd_core.data.sources import Mix
 from gkd_core.distill import stage_one, token_cache
 from gkd_core.distill.job import DistillJob, check_batch_divides, step_encoder
 from gkd_core.distill.results import write_objective
@@ -105,6 +106,32 @@ def test_a_stopped_step_ends_like_an_undisturbed_one(
     if settings["ema_decay"] is not None:
         assert same(whole, again, "ema")
     assert not same(whole, {"model": build_objective(make, 24).state_dict()})
+
+
+def test_a_stopped_step_on_a_mix_ends_like_an_undisturbed_one(job: Callable[..., DistillJob], tmp_path: Path) -> None:
+    """Three images of one part to two of another, weighed one to four; each image three times in a row."""
+    mixed = job(PUBLISHED, mix=Mix((3, 2), (1, 4)))
+    whole = run(mixed, tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(mixed, tmp_path / "broken", stop_at=3)
+    assert same(whole, run(mixed, tmp_path / "broken"))
+    assert not same(whole, run(job(PUBLISHED), tmp_path / "plain"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_ranks_share_out_a_mix(job: Callable[..., DistillJob], images: Any, count: int) -> None:
+    """All ranks together see each part as often as stated: 12 images in 3 updates are 4 epochs of one to two."""
+    make = job(LIGHT)
+    seen = [
+        file
+        for rank in range(count)
+        for update in range(3)
+        for file in stage_one.ViewMaker("t", 0, make.settings, images, 16, Rank(rank, count), 0, Mix((3, 2), (1, 2))).files(
+            update
+        )
+    ]
+    assert sum(file in images[:3] for file in seen) == 4
+    assert sum(file in images[3:] for file in seen) == 8
 
 
 def test_loaders_change_nothing(job: Callable[..., DistillJob], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from gkd_core.data.reading import LabelledImages, Pair
-from gkd_core.data.sources import whole
+from gkd_core.data.sources import Mix, whole
 from gkd_core.data.taxonomy import IGNORE, LabelEncoding
 from gkd_core.errors import TrainingError
 from gkd_core.models.build import build_encoder
@@ -140,6 +140,18 @@ def test_a_stopped_job_ends_like_an_undisturbed_one(
         tmp_path,
     )
     assert changed(snapshot(whole), broken) == set()
+
+
+def test_a_stopped_job_on_a_mix_ends_like_an_undisturbed_one(job: TaskJob, vit_settings: EncoderSettings, tmp_path: Path) -> None:
+    """Two parts with tables of their own and uneven weights."""
+    (part,) = job.parts
+    other = LabelledImages(part.pairs[:1], LabelEncoding(taxonomy="street", ids={0: 1, 1: 0, 2: 1}))
+    mixed = replace(job, parts=[part, other], mix=Mix((len(part.pairs), 1), (1, len(part.pairs))))
+    undisturbed, broken = end_states(mixed, lambda: FrozenTask(segmentor_of(build_encoder(vit_settings, 0))), tmp_path)
+    assert changed(snapshot(undisturbed), broken) == set()
+    plain = FrozenTask(segmentor_of(build_encoder(vit_settings, 0)))
+    run(job, plain, tmp_path / "plain")
+    assert changed(snapshot(plain), undisturbed), "what is mixed in was learnt from"
 
 
 @pytest.mark.parametrize("joint", [False, True])
