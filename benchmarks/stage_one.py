@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
-from PIL import Image
+from photographs import write_photographs
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +27,6 @@ from gkd_core.training.checkpoint import FolderStore
 from gkd_core.training.rank import Rank
 
 WARM_UP_REPORTS = 1  # the first report has the start of kernels, loaders and, where asked for, the compiler in it
-PHOTOGRAPH = (500, 375)  # width and height in pixels: the size of most of ImageNet
 
 
 def main(
@@ -62,7 +60,7 @@ def main(
     )
     roles = {"teacher": EncoderSettings(arch=teacher), "student": EncoderSettings(arch=student)}
     with tempfile.TemporaryDirectory() as folder:
-        lines = _train(section, objective, roles, _photographs(Path(folder), images), Path(folder), device, loaders)
+        lines = _train(section, objective, roles, write_photographs(Path(folder), images), Path(folder), device, loaders)
     measured = lines[WARM_UP_REPORTS:]
     rate = statistics.median(line["images_per_second"] for line in measured)
     flops = sum(cost.flops for cost in distillation_cost(section, objective, **roles).values())
@@ -110,18 +108,6 @@ def _train(
     lines: list[Mapping[str, float]] = []
     distill(job, Rank(), FolderStore(folder), lambda step, values: lines.append(values), lambda done: None)
     return lines
-
-
-def _photographs(folder: Path, count: int) -> tuple[Path, ...]:
-    """JPEG files of the size and about the entropy of photographs: smooth colours under a little noise."""
-    random = np.random.default_rng(0)
-    paths = tuple(folder / f"{index:05d}.jpg" for index in range(count))
-    for path in paths:
-        coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        smooth = coarse.resize(PHOTOGRAPH, Image.Resampling.BICUBIC)
-        noise = random.normal(0, 12, (PHOTOGRAPH[1], PHOTOGRAPH[0], 3))
-        Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)).save(path, quality=90)
-    return paths
 
 
 def _show(figures: Mapping[str, str]) -> None:

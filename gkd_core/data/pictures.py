@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.errors import DataError
@@ -42,7 +42,7 @@ def open_deep(path: DataFile) -> Image.Image | np.ndarray:
 
 
 @contextmanager
-def _opened(path: DataFile, content: bytes) -> Iterator[Image.Image]:
+def _opened(path: DataFile, content: bytes) -> Iterator[ImageFile.ImageFile]:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             yield picture

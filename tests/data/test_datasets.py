@@ -257,7 +257,9 @@ def test_mapillary_reads_back_through_its_file_of_names(version: str, tmp_path: 
 def test_every_labelled_dataset_is_among_the_archives() -> None:
     catalog = load_catalog()
     written = {archive.domain.partition("/")[0] for archive in ARCHIVES} | {"mapillary", "mapillary-v2"}
-    assert written == {name for name, entry in catalog.datasets.items() if entry.labels is not None}
+    # Entries with bands show the same places as another; the test of prepare writes their archive.
+    named = {name for name, entry in catalog.datasets.items() if entry.labels is not None and entry.bands is None}
+    assert written == named
 
 
 V2_RULES = [

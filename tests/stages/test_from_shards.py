@@ -76,6 +76,14 @@ def test_training_and_scores_are_the_same_bit_for_bit(folder_run: Path, on_shard
     assert [(v.dataset, v.split, v.images, v.labels) for v in ours] == [(v.dataset, v.split, v.images, v.labels) for v in theirs]
 
 
+def test_how_long_training_waited_for_data_is_a_metric_of_both_stages(folder_run: Path) -> None:
+    """Lines of `metrics.jsonl` are what a flow run logs to MLflow, each under its name."""
+    for stage in ("distill-proxy", "distill-source-gta5", "learn-task-gta5"):
+        (file,) = (folder_run / "artifacts" / "runs").glob(f"{stage}-*/metrics.jsonl")
+        shares = [json.loads(line)["waiting_share"] for line in file.read_text().splitlines()]
+        assert shares and all(0 < share < 1 for share in shares)
+
+
 WATCHED = """
 import json, os, sys
 opened = {}

@@ -180,7 +180,7 @@ class _Download:
                     self._digest.update(chunk)
                     self.size += len(chunk)
                     self._received(len(chunk))
-                    if time.monotonic() > self.deadline:
+                    if missing and time.monotonic() > self.deadline:
                         raise self.late()
         except FAILURES as error:
             raise _Broken(explain(error, self._place, f"download broke after {self.size} of {self._length} bytes")) from None

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from gkd_core.cli import app
 from gkd_core.data.blobs import read_bytes
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog import Catalog, load_catalog
 from gkd_core.data.origin import Folders, LocalSets, Shards
 from gkd_core.data.preparing import building
 from gkd_core.data.reading import list_images, list_pairs, read_image, read_pair
 from gkd_core.data.shards import INDEX, ShardIndex
-from gkd_core.errors import DataError
+from gkd_core.errors import DataError, SettingsError
 
 Prepare = Callable[..., list[str]]
 Digests = Callable[[Path], dict[str, str]]
@@ -215,3 +218,33 @@ def test_listing_is_that_of_the_folder(prepare: Prepare, catalog: Catalog, yard:
     names = ShardIndex.read(tmp_path / "out/yard/both/images" / INDEX).members.names
     found = list_images(catalog.dataset("yard"), yard, "both")
     assert list(names) == [path.relative_to(yard / "yard").as_posix() for path in found]
+
+
+@pytest.mark.usefixtures("catalog")
+def test_the_command_prepares_what_the_run_reads(yard: Path, tmp_path: Path) -> None:
+    benchmark = {"title": "y", "source": "yard/few", "validation": "half/both", "targets": {"half": "half/both"}}
+    declared = (tmp_path / "yard.yaml").read_text() + yaml.safe_dump({"benchmarks": {"Y": benchmark}})
+    (tmp_path / "run.yaml").write_text(declared)
+    data = {"world": "null", "root": yard, "catalogs": f"[{tmp_path}/run.yaml]", "benchmarks": "[Y]", "proxy": "yard/both"}
+    options = [part for key, value in data.items() for part in ("--set", f"data.{key}={value}")]
+    command = ["data", "prepare", "--output", str(tmp_path / "out"), "--profile", "demo", "--jobs", "1", "--shrink", *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    preparations = {
+        path.parent.relative_to(tmp_path / "out").as_posix(): ShardIndex.read(path).preparation.protocol is not None
+        for path in (tmp_path / "out").rglob(INDEX)
+    }
+    trained = {f"yard/{split}/{content}": False for split in ("both", "few") for content in ("images", "labels")}
+    assert preparations == trained | {"half/both/images": True, "half/both/labels": True}
+    entry = load_catalog([tmp_path / "yard.yaml"]).dataset("half")
+    pair = Shards(LocalSets(tmp_path / "out")).pairs(entry, "both")[0]
+    assert read_image(pair.image).shape == (8, 12, 3)
+    original = Image.open(yard / "yard/images/summer/000.jpg")
+    exact = np.asarray(original, dtype=float).reshape(8, 2, 12, 2, 3).mean(axis=(1, 3))  # bilinear, halved: the mean of four
+    assert np.abs(read_image(pair.image) - exact).max() <= 0.5 + 1e-3
+
+
+def test_shards_are_not_prepared_from_shards(tmp_path: Path) -> None:
+    options = ["--set", "data.world=null", "--set", "data.shards=there"]
+    result = CliRunner().invoke(app, ["data", "prepare", "--output", str(tmp_path), "--profile", "demo", *options])
+    assert isinstance(result.exception, SettingsError)

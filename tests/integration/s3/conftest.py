@@ -10,7 +10,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from gkd_core.adapters.s3.client import connect
-from tests.integration.s3.faulty_proxy import QUICK, SECRET, FaultyProxy, faulty_proxy, sound
+from tests.integration.s3.faulty_proxy import SECRET, STEADY, FaultyProxy, faulty_proxy, sound
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def good_manners(proxy: FaultyProxy) -> None:
 
 @pytest.fixture
 def client() -> Any:
-    return connect(QUICK)
+    return connect(STEADY)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from gkd_core.adapters.s3.client import Patience
 
-# For clients of it: what lasts shall end soon.
+# For clients of it: what passes shall be outlasted, on a busy machine too; what lasts shall end soon.
+STEADY = Patience(connect_seconds=10, read_seconds=10, attempts=4, base_seconds=30)
 QUICK = Patience(connect_seconds=2, read_seconds=1, attempts=4, base_seconds=4, bytes_per_second=4 * 1024**2)
 SECRET = "not-to-be-seen-anywhere"
 
