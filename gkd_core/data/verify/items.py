@@ -21,7 +21,7 @@ SMALL_SIDE = 8
 """Pixels of a side below which an image is called tiny."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """An image to check and its label file, if it has one that is there.
 
@@ -36,7 +36,7 @@ class Item:
     bands: tuple[int, int, int] | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Facts:
     """What was found out about an item.
 

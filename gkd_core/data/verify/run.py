@@ -66,6 +66,7 @@ def read_domains(
     with show("read images and labels", len(items)) as advance:
         work = in_processes(check_item, items, min(processes, max(1, math.ceil(len(items) / CHUNK))), lost_item)
         for done, (index, fact) in enumerate(work, start=1):
+            fact.item = items[index]  # the one that is here already, rather than the copy that came back
             facts[index] = fact
             advance(done)
     rest = iter(facts)
