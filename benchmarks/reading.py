@@ -1,7 +1,8 @@
 """How fast images are read here, from each place that they may lie in: bytes alone, and decoded and augmented by loaders.
 
 Each figure is images a second, the median of the rounds; the places take turns within a round, so that they share the
-machine's moods. Cold: the system's page cache is emptied of the files first. Example:
+machine's moods. Cold: the system's page cache is emptied of the files first; of a bucket, the shard cache is empty, so that
+all is fetched while it is measured. Example:
 
     python benchmarks/reading.py --images 2000 --loaders 2
 """
@@ -9,41 +10,80 @@ machine's moods. Cold: the system's page cache is emptied of the files first. Ex
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 import yaml
+from loopback_bucket import loopback_bucket
 from photographs import write_photographs
 from rich.console import Console
 from rich.table import Table
 
+from gkd_core.adapters.s3.keys import Location
+from gkd_core.adapters.s3.sets import S3Sets, fetch_indexes
 from gkd_core.data.blobs import DataFile, Member, read_bytes
 from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.entries import DatasetEntry
 from gkd_core.data.loader import batches_ahead
 from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
 from gkd_core.data.preparing.command import prepare_domains
 from gkd_core.data.sampling import batch_indices
+from gkd_core.data.shards import set_folder
 from gkd_core.distill.views import ViewMaker
-from gkd_core.settings import DistillSettings
+from gkd_core.settings import DistillSettings, StreamingSettings
 from gkd_core.training.rank import Rank
 
 DATASET, SPLIT = "photographs", "all"
 ENTRY = {"folder": DATASET, "images": "images/*.jpg", "splits": {SPLIT: {}}}
 COLUMNS = ("read, cold", "read, warm", "decoded and augmented, cold", "decoded and augmented, warm")
 
-# Opens a place: gets the folder of files as they unpack and that of prepared shards. Another place is one more line here.
-Place = Callable[[Path, Path], Origin]
-PLACES: dict[str, Place] = {
-    "folder": lambda files, shards: Folders(files),
-    "shards": lambda files, shards: Shards(LocalSets(shards)),
-}
+Files = Sequence[DataFile]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where images lie: gives them with nothing of them in memory (cold), or as they were left; and the order to train in."""
+
+    cold: Callable[[], Files]
+    warm: Callable[[], Files]
+    streaming: StreamingSettings | None = None
+
+
+def local(origin: Origin, entry: DatasetEntry) -> Place:
+    """Files or shards on the disk."""
+
+    def cold() -> Files:
+        files = origin.images(entry, SPLIT)
+        _forget(files)
+        return files
+
+    return Place(cold, lambda: origin.images(entry, SPLIT))
+
+
+def bucket(address: Location, workspace: Path, entry: DatasetEntry) -> Place:
+    """Shards by S3 through the cache: cold, it is empty."""
+    indexes, cache = workspace / "indexes", workspace / "cache"
+    sets = S3Sets(address, indexes, str(cache), 1024**4)
+    fetch_indexes(sets, [set_folder(entry.name, SPLIT, "images")])
+
+    def warm() -> Files:
+        return Shards(sets).images(entry, SPLIT)
+
+    def cold() -> Files:
+        if cache.exists():
+            shutil.rmtree(cache)
+        return warm()
+
+    return Place(cold, warm, StreamingSettings(lanes=1, window=2))
 
 
 def main(
@@ -61,43 +101,47 @@ def main(
     settings = DistillSettings(
         updates=1, batch_size=batch, image_size=(size, size), patch_size=16, augment=augment, repeated_augmentation=1
     )
-    with _workspace(folder) as workspace:
+    with ExitStack() as stack:
+        workspace = stack.enter_context(_workspace(folder))
         catalog = _prepared(workspace, images, shard_size)
         entry = catalog.dataset(DATASET)
-        origins = {name: place(workspace / "files", workspace / "shards") for name, place in PLACES.items()}
-        rates: dict[str, list[list[float]]] = {name: [] for name in origins}
+        address = stack.enter_context(loopback_bucket(workspace / "shards", workspace / "server.log"))
+        places = {
+            "folder": local(Folders(workspace / "files"), entry),
+            "shards": local(Shards(LocalSets(workspace / "shards")), entry),
+            "shards by S3 (loopback)": bucket(address, workspace, entry),
+        }
+        rates: dict[str, list[list[float]]] = {name: [] for name in places}
         for _ in range(rounds):
-            for name, origin in origins.items():
-                files = origin.images(entry, SPLIT)
-                rates[name].append(_measured(files, settings, loaders))
+            for name, place in places.items():
+                rates[name].append(_measured(place, settings, loaders))
     _show({name: [statistics.median(column) for column in zip(*lines, strict=True)] for name, lines in rates.items()})
 
 
-def _measured(files: Sequence[DataFile], settings: DistillSettings, loaders: int) -> list[float]:
+def _measured(place: Place, settings: DistillSettings, loaders: int) -> list[float]:
     """Images a second in the order of COLUMNS."""
-    order = batch_indices(0, len(files), len(files), "reading")
 
-    def read() -> None:
-        for index in order:
+    def read(files: Files) -> None:
+        for index in batch_indices(0, len(files), len(files), "reading"):
             read_bytes(files[index])
 
-    def make_batches() -> None:
-        views = ViewMaker("benchmark", 0, settings, files, patches=1, rank=Rank(), loaders=loaders)
-        for _ in batches_ahead(views, range(len(files) // settings.batch_size), loaders, pinned=False):
+    def make_batches(files: Files) -> None:
+        updates = len(files) // settings.batch_size
+        views = ViewMaker("benchmark", 0, settings, files, 1, Rank(), loaders, None, place.streaming, updates)
+        for _ in batches_ahead(views, range(updates), loaders, pinned=False):
             pass
 
     rates = []
     for work in (read, make_batches):
-        for cold in (True, False):
-            if cold:
-                _forget(files)
+        for files_of in (place.cold, place.warm):
+            files = files_of()
             began = time.perf_counter()
-            work()
+            work(files)
             rates.append(len(files) / (time.perf_counter() - began))
     return rates
 
 
-def _forget(files: Sequence[DataFile]) -> None:
+def _forget(files: Files) -> None:
     """Have the system drop what it holds in memory of these files."""
     paths = {file.store.path(file.shard) if isinstance(file, Member) else file for file in files}
     for path in paths:

@@ -13,7 +13,7 @@ from prefect.flows import Flow
 from prefect.runtime import flow_run as this_run
 
 from flows.server import LOGS
-from flows.tasks import Job, stage_task
+from flows.tasks import Job, fetch_task, stage_task
 from gkd_core.adapters.dvc_recipe import Outcome
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
 from gkd_core.adapters.ray_cluster import ray_stages, shared_cluster
@@ -26,7 +26,7 @@ from gkd_core.adapters.workspace import (
 )
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import DATA, REPORT, StageRun, plan
+from gkd_core.stages import REPORT, StageRun, find_run, plan
 
 PARAMS = Path("params.yaml")
 KEEP_WORKSPACES = 5
@@ -64,8 +64,9 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
     name = f"{settings.method}-seed{settings.seed}-{this_run.name}"
     with tracking.flow_run(name, settings, tags) as parent, shared_cluster(settings, project / LOGS) as cluster:
         job = Job(settings, workspace, cluster, tracking, parent)
+        fetch_task(job, project)()
         outcomes = {name: outcome for wave in waves(plan(settings), settings) for name, outcome in _run_wave(job, wave).items()}
-        parent.log_data(next(run for run in plan(settings) if run.output == DATA), workspace)
+        parent.log_datasets(parent.run_id, job.datasets(find_run(settings, "prepare-data", None)))
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_report(table, workspace / REPORT)
     report = publish_report(workspace, project)

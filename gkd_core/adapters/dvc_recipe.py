@@ -49,6 +49,8 @@ def _entry(run: StageRun) -> dict[str, Any]:
         entry["deps"] = [path.as_posix() for path in run.inputs]
     if run.params:
         entry["params"] = list(run.params)
+    if run.always:
+        entry["always_changed"] = True
     return entry | {"outs": [run.output.as_posix()]}
 
 

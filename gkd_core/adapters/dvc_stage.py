@@ -21,6 +21,8 @@ from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError, StageCache
 from dvc.stage.exceptions import StageCmdFailedError
 
+from gkd_core.adapters.dvc_hashes import share_hashes
+
 
 class _AskingCache(StageCache):  # type: ignore[misc]  # DVC is not annotated
     """DVC's cache of runs; asks the parent before a stage runs whose result the cache does not have."""
@@ -46,6 +48,7 @@ def reproduce(name: str, parent: TextIO) -> str:
     try:
         # Stages side by side take turns at DVC's lock; on a busy machine a turn may take longer than DVC waits by itself.
         with Repo(".", _wait_for_lock=True) as repo:
+            share_hashes(repo)
             cache = repo.stage_cache = _AskingCache(repo, parent)
             changed = repo.reproduce(name, single_item=True)
     except ReproductionError as error:

@@ -9,12 +9,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is
 import logging
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -23,7 +23,7 @@ from gkd_core.errors import PlatformError
 from gkd_core.evaluate.rows import target_mean
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
-from gkd_core.stages import ARTIFACTS, DATA, StageRun, params_of
+from gkd_core.stages import ARTIFACTS, StageRun, params_of
 from gkd_core.training.metrics import Line, following
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -165,10 +165,9 @@ class ParentRun:
             self._tracking.log_params(run_id, params_of(self._settings, run))
             with nullcontext() if metrics is None else following(metrics, StepMetrics(self._client, run_id)):
                 yield run_id
-            inputs = input_digests(workspace, run)
-            digests = {"dvc.out": output_digest(workspace, run), **{f"dvc.in.{path}": digest for path, digest in inputs.items()}}
+            inputs = {f"dvc.in.{path}": digest for path, digest in input_digests(workspace, run).items()}
+            digests = {"dvc.out": output_digest(workspace, run), **inputs}
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in digests.items()])
-            self._log_datasets(run_id, inputs)
 
     def note_restored(self, run: StageRun, workspace: Path) -> None:
         """Say which run once made a result that was restored."""
@@ -185,18 +184,15 @@ class ParentRun:
         self._client.log_table(self.run_id, rows, "report/table.json")
         self._client.log_artifacts(self.run_id, str(folder), "report")
 
-    def log_data(self, run: StageRun, workspace: Path) -> None:
-        """The prepared data as the flow run's dataset, known by its DVC digest."""
-        self._log_datasets(self.run_id, {run.output.as_posix(): output_digest(workspace, run)})
+    def add_tags(self, tags: Tags) -> None:
+        """Put further tags on the run, and on the stages' runs that begin from now on."""
+        self._tags = {**self._tags, **tags}
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def _log_datasets(self, run_id: str, digests: Mapping[str, str]) -> None:
-        inputs = [
-            DatasetInput(Dataset(path, digest.removesuffix(".dir"), "dvc", path), [InputTag("mlflow.data.context", "input")])
-            for path, digest in digests.items()
-            if Path(path).is_relative_to(DATA) or not Path(path).is_relative_to(ARTIFACTS)
-        ]
-        if inputs:
-            self._client.log_inputs(run_id, inputs)
+    def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        """Name what a run, this one or a stage's, has read."""
+        if datasets:
+            self._client.log_inputs(run_id, list(datasets))
 
 
 class StepMetrics:

@@ -58,19 +58,40 @@ def create_workspace(project: Path, name: str, settings: Settings) -> Path:
     (project / RUNS).mkdir(parents=True, exist_ok=True)
     (workspace / ARTIFACTS).mkdir()
     (workspace / RUNS).symlink_to(project / RUNS)
+    folder = settings.data.root or settings.data.shards
+    if folder is not None and "://" not in folder and not Path(folder).is_absolute():
+        _link(workspace, project, Path(folder))
     return workspace
 
 
+def _link(workspace: Path, project: Path, path: Path) -> None:
+    """Let a path of the project stand for the same in the workspace, whether there is anything yet or not."""
+    (workspace / path).parent.mkdir(parents=True, exist_ok=True)
+    (workspace / path).symlink_to(project / path)
+
+
 def anchor_paths(settings: Settings, project: Path) -> Settings:
-    """The settings with relative paths made absolute, so that they mean the same in any folder."""
+    """The settings with relative paths made absolute, so that they mean the same in any folder.
+
+    Data below the project keep their relative path, as each workspace has a link to it: so a result that DVC keeps is known by
+    the same names in every clone of the project, wherever that lies.
+    """
 
     def anchored(path: str) -> str:
         return os.path.normpath(project / path)
 
+    def anchored_root(path: str) -> str:
+        if "://" in path:
+            return path
+        absolute = Path(anchored(path))
+        inside = absolute.relative_to(project) if project in absolute.parents else None
+        return str(absolute) if inside is None or inside.parts[0] == ARTIFACTS.name else str(inside)
+
     data = settings.data
     data = data.model_copy(
         update={
-            "root": None if data.root is None else anchored(data.root),
+            "root": None if data.root is None else anchored_root(data.root),
+            "shards": None if data.shards is None else anchored_root(data.shards),
             "catalogs": tuple(
                 anchored(item) if "/" in item or item.endswith((".yaml", ".yml")) else item for item in data.catalogs
             ),

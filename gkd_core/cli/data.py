@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gkd_core.cli import pins
 from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.cli.run import EXIT_USER_ERROR
 
@@ -173,3 +174,8 @@ def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str]
     settings = read_settings(profile, overrides)
     catalog = load_catalog(settings.data.catalogs)
     return settings, catalog, list(dict.fromkeys(domains or all_domains(settings, catalog)))
+
+
+data_app.command("add", epilog=f"Example: {pins.ADD_EXAMPLE}")(pins.add)
+data_app.command("pin", epilog="Example: gkd data pin camvid --profile camvid --set data.root=data")(pins.pin)
+data_app.command("fetch", epilog="Example: gkd data fetch && dvc repro")(pins.fetch)

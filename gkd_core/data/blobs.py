@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,14 @@ class ShardStore(Protocol):
         """The shard as a local file, fetched first where it is not here yet; `DataError` where it cannot be had."""
         ...
 
+    def prefetch(self, shards: Sequence[str]) -> None:
+        """Take notice of what will be read next, in this order; may begin to fetch it, never waits."""
+        ...
+
+    def check_room(self, shards: int) -> None:
+        """Raise `SettingsError` where it could not have so many shards here at once."""
+        ...
+
 
 @dataclass(frozen=True)
 class LocalShards:
@@ -25,6 +34,12 @@ class LocalShards:
 
     def path(self, shard: str) -> Path:
         return self.folder / shard
+
+    def prefetch(self, shards: Sequence[str]) -> None:
+        """Nothing to do: they are here."""
+
+    def check_room(self, shards: int) -> None:
+        """They are all here."""
 
     def __str__(self) -> str:
         return str(self.folder)

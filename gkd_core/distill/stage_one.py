@@ -43,7 +43,8 @@ def distill(job: DistillJob, rank: Rank, store: CheckpointStore, sink: MetricsSi
         for each in (encoder, objective.student):
             each.tokens = torch.compile(each.tokens)  # type: ignore[method-assign]
     grid = objective.student.grid(*job.settings.image_size)
-    views = ViewMaker(job.title, job.seed, job.settings, job.images, grid[0] * grid[1], rank, job.loaders, job.mix, job.streaming)
+    patches, loaders = grid[0] * grid[1], job.loaders
+    views = ViewMaker(job.title, job.seed, job.settings, job.images, patches, rank, loaders, job.mix, job.streaming, job.updates)
     teacher = Teacher(encoder, grid, job.settings.precision, device)
     train(_training(job, objective, views, _answers(job, teacher, views, grid, rank), rank), store, sink, advance)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkd_core.data.ahead import ReadAhead
 from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.reading import read_image
@@ -46,6 +47,7 @@ class ViewMaker:
         loaders: processes that share the memory for decoded images.
         mix: the parts that the images are of; None for a single one.
         streaming: the order to read shards in; None shuffles the whole dataset.
+        updates: where training ends, so that no shard is fetched for later; None where that is not known.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ViewMaker:
         loaders: int,
         mix: Mix | None = None,
         streaming: StreamingSettings | None = None,
+        updates: int | None = None,
     ) -> None:
         self._title, self._seed, self._settings = title, seed, settings
         self._files, self._patches, self._rank = images, patches, rank
@@ -73,11 +76,14 @@ class ViewMaker:
             title,
             seed,
         )
+        repeats = settings.repeated_augmentation
+        self._ahead = ReadAhead([images], self._order, streaming, settings.batch_size, rank.index, rank.count, repeats, updates)
         kind = ReleasedAugmentation if settings.augment == "released" else LightAugmentation
         self._augment: Augmentation = kind(settings.image_size, settings.crop_scale, settings.color_jitter)
 
     def __call__(self, update: int) -> Views:
         """The views of an update."""
+        self._ahead(update)
         settings, visits = self._settings, self._visits(update)
         share = settings.batch_size // self._rank.count
         keys = [self._keys(visit, update, self._rank.index + place * self._rank.count) for place, visit in enumerate(visits)]

@@ -35,7 +35,9 @@ class DataSettings(Section):
         default=WorldSettings(), description="The embedded world to render; null when real datasets are used."
     )
     root: str | None = Field(None, description="Folder that holds the real datasets as they unpack; null when not used.")
-    shards: str | None = Field(None, description="Folder of shards that `gkd data prepare` wrote; null when not used.")
+    shards: str | None = Field(
+        None, description="Shards that `gkd data prepare` wrote: their folder, or s3://bucket/prefix; null when not used."
+    )
     streaming: StreamingSettings | None = Field(
         None, description="Training reads shards one after the other; null shuffles the whole dataset. Part of the result."
     )
@@ -48,6 +50,11 @@ class DataSettings(Section):
         min_length=1,
         description="Benchmarks to evaluate; their sources are what is learnt from.",
     )
+
+    @property
+    def shards_in_bucket(self) -> bool:
+        """Whether the shards lie in a bucket."""
+        return self.shards is not None and self.shards.startswith("s3://")
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataSettings:

@@ -23,6 +23,14 @@ class ComputeSettings(Section):
         4 * 1024**3,
         description="Room in a stage's run folder for the teacher's tokens of fixed views; what does not fit is computed anew.",
     )
+    shard_cache: str = Field(
+        "~/.cache/gkd/shards",
+        pattern=r"^[/~]",
+        description="Folder of each machine's own disk for shards that lie in a bucket; absolute, or below ~.",
+    )
+    shard_cache_bytes: PositiveInt = Field(
+        64 * 1024**3, description="Room in it, for all processes of a machine together; the longest unused shards go first."
+    )
     stages_at_once: PositiveInt = Field(
         1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one."
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from gkd_core.data.origin import Folders, Origin
+from pathlib import Path
+
+from gkd_core.data.origin import Folders, Origin, Shards
+from gkd_core.data.shards import set_folder
 from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, DataManifest, DatasetVersion
-from gkd_core.stages.recipe import Context, all_domains
+from gkd_core.stages.recipe import Context, all_domains, bucket_sets
 
 
 def prepare_data(context: Context) -> None:
@@ -16,9 +19,30 @@ def prepare_data(context: Context) -> None:
             from gkd_core.data.world.writer import write_world
 
             write_world(data.world, folder)
-        origin = Folders(folder) if data.world is not None else context.origin
+        origin = _origin(context, folder)
         versions = tuple(_version(context, reference, origin) for reference in all_domains(context.settings, context.catalog))
         DataManifest(versions=versions).write(folder / MANIFEST)
+
+
+def _origin(context: Context, folder: Path) -> Origin:
+    """Where the datasets lie, as seen from the stage's unfinished output."""
+    data = context.settings.data
+    if data.world is not None:
+        return Folders(folder)
+    if not data.shards_in_bucket:
+        return context.origin
+    from gkd_core.adapters.s3.sets import fetch_indexes
+
+    sets = bucket_sets(context.settings, folder)
+    fetch_indexes(sets, _places(context))
+    return Shards(sets)
+
+
+def _places(context: Context) -> list[str]:
+    """The sets of shards that the run reads."""
+    domains = [context.catalog.domain(reference) for reference in all_domains(context.settings, context.catalog)]
+    images = [set_folder(entry.name, split, "images") for entry, split in domains]
+    return images + [set_folder(entry.name, split, "labels") for entry, split in domains if entry.labels is not None]
 
 
 def _version(context: Context, reference: str, origin: Origin) -> DatasetVersion:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
 from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
@@ -20,6 +21,9 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings
+
+if TYPE_CHECKING:
+    from gkd_core.adapters.s3.sets import S3Sets
 
 ARTIFACTS = Path("artifacts")
 DATA = ARTIFACTS / "data"
@@ -52,6 +56,8 @@ class StageRun:
         inputs: files and folders whose content the result depends on.
         params: keys of `params.yaml` that the result depends on.
         output: the folder that the stage writes.
+        always: it looks at what nobody here can see change, a bucket, and so it runs each time; what depends on it does not,
+            where it leaves the same.
     """
 
     stage: str
@@ -59,6 +65,7 @@ class StageRun:
     inputs: tuple[Path, ...]
     params: tuple[str, ...]
     output: Path
+    always: bool = False
 
     @property
     def name(self) -> str:
@@ -112,9 +119,20 @@ def data_root(settings: Settings) -> Path:
 
 def data_origin(settings: Settings, workspace: Path) -> Origin:
     """Where the datasets lie, in folders or in shards; paths of the settings are relative to the workspace."""
+    if settings.data.shards_in_bucket:
+        return Shards(bucket_sets(settings, workspace / DATA))
     if settings.data.shards is not None:
         return Shards(LocalSets(workspace / settings.data.shards))
     return Folders(workspace / data_root(settings))
+
+
+def bucket_sets(settings: Settings, indexes: Path) -> S3Sets:
+    """The shards of a bucket; `indexes` is the folder of the copies of their indexes, which `prepare-data` makes."""
+    from gkd_core.adapters.s3.keys import Location
+    from gkd_core.adapters.s3.sets import S3Sets
+
+    compute = settings.compute
+    return S3Sets(Location.parse(str(settings.data.shards)), indexes, compute.shard_cache, compute.shard_cache_bytes)
 
 
 def benchmarks(settings: Settings, catalog: Catalog) -> list[Benchmark]:
@@ -239,6 +257,8 @@ def _function(stage: str) -> StageFunction:
 
 
 def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
+    if settings.data.shards_in_bucket:
+        return StageRun("prepare-data", None, _own_files(settings), ("recipe_version", "data"), DATA, always=True)
     inputs: tuple[Path, ...] = ()
     if settings.data.world is None:
         origin = data_origin(settings, Path())

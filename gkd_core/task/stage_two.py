@@ -105,7 +105,7 @@ def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: Metr
         groups += [{**group, "lr": peak} for group in weight_decay_groups(part, settings.weight_decay)]
         schedules += [polynomial(peak, job.updates, settings.poly_power)] * 2
     device = torch.device(job.device)
-    views = LabelledViews(settings, job.parts, job.mix, job.title, job.seed, job.streaming)
+    views = LabelledViews(settings, job.parts, job.mix, job.title, job.seed, job.streaming, job.updates)
     training = Training(
         model=task,
         optimizer=torch.optim.AdamW(groups, lr=settings.lr),

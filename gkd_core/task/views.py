@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkd_core.data.ahead import ReadAhead
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.photometric import distort_colors
 from gkd_core.data.reading import LabelledImages, read_pair
@@ -40,14 +41,18 @@ class LabelledViews:
         title: str,
         seed: int,
         streaming: StreamingSettings | None = None,
+        updates: int | None = None,
     ) -> None:
         self._settings, self._keys = settings, (title, seed)
         self._pairs = [(pair, part.encoding) for part in parts for pair in part.pairs]
         images = [pair.image for pair, _ in self._pairs]
         self._order = training_order(images, mix, streaming, settings.batch_size, 1, 1, title, seed)
+        columns = [images, [pair.label for pair, _ in self._pairs]]
+        self._ahead = ReadAhead(columns, self._order, streaming, settings.batch_size, 0, 1, 1, updates)
         self._samples = SampleStore(len(self._pairs), self._read)
 
     def __call__(self, update: int) -> Batch:
+        self._ahead(update)
         settings, draws = self._settings, generator("crops", *self._keys, update)
         views = []
         for index in self._indices(update):

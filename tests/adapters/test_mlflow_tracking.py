@@ -126,7 +126,9 @@ def test_stage_run_has_metrics_digests_and_data(
         with parent.stage_run(make, workspace, tmp_path / "metrics") as child:
             file_sink(tmp_path / "metrics")(5, {"loss": 2.0})
         parent.note_restored(make, workspace)
-        parent.log_data(make, workspace)
+        parent.add_tags({"data.data/yard": "aa"})
+        with parent.stage_run(make, workspace, None) as later:
+            pass
     run = _run(tracking, child)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"loss": 2.0}
@@ -134,6 +136,9 @@ def test_stage_run_has_metrics_digests_and_data(
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert run.data.tags["dvc.out"] == output_digest(workspace, make)
     assert _run(tracking, parent.run_id).data.tags["restored.make"] == child
+    assert _run(tracking, parent.run_id).data.tags["data.data/yard"] == "aa"
+    assert "data.data/yard" not in run.data.tags
+    assert _run(tracking, later).data.tags["data.data/yard"] == "aa"
 
 
 def test_maker_of_a_result_from_elsewhere_is_unknown(tracking: Tracking, toys: Mapping[str, Any]) -> None:

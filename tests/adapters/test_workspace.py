@@ -40,6 +40,24 @@ def test_relative_paths_are_anchored_and_names_are_not() -> None:
     assert anchored.student.weights == "package:efficientnet"
 
 
+@pytest.mark.parametrize("root", ["data", "./data", "{project}/data", "sub/../data"])
+@pytest.mark.parametrize("key", ["root", "shards"])
+def test_data_of_the_project_keep_their_relative_path_and_are_seen_through_a_link(project: Path, root: str, key: str) -> None:
+    """So DVC knows a stage's inputs by the same names in every clone."""
+    settings = settings_from_tree({"data": {"world": None, key: root.format(project=project)}})
+    assert getattr(anchor_paths(settings, project).data, key) == "data"
+    workspace = create_workspace(project, "first", settings)
+    (project / "data/cityscapes").mkdir(parents=True)
+    assert (workspace / "data/cityscapes").is_dir()
+    assert getattr(load_settings(workspace / "params.yaml").data, key) == "data"
+
+
+@pytest.mark.parametrize("root", ["../data", "/data", "artifacts/data", "."])
+def test_other_data_are_anchored(project: Path, root: str) -> None:
+    settings = settings_from_tree({"data": {"world": None, "root": root}})
+    assert anchor_paths(settings, project).data.root == os.path.normpath(project / root)
+
+
 def test_settings_without_paths_stay_as_they_are() -> None:
     assert anchor_paths(Settings(), Path("/home/project")) == Settings()
 

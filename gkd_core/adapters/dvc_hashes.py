@@ -1,0 +1,77 @@
+"""Digests of the user's data, as DVC remembers them, shared by all workspaces of a project.
+
+DVC knows a file again by path, inode, size and time of change, in a database of each repository. A workspace is a repository
+that lives for one run: alone, it would read all images again to learn their digests. So what lies outside of it, or behind
+its link to the project's data, is remembered by the project, under its real path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from dvc.repo import Repo
+from dvc_data.hashfile.cache import HashesCache
+
+
+class RoutedHashes:
+    """DVC's database of digests by path, in two parts: that of the repository, and that of its project."""
+
+    def __init__(self, root: str, own: HashesCache, shared: HashesCache) -> None:
+        self._root = os.path.realpath(root)
+        self._own = own
+        self._shared = shared
+        self._folders: dict[str, str] = {}  # folder to real folder: asked once, not for each of its files
+
+    def get(self, path: str) -> str | None:
+        database, key = self._place(path)
+        value: str | None = database.get(key)
+        return value
+
+    def __setitem__(self, path: str, value: str) -> None:
+        database, key = self._place(path)
+        database[key] = value
+
+    def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+        """Each path with what is remembered of it, in any order."""
+        for database, names in self._sorted(paths):
+            for key, value in database.get_many(list(names)):
+                yield names[key], value
+
+    def set_many(self, items: Sequence[tuple[str, str]]) -> None:
+        values = dict(items)
+        for database, names in self._sorted(values):
+            database.set_many([(key, values[path]) for key, path in names.items()])
+
+    def close(self) -> None:
+        self._own.close()
+        self._shared.close()
+
+    def _sorted(self, paths: Iterable[str]) -> list[tuple[HashesCache, dict[str, str]]]:
+        """The two databases, each with the paths that it remembers by its own names for them."""
+        own: dict[str, str] = {}
+        shared: dict[str, str] = {}
+        for path in paths:
+            database, key = self._place(path)
+            (own if database is self._own else shared)[key] = path
+        return [(self._own, own), (self._shared, shared)]
+
+    def _place(self, path: str) -> tuple[HashesCache, str]:
+        folder, name = os.path.split(path)
+        real = self._folders.get(folder)
+        if real is None:
+            real = self._folders[folder] = os.path.realpath(folder)
+        if os.path.commonpath([real, self._root]) == self._root:
+            return self._own, path
+        return self._shared, os.path.join(real, name)
+
+
+def share_hashes(repo: Repo) -> None:
+    """Have a workspace's repository remember digests of what lies outside of it with the project, whose cache it uses."""
+    folder = next((path for path in Path(repo.cache.local.path).parents if path.name == Repo.DVC_DIR), None)
+    if folder is None or not folder.is_dir() or folder.samefile(repo.dvc_dir):
+        return
+    with Repo(str(folder.parent), config={"core": {"no_scm": True}}) as owner:
+        shared = HashesCache(os.path.join(owner.site_cache_dir, "hashes", "local"))
+    repo.state.hashes = RoutedHashes(repo.root_dir, repo.state.hashes, shared)

@@ -1,0 +1,1 @@
+"""Buckets that speak S3, by boto3: their bootstrap, checked transfers, and shards streamed into a bounded cache."""

@@ -1,0 +1,93 @@
+"""What botocore raises, in one line that says what failed and what to do. Addresses that it quotes stay out: some are signed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore import exceptions as botocore
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from gkd_core.errors import DataError, GkdError, PlatformError
+
+FAILURES = (BotoCoreError, ClientError, HTTPError)
+
+NETWORK = "check AWS_ENDPOINT_URL, that the store is up, and the network; then run the same again, what is done stays done"
+CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE to a mounted file, of a user of this store"
+)
+
+MISSING = {
+    "NoSuchBucket": "no such bucket; make it with `gkd bucket bootstrap`, or check AWS_ENDPOINT_URL",
+    "NoSuchKey": "no such object; check the address, and that its upload was finished",
+    "NoSuchVersion": "no such version of the object",
+    "NoSuchUpload": "its multipart upload is gone: it was ended by somebody else or by a lifecycle rule; upload again",
+}
+REFUSED = {
+    "AccessDenied": "not allowed; give this user the rights that docs/s3.md lists",
+    "InvalidAccessKeyId": f"the store does not know this access key; {CREDENTIALS}",
+    "SignatureDoesNotMatch": f"the store refuses the signature: wrong secret key or region, or wrong clock; {CREDENTIALS}",
+    "ExpiredToken": "the credentials have expired; get new ones",
+    "RequestTimeTooSkewed": "this machine's clock is off; set it",
+    "PermanentRedirect": "the bucket lies in another region; set AWS_REGION to it",
+    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION to it",
+    "PreconditionFailed": "the object was replaced while it was read; run the same again",
+    "BucketAlreadyExists": "a bucket of this name belongs to somebody else; choose another name",
+    "BadDigest": "what arrived at the store is not what was sent; run the same again",
+}
+# Answers to HEAD have no body, so that only the status says what is wrong.
+STATUS = {"404": "NoSuchKey", "403": "AccessDenied", "412": "PreconditionFailed", "301": "PermanentRedirect"}
+
+# In the order of trial, special ones first.
+WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (botocore.NoCredentialsError, f"no credentials found; {CREDENTIALS}"),
+    (botocore.PartialCredentialsError, f"half of the credentials found; {CREDENTIALS}"),
+    (botocore.CredentialRetrievalError, f"the credentials cannot be fetched; {CREDENTIALS}"),
+    (botocore.ProfileNotFound, "AWS_PROFILE names a profile that no file has; check it and AWS_CONFIG_FILE"),
+    (botocore.ConfigParseError, "the file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names cannot be read; mend it"),
+    (botocore.SSLError, "the store's certificate is not trusted; set AWS_CA_BUNDLE to the authority's file"),
+    (botocore.ConnectTimeoutError, f"no connection in time; {NETWORK}"),
+    (botocore.ReadTimeoutError, f"no answer in time; {NETWORK}"),
+    (botocore.EndpointConnectionError, f"no connection to the endpoint; {NETWORK}"),
+    (botocore.ProxyConnectionError, "no connection to the proxy; check HTTPS_PROXY"),
+    (botocore.HTTPClientError, f"the connection broke; {NETWORK}"),
+    (botocore.IncompleteReadError, f"the connection broke; {NETWORK}"),
+    (botocore.ParamValidationError, "a name or value that S3 does not allow"),
+    (HTTPError, f"the connection broke; {NETWORK}"),
+)
+
+
+def code_of(error: ClientError) -> str:
+    """The store's error code, such as `NoSuchKey`; of an answer without one, the name that its status stands for."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return STATUS.get(code, code)
+
+
+@contextmanager
+def explained(place: object, doing: str) -> Iterator[None]:
+    """Raise what a client raises in the block as an error of ours that begins with `place: doing`."""
+    try:
+        yield
+    except FAILURES as error:
+        raise explain(error, place, doing) from None
+
+
+def explain(error: Exception, place: object, doing: str) -> GkdError:
+    """The error as ours, one line: `DataError` where a bucket or object is missing, else `PlatformError`."""
+    if isinstance(error, ClientError):
+        code = code_of(error)
+        if code in MISSING:
+            return DataError(f"{place}: {doing}: {MISSING[code]}")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
+        advice = REFUSED.get(code, f"the store answered {status} {_plain(code)}; {NETWORK}")
+        return PlatformError(f"{place}: {doing}: {advice}")
+    for kind, words in WORDS:
+        if isinstance(error, kind):
+            return PlatformError(f"{place}: {doing}: {words}")
+    return PlatformError(f"{place}: {doing}: {type(error).__name__}; check the AWS variables (docs/s3.md lists them)")
+
+
+def _plain(code: str) -> str:
+    """A code as a store may send it: letters and digits, not too many."""
+    return "".join(char for char in code if char.isalnum())[:60] or "without a code"

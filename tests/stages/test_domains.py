@@ -1,0 +1,42 @@
+"""Which datasets each stage reads, and what for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gkd_core.data.catalog import load_catalog
+from gkd_core.settings import load_settings
+from gkd_core.stages import find_run, plan
+from gkd_core.stages.domains import domain_inputs, domains_read
+from gkd_core.stages.recipe import all_domains
+
+SETTINGS = load_settings(None, "demo")
+CATALOG = load_catalog()
+
+
+def read(stage: str, source: str | None = None) -> dict[str, str]:
+    return domains_read(SETTINGS, CATALOG, find_run(SETTINGS, stage, source))
+
+
+def test_each_part_is_named() -> None:
+    assert read("distill-proxy") == {"proxy/all": "proxy"}
+    assert read("distill-source", "gta5") == read("learn-task", "gta5") == {"gta5/train": "source"}
+    assert read("evaluate", "gta5") == {
+        "gta5/val": "validation", "cityscapes/val": "target", "bdd100k/val": "target", "mapillary/val": "target"
+    }  # fmt: skip
+    assert read("report") == {}
+
+
+def test_prepare_data_reads_all_and_a_domain_can_play_two_parts() -> None:
+    everything = read("prepare-data")
+    assert everything.keys() == set(all_domains(SETTINGS, CATALOG))
+    assert everything["cityscapes/val"] == "validation, target"
+
+
+def test_every_stage_depends_on_the_domains_that_it_reads() -> None:
+    """What a stage reads lies in what DVC is told of: for each domain, an input in its folders or above them."""
+    for run in plan(SETTINGS)[1:]:
+        for reference in domains_read(SETTINGS, CATALOG, run):
+            (folder,) = domain_inputs(SETTINGS, CATALOG, reference)
+            assert folder.parts[:2] == ("artifacts", "data")
+            assert any(Path(folder) in (path, *path.parents) for path in run.inputs), f"{run.name}: {reference}"
