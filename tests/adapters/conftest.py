@@ -25,7 +25,7 @@ class ToyRun(StageRun):
 
 
 def toy(name: str, shell: str, *inputs: str) -> ToyRun:
-    return ToyRun(name, None, tuple(map(Path, inputs)), ("seed",), Path("artifacts") / name, shell)
+    return ToyRun(name, None, tuple(map(Path, inputs)), ("seed",), Path("artifacts") / name, shell=shell)
 
 
 TOYS = {
