@@ -42,7 +42,7 @@ def start(script: Path, tmp_path: Path, output: str, jobs: int) -> subprocess.Po
 
 
 @pytest.mark.usefixtures("yard", "catalog")
-@pytest.mark.parametrize(("jobs", "times"), [(1, 5), (2, 3)])
+@pytest.mark.parametrize(("jobs", "times"), [(1, 5), (2, 2)])
 def test_what_was_killed_and_run_again_has_the_same_bytes(tmp_path: Path, digests: Digests, jobs: int, times: int) -> None:
     script = tmp_path / "prepare.py"
     script.write_text(COMMAND)
