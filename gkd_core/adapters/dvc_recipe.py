@@ -124,6 +124,8 @@ def _quiet_lock_file(workspace: Path) -> Iterator[None]:
     DVC writes it in place: read at the wrong moment, beside a stage that ends just then, it is cut off anywhere. While it does
     so it holds a lock (`flock`) on this file.
     """
-    with (workspace / DVC_LOCK).open("a") as file:
+    lock = workspace / DVC_LOCK
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkd_core.data.blobs import LocalShards, Member
-from gkd_core.data.label_fraction import draw_fraction, fraction_of, name_below
+from gkd_core.data.label_fraction import draw_fraction, fraction_of
 from gkd_core.data.reading import Pair
 
 
@@ -39,8 +38,3 @@ def test_the_draw_depends_on_seed_and_dataset() -> None:
     pairs = pairs_of(200)
     draws = {tuple(pair.image for pair in draw_fraction(pairs, 0.1, name, seed)) for name in ("a/t", "b/t") for seed in (0, 1)}
     assert len(draws) == 4
-
-
-def test_lists_name_files_the_same_on_every_machine() -> None:
-    assert name_below(Path("/data"), Path("/data/gta5/images/1.png")) == "gta5/images/1.png"
-    assert name_below(Path("/data"), Member(LocalShards(Path("/x")), "0.tar", "gta5/images/1.png", 0, 1)) == "gta5/images/1.png"
