@@ -28,10 +28,11 @@ camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about half 
 teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.
 	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors
 
-# Two processes share the tests, then three those of real servers, which wait more than they work: the longest file first.
+# Two processes share the tests, then three those of real servers, which wait more than they work: the longest files first.
 test: $(READY)  ## Run the tests that are quick enough for every change.
 	$(BIN)/python -m pytest -m "not slow and not integration" -n 2 --dist loadscope
-	$(BIN)/python -m pytest -m "not slow and integration" -n 3 --dist loadfile tests/integration/test_ray_train.py tests/integration
+	$(BIN)/python -m pytest -m "not slow and integration" -n 3 --dist loadfile \
+		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration
 
 test-all: $(READY)  ## Run all tests, the long ones too.
 	$(BIN)/python -m pytest
