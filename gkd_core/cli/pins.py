@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,10 @@ def add(
     else:
         pinned = store.add(name, Path(source))
     _show(pinned)
-    typer.echo(f"Check it:     gkd data verify {name} --set data.root={store.root_name}")
+    domains = " ".join(split.domain for split in pinned.splits)
+    options = [f"--profile {profile}"] if profile else []
+    options += [f"--set {shlex.quote(item)}" for item in (*(set_ or ()), "data.world=null", f"data.root={store.root_name}")]
+    typer.echo(f"Check it:     gkd data verify {domains} {' '.join(options)}")
     typer.echo(f"Keep the pin: git add {pinned.pin.file} && git commit")
     typer.echo(f"Share it:     dvc push {pinned.pin.file}")
 

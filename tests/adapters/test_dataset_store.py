@@ -151,5 +151,8 @@ def test_the_commands_say_what_was_pinned_and_what_comes_next(
     md5 = read_pin(project, "data/bdd100k").md5
     assert f"data/bdd100k: pinned as {md5}, 4 files" in said.output and "bdd100k/val: 2 images, 2 labels" in said.output
     assert "dvc push data/bdd100k.dvc" in said.output
+    (check,) = (line for line in said.output.splitlines() if line.startswith("Check it:"))
+    checked = CliRunner().invoke(app, [*check.split()[3:], "--jobs", "1"])
+    assert "bdd100k/val: 2 images, 2 labels" in checked.output, checked.output
     assert f"pinned as {md5}" in CliRunner().invoke(app, ["data", "pin", "bdd100k"]).output
     assert f"data/bdd100k: as pinned, {md5}" in CliRunner().invoke(app, ["data", "fetch", "bdd100k"]).output
