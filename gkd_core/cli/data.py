@@ -144,14 +144,11 @@ def prepare(
     """
     import os
 
-    from gkd_core.data.catalog import load_catalog
     from gkd_core.data.preparing.command import prepare_domains
-    from gkd_core.stages.recipe import all_domains, data_root, trained_domains
+    from gkd_core.stages.recipe import data_root, trained_domains
     from gkd_core.training.progress import progress
 
-    settings = read_settings(profile, set_)
-    catalog = load_catalog(settings.data.catalogs)
-    references = list(dict.fromkeys(domains or all_domains(settings, catalog)))
+    settings, catalog, references = _chosen(domains, profile, set_)
     trained = trained_domains(settings, catalog)
     prepare_domains(
         catalog,
