@@ -77,6 +77,11 @@ class Catalog(Declaration):
         return _find(self.taxonomies, encoding.taxonomy, "taxonomy")
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file lies among the catalogs that come with the package."""
+    return path.is_relative_to(str(SHIPPED))
+
+
 def load_catalog(extra: Sequence[str | Path] = ()) -> Catalog:
     """Read the shipped catalog and, on top, the files of `extra`: a bare name such as `camvid` means one
     shipped with the package, anything else is a path.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gkd_core.data.catalog import Benchmark, Catalog, load_catalog
+from gkd_core.data.catalog import Benchmark, Catalog, is_shipped, load_catalog
 from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
 from gkd_core.data.sources import Source
 from gkd_core.errors import DataError, SettingsError
@@ -329,7 +329,10 @@ def _of_parts(
 
 
 def _images(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
-    return tuple(data_origin(settings, Path()).image_inputs(*catalog.domain(reference)))
+    # Lists that come with a shipped catalog are code like the catalog itself (`recipe_version` stands for them), and they lie
+    # elsewhere in each environment: named here, a result would be known in one environment only.
+    files = data_origin(settings, Path()).image_inputs(*catalog.domain(reference))
+    return tuple(path for path in files if not is_shipped(path))
 
 
 def _labels(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:

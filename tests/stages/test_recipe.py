@@ -181,3 +181,11 @@ def test_weights_named_by_path_are_inputs(tiny_tree: dict[str, Any]) -> None:
     runs = {run.name: run for run in plan(settings_from_tree(tree))}
     assert Path("own/student.pth") in runs["distill-proxy"].inputs
     assert Path("own/student.pth") in runs["learn-task-gta5"].inputs
+
+
+def test_no_input_lies_in_the_package() -> None:
+    """Where it is installed differs, and a result must be known by the same names in every environment."""
+    settings = load_settings(None, "camvid", ["data.root=data"])
+    inputs = {path for run in plan(settings) for path in run.inputs}
+    assert Path("data/camvid/images/0016E5") in inputs
+    assert not any(path.is_absolute() for path in inputs)
