@@ -1,0 +1,1 @@
+"""A stage of the recipe on a Ray cluster elsewhere, reached by its Jobs API alone."""

@@ -1,0 +1,182 @@
+"""A stage handed to a Ray cluster elsewhere: submitted by the Jobs API, followed, stopped with us, its result fetched and checked.
+
+Who we are the cluster learns from the token that RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) names, with RAY_AUTH_MODE=token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from gkd_core.adapters.remote.parcel import OUTPUT, RESULT, RemoteResult, pack, place_of, send_inputs
+from gkd_core.adapters.remote.wire import parse_error, parse_metrics
+from gkd_core.adapters.s3.client import connect
+from gkd_core.adapters.s3.download import download_file
+from gkd_core.adapters.s3.keys import Location
+from gkd_core.adapters.s3.trees import download_tree
+from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
+from gkd_core.files import atomic_folder
+from gkd_core.records import sha256_of
+from gkd_core.stages.recipe import Context
+from gkd_core.training.metrics import MetricsSink, file_sink
+
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 180.0  # how long a head that does not answer is waited for
+STOP_SECONDS = 15.0  # less than the grace that a stage has when it is told to end
+WORK = "gkd.work"  # metadata of a job: name and digest of its work
+ENTRYPOINT = "python -m gkd_core.adapters.remote.job"
+# Lines of the workers reach the job's log, each one of them.
+ENVIRONMENT = {"RAY_DEDUP_LOGS": "0", "GKD_LOG_TO_DRIVER": "1"}
+FAILURES = (RuntimeError, requests.RequestException, ConnectionError)
+Result = TypeVar("Result")
+
+
+def run_remotely(context: Context) -> None:
+    """Run a stage on the cluster that `compute.address` names, as if it ran here: same inputs, same output, same metrics.
+
+    A job of the same work that still runs there, as its submitter's machine went down, is taken over. Checkpoints lie in
+    `compute.storage`, so that a later job goes on where an earlier one was stopped.
+
+    Raises:
+        GkdError: the stage's own error, as it was raised there.
+        TransientError: the cluster does not answer, or lost the job.
+        PlatformError: the cluster refuses us.
+    """
+    place = place_of(context.settings, context.run_folder.name)
+    send_inputs(context, place)
+    cluster = Cluster(context.settings.compute.address)
+    job = cluster.running(context.run_folder.name) or _submit(cluster, context, place)
+    with _stopped_with_us(cluster, job):
+        error = _follow(cluster, job, file_sink(context.run_folder))
+        status = cluster.status(job)
+    if error is not None:
+        raise error
+    if status != JobStatus.SUCCEEDED:
+        raise TransientError(f"{context.run.name}: job {job} at {cluster.address} ended as {status} and left no word; see its log")
+    fetch_result(place, context.output)
+
+
+class Cluster:
+    """The Jobs API of one cluster, asked with patience."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._client = self._patiently(lambda: JobSubmissionClient(address))
+
+    def running(self, work: str) -> str | None:
+        """Id of a job of this work that has not ended."""
+        jobs = self._patiently(self._client.list_jobs)
+        live = [job for job in jobs if (job.metadata or {}).get(WORK) == work and not job.status.is_terminal()]
+        return live[0].submission_id if live else None
+
+    def submit(self, folder: Path, work: str) -> str:
+        """Start a job in a copy of the folder."""
+        name = f"{work}-{secrets.token_hex(4)}"
+        environment = {"working_dir": str(folder), "env_vars": ENVIRONMENT}
+        self._patiently(
+            lambda: self._client.submit_job(
+                entrypoint=ENTRYPOINT, submission_id=name, runtime_env=environment, metadata={WORK: work}
+            )
+        )
+        return name
+
+    def status(self, job: str) -> JobStatus:
+        return self._patiently(lambda: self._client.get_job_status(job))
+
+    def log(self, job: str) -> str:
+        """All that the job has written."""
+        return self._patiently(lambda: self._client.get_job_logs(job))
+
+    def stop(self, job: str) -> None:
+        """Stop a job, and wait a little until it is."""
+        deadline = time.monotonic() + STOP_SECONDS
+        with contextlib.suppress(*FAILURES):
+            self._client.stop_job(job)
+            while not self._client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
+                time.sleep(0.2)
+
+    def _patiently(self, ask: Callable[[], Result]) -> Result:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return ask()
+            except FAILURES as error:
+                text = " ".join(str(error).split())[:300]
+                if _is_refusal(text):
+                    raise PlatformError(
+                        f"{self.address}: Ray refuses us ({text}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its token"
+                    ) from None
+                if "does not exist" in text:
+                    raise TransientError(f"{self.address}: Ray has lost the job, as after a restart of its head") from None
+                if time.monotonic() > deadline:
+                    raise TransientError(f"{self.address}: Ray's Jobs API does not answer ({text})") from None
+                time.sleep(POLL_SECONDS)
+
+
+def _submit(cluster: Cluster, context: Context, place: Location) -> str:
+    with tempfile.TemporaryDirectory() as temporary:
+        pack(context, place, Path(temporary))
+        return cluster.submit(Path(temporary), context.run_folder.name)
+
+
+def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> GkdError | None:
+    """Show the job's log as it grows and pass its metrics on, until it ends; gives the error that it told of."""
+    seen, error = 0, None
+    while True:
+        ended = cluster.status(job).is_terminal()
+        lines = cluster.log(job).splitlines(keepends=True)
+        for line in lines[seen:]:
+            if not line.endswith("\n") and not ended:
+                break
+            seen += 1
+            error = parse_error(line) or error
+            if (metrics := parse_metrics(line)) is not None:
+                sink(int(metrics.pop("step")), metrics)
+            else:
+                print(line.rstrip("\n"), file=sys.stderr, flush=True)
+        if ended:
+            return error
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _stopped_with_us(cluster: Cluster, job: str) -> Iterator[None]:
+    """Stop the job where the block does not end by itself: cancelled, interrupted, or no longer able to follow."""
+    try:
+        yield
+    except BaseException:
+        cluster.stop(job)
+        raise
+
+
+def _is_refusal(text: str) -> bool:
+    return any(word in text for word in ("401", "403", "Unauthorized", "Forbidden", "authentication"))
+
+
+def fetch_result(place: Location, output: Path) -> None:
+    """Fetch a finished stage's output, whole and held against the digests that the job has written down.
+
+    Raises:
+        DataError: a file is missing, is one too many, or is not what the job has written.
+        GkdError: the bucket refuses or fails.
+    """
+    client = connect()
+    with tempfile.TemporaryDirectory() as temporary:
+        download_file(client, place / RESULT, Path(temporary) / RESULT)
+        result = RemoteResult.read(Path(temporary) / RESULT)
+    with atomic_folder(output) as folder:
+        download_tree(client, place / OUTPUT, folder)
+        found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+        wrong = sorted(name for name in found.keys() | result.files.keys() if found.get(name) != result.files.get(name))
+        if wrong:
+            raise DataError(f"{place / OUTPUT}: {', '.join(wrong)}: not as the job has written it; remove the prefix, run again")

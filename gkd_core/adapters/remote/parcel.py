@@ -1,0 +1,93 @@
+"""What travels with a stage: our code and the settings by Ray's runtime environment, its inputs by the bucket."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gkd_core.adapters.s3.client import connect
+from gkd_core.adapters.s3.keys import Location
+from gkd_core.adapters.s3.trees import upload_tree
+from gkd_core.adapters.s3.upload import upload_file
+from gkd_core.errors import SettingsError
+from gkd_core.files import atomic_file
+from gkd_core.records import Record
+from gkd_core.settings import Settings, dump_settings
+from gkd_core.stages.recipe import Context, StageRun
+
+PACKAGE = Path(__file__).parents[2]
+PARAMS = "params.yaml"
+TASK = "task.json"
+INPUTS = "inputs"
+OUTPUT = "output"
+RESULT = "result.json"
+CHECKPOINTS = "ray"
+NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+class RemoteTask(Record):
+    """What the cluster is asked to do.
+
+    Attributes:
+        stage, source: the stage of the plan.
+        place: the prefix in the bucket that inputs, checkpoints and the result of this very work have to themselves.
+        name: name and digest of the work; the folder of a node that stands for the workspace is called by it.
+    """
+
+    stage: str
+    source: str | None
+    place: str
+    name: str
+
+
+class RemoteResult(Record):
+    """The files that a stage has left: path to SHA-256, and the number of workers that it ended with."""
+
+    files: dict[str, str]
+
+
+def place_of(settings: Settings, name: str) -> Location:
+    """The prefix of one piece of work, by its name and digest.
+
+    Raises:
+        SettingsError: the settings name no bucket.
+    """
+    if settings.compute.storage is None:
+        raise SettingsError("compute.storage: a cluster elsewhere needs a bucket that it shares with us, such as s3://bucket/runs")
+    return Location.parse(settings.compute.storage) / name
+
+
+def send_inputs(context: Context, place: Location) -> None:
+    """Put what the stage reads, and what lies in the workspace, where every node can fetch it; unchanged files stay.
+
+    Raises:
+        SettingsError: an input lies outside the workspace, where no node would find it.
+        GkdError: the bucket refuses or fails.
+    """
+    client = connect()
+    for path in context.run.inputs:
+        if path.is_absolute():
+            raise SettingsError(
+                f"compute.address: {path} lies on this machine only; for a cluster elsewhere set data.shards to s3://…, or keep "
+                "the file below the project"
+            )
+        local = context.workspace / path
+        if local.is_dir():
+            upload_tree(client, local, place / INPUTS / path.as_posix())
+        else:
+            upload_file(client, local, place / INPUTS / path.as_posix())
+
+
+def pack(context: Context, place: Location, folder: Path) -> None:
+    """Lay out what Ray is to unpack on the cluster: the package, the settings as the cluster is to see them, and the task."""
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=NOT_CODE)
+    # On the cluster its own nodes are the place to work.
+    compute = context.settings.compute.model_copy(update={"address": "local"})
+    settings = context.settings.model_copy(update={"compute": compute})
+    with atomic_file(folder / PARAMS) as temporary:
+        temporary.write_text(dump_settings(settings), encoding="utf-8")
+    _task(context.run, place, context.run_folder.name).write(folder / TASK)
+
+
+def _task(run: StageRun, place: Location, name: str) -> RemoteTask:
+    return RemoteTask(stage=run.stage, source=run.source, place=str(place), name=name)

@@ -1,0 +1,64 @@
+"""What a job says of itself, in lines of its log: step metrics as they come, and its own error in the end.
+
+A log is all that the Jobs API brings back while a job runs, and Ray puts words of its own before a line of a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+
+from gkd_core import errors
+from gkd_core.errors import GkdError, PlatformError
+from gkd_core.training.metrics import Line, MetricsSink
+
+METRICS = "gkd-metrics"
+ERROR = "gkd-error"
+LINE = re.compile(rf"({METRICS}|{ERROR}) (\{{.*\}})\s*$")
+
+
+def wire_sink() -> MetricsSink:
+    """A sink that writes each line of metrics to the log."""
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        _say(METRICS, {"step": step, **values})
+
+    return write
+
+
+def say_error(error: GkdError) -> None:
+    """Write an error to the log, for `parse_error` of whoever reads it."""
+    _say(ERROR, {"kind": type(error).__name__, "message": str(error)})
+
+
+def parse_metrics(text: str) -> Line | None:
+    """The metrics of a line of the log; None where it has none."""
+    facts = _facts(METRICS, text)
+    return None if facts is None or "step" not in facts else {str(key): float(value) for key, value in facts.items()}
+
+
+def parse_error(text: str) -> GkdError | None:
+    """The error of a line of the log, as the same class of ours; None where it has none."""
+    facts = _facts(ERROR, text)
+    if facts is None:
+        return None
+    kind = getattr(errors, str(facts.get("kind")), None)
+    known = isinstance(kind, type) and issubclass(kind, GkdError)
+    return (kind if known else PlatformError)(str(facts.get("message")))
+
+
+def _say(word: str, facts: Mapping[str, object]) -> None:
+    print(word, json.dumps(facts), file=sys.stdout, flush=True)
+
+
+def _facts(word: str, text: str) -> dict[str, object] | None:
+    found = LINE.search(text)
+    if found is None or found[1] != word:
+        return None
+    try:
+        facts = json.loads(found[2])
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
