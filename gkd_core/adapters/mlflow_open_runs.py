@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
+from pathlib import Path
 from typing import Literal
 
 from mlflow.entities import Run
@@ -28,6 +29,10 @@ class OpenRuns:
             PlatformError: it cannot be used; a TransientError where it does not answer.
         """
         self._address = address
+        self._experiments: list[str] = []
+        file = address.removeprefix("sqlite:///")
+        if file != address and not Path(file).is_file():
+            return  # nothing was ever logged, and asking would make the file
         with explained(address):
             self._client = MlflowClient(address)
             self._experiments = [experiment.experiment_id for experiment in self._client.search_experiments()]
@@ -49,6 +54,8 @@ class OpenRuns:
 
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
+        if not self._experiments:
+            return runs
         token: str | None = None
         with explained(self._address):
             while True:
