@@ -38,12 +38,13 @@ class Platform:
         self.environment = {**os.environ, **server.environment, **QUICK, "PWD": str(project), "COLUMNS": "200"}
         self.worker: psutil.Popen | None = None
 
-    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The answer of the server's API: of a GET, or of a POST where there is a body."""
+    def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+        """The answer of the server's API; without a method, to a GET, or to a POST where there is a body."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api/{path}", data, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{self.url}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+            text = answer.read()
+            return json.loads(text) if text else None
 
     def deploy(self) -> None:
         self.call("work_pools/", {"name": "gkd", "type": "process", "base_job_template": {}})

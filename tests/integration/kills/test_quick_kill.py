@@ -1,8 +1,9 @@
-"""The quick representative of the kills: a flow's process struck down in a training stage, then run again."""
+"""Killed in the middle of a stage: the flow's process alone, then run again; and with its worker, so that nobody can tell."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,62 @@ def test_flow_process_struck_down_then_run_again(settings: Settings, platform: P
     runs = tracking.client.search_runs([tracking.experiment])
     ends = {flow: {run.info.status for run in runs if run.data.tags["prefect.flow_run_id"] == flow} for flow in (struck, again)}
     assert "FAILED" in ends[struck] and ends[again] == {"FINISHED"}
+
+
+@pytest.fixture
+def automations(platform: Platform) -> Iterator[Callable[[], list[str]]]:
+    """The set-up's function, for the platform's server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.automations import ensure_automations
+
+    with temporary_settings({PREFECT_API_URL: f"{platform.url}/api"}):
+        yield ensure_automations
+
+
+def test_automations_are_made_once_and_brought_up_to_date(platform: Platform, automations: Callable[[], list[str]]) -> None:
+    made = automations()
+    assert made == ["gkd: no heartbeat, so crashed", "gkd: tidy after a crash or a cancellation"]
+    assert automations() == []
+    first, second = platform.call("automations/filter", {"sort": "CREATED_DESC"})[::-1]
+    tidy = platform.call("deployments/name/gkd/tidy")["id"]
+    assert [action["deployment_id"] for action in second["actions"]] == [tidy]
+
+    # Somebody switched one off, and an older version of the set-up had another waiting time.
+    platform.call(f"automations/{first['id']}", {"enabled": False}, "PATCH")
+    changed = {key: first[key] for key in ("name", "description", "actions")} | {"trigger": first["trigger"] | {"within": 999}}
+    platform.call(f"automations/{first['id']}", changed | {"enabled": False}, "PUT")
+    assert automations() == [first["name"]]
+    (found,) = [item for item in platform.call("automations/filter", {}) if item["name"] == first["name"]]
+    assert (found["id"], found["enabled"], found["trigger"]["within"]) == (first["id"], False, first["trigger"]["within"])
+    platform.call(f"automations/{first['id']}", {"enabled": True}, "PATCH")
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_died_too_is_marked_crashed_and_tidied(
+    settings: Settings, platform: Platform, project: Path, automations: Callable[[], list[str]]
+) -> None:
+    automations()
+    run = platform.run("seed=1", "learn_task.end_to_end_updates=1000000")
+    address = Tracking(settings, project).address
+    wait_for(lambda: run in OpenRuns(address).by_flow_run(), "MLflow to know of the run")
+    wait_for(lambda: any("learn-task" in line for line in alive(platform.processes())), "the stage to start")
+    family, flow = platform.processes(), platform.flow_process()
+    assert platform.worker is not None
+    platform.worker.suspend()  # so that it sees nothing of the flow's end
+    flow.kill()
+    platform.worker.kill()
+    platform.worker.wait()
+    wait_for(lambda: not alive(family), "the end of all that it had started", 30)
+    assert platform.state(run) == "RUNNING" and run in OpenRuns(address).by_flow_run(), "nobody could tell"
+    platform.start_worker()
+
+    seconds = wait_for(lambda: platform.state(run) == "CRASHED", "the heartbeat's automation", 240)
+    wait_for(lambda: run not in OpenRuns(address).by_flow_run(), "gkd/tidy to tell MLflow", 240)
+    print(f"marked Crashed {seconds:.0f} s after the kill")
+    client = Tracking(settings, project).client
+    left = client.search_runs(["1"], f"tags.`prefect.flow_run_id` = '{run}' and attributes.status != 'FINISHED'")
+    assert {item.info.status for item in left} == {"FAILED"}
+    tidied = platform.call("flow_runs/filter", {"deployments": {"name": {"any_": ["tidy"]}}})
+    wait_for(lambda: {platform.state(item["id"]) for item in tidied} == {"COMPLETED"}, "tidy to end")
+    assert len(tidied) == 1, "tidy's own end starts no other"
