@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.hooks import HOOKS
 from flows.pipeline import PARAMS, full_pipeline
 from flows.server import LOGS
 from gkd_core.adapters.ray_cluster import shared_cluster
@@ -19,7 +20,7 @@ COMPARISON = ARTIFACTS / "compare"
 UPPER_ROW: MethodName = "teacher"
 
 
-@flow(name="compare", persist_result=False)
+@flow(name="compare", persist_result=False, **HOOKS)
 def compare(
     profile: str | None = None,
     overrides: list[str] = [],  # noqa: B006  # part of Prefect's form

@@ -8,10 +8,9 @@ from typing import Any
 from prefect import flow as prefect_flow
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.flows import Flow
 from prefect.runtime import flow_run as this_run
 
+from flows.hooks import HOOKS
 from flows.server import LOGS
 from flows.tasks import Job, fetch_task, stage_task
 from gkd_core.adapters.dvc_recipe import Outcome
@@ -32,13 +31,7 @@ PARAMS = Path("params.yaml")
 KEEP_WORKSPACES = 5
 
 
-def _end_mlflow_runs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # Prefect gives the names
-    """Tell MLflow of a flow run whose process could not: it was killed, or cancelled from outside."""
-    settings = _settings(flow_run.parameters)
-    Tracking(settings, Path.cwd()).close_open_runs(str(flow_run.id), "KILLED" if state.is_cancelling() else "FAILED")
-
-
-@prefect_flow(name="gkd", on_crashed=[_end_mlflow_runs], on_cancellation=[_end_mlflow_runs], persist_result=False)
+@prefect_flow(name="gkd", persist_result=False, **HOOKS)
 def full_pipeline(profile: str | None = None, overrides: list[str] = []) -> dict[str, Any]:  # noqa: B006  # part of Prefect's form
     """Run every stage that is out of date, and publish the matrix.
 

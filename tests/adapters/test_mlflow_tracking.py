@@ -97,14 +97,6 @@ def test_runs_end_truthfully(tracking: Tracking, error: type[BaseException] | No
     assert run.data.tags["method"] == "gkd"
 
 
-def test_runs_of_a_killed_process_are_closed(tracking: Tracking) -> None:
-    left = tracking.client.create_run(tracking.experiment, tags={"prefect.flow_run_id": "dead"}).info.run_id
-    other = tracking.client.create_run(tracking.experiment, tags={"prefect.flow_run_id": "alive"}).info.run_id
-    tracking.close_open_runs("dead", "FAILED")
-    assert _run(tracking, left).info.status == "FAILED"
-    assert _run(tracking, other).info.status == "RUNNING"
-
-
 def test_repeated_steps_are_logged_once(tracking: Tracking) -> None:
     run_id = tracking.client.create_run(tracking.experiment).info.run_id
     log = StepMetrics(tracking.client, run_id)
