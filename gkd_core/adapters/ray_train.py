@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 import ray.train
 import ray.train.torch
+import torch
 from ray.exceptions import RayError
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from gkd_core.distill.job import DistillJob, check_batch_divides
+from gkd_core.adapters.ray_nodes import Nodes, nodes
+from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
-from gkd_core.training.checkpoint import FILE, State, read_state, write_state
-from gkd_core.training.metrics import file_sink, following
+from gkd_core.training.checkpoint import FILE, State, is_checkpoint, read_state, write_state
+from gkd_core.training.metrics import following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
 
@@ -60,26 +62,45 @@ class ReportedStore:
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
-def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Path) -> State:
-    """Run a job on `workers` Ray Train workers and give its end state.
+@dataclass(frozen=True)
+class Group:
+    """The workers of a run.
 
-    Checkpoints lie in `folder`, so that a later call with the same folder goes on where this one stopped. A lost worker
-    group is rebuilt up to `max_failures` times; what a worker itself found wrong would be wrong again, and ends the run at once.
+    Attributes:
+        least, most: how many; a group is started with as many as the cluster has room for, and anew when that changes.
+        max_failures: how often a lost group is rebuilt.
+    """
+
+    least: int
+    most: int
+    max_failures: int
+
+    @property
+    def size(self) -> Any:
+        """As Ray takes it: a number, or the least and the most of an elastic group."""
+        return self.least if self.least == self.most else (self.least, self.most)
+
+
+def distill_on_ray(job: DistillJob, group: Group, folder: Path) -> State:
+    """Run a job on a group of Ray Train workers and give its end state.
+
+    Checkpoints lie in `folder`, or where the nodes share with us (`ray_nodes`), so that a later call with the same folder goes
+    on where this one stopped. What a worker itself found wrong would be wrong again, and ends the run at once.
 
     Raises:
         GkdError: a worker's own error, as it was raised there.
         TransientError: Ray could not start, or lost its workers too often.
     """
     # Here rather than in the workers: a group of them takes half a minute to start.
-    check_batch_divides(job.settings, workers)
-    with connected(workers):
+    check_batch_divides(job.settings, group.least)
+    with connected(group.most):
         try:
             with (
                 _own_ctrl_c(),
                 progress(job.title, job.updates) as advance,
                 following(folder, lambda lines: advance(int(lines[-1]["step"]))),
             ):
-                result = _fit(job, workers, max_failures, folder)
+                result = _fit(job, group, folder)
         except RayError as error:
             raise TransientError(f"{job.title}: Ray was lost: {_one_line(error)}") from None
     if result.checkpoint is None:
@@ -88,22 +109,25 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
         return read_state(Path(last) / FILE)
 
 
-def _fit(job: DistillJob, workers: int, max_failures: int, folder: Path) -> Result:
+def _fit(job: DistillJob, group: Group, folder: Path) -> Result:
     """Train, with a new group of workers after each failure that another group may not meet.
 
     Ray's own retries (`FailureConfig.max_failures`) do not look at what failed, so they are off, and each new group is a new
     `fit` of the same name and storage, which goes on from the newest checkpoint.
     """
+    place = nodes.get()
+    path, file_system = place.storage(folder)
     for failures in itertools.count(1):
         trainer = TorchTrainer(
             _work,
             # Sealed, so that Ray's controller and other helpers of its need not import what only the workers use.
-            train_loop_config={"job": pickle.dumps(job), "folder": str(folder)},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=job.device == "cuda"),
+            train_loop_config={"job": pickle.dumps(job), "nodes": pickle.dumps(place), "folder": str(folder)},
+            scaling_config=ScalingConfig(num_workers=group.size, use_gpu=job.device == "cuda"),
             torch_config=TorchConfig(backend="nccl" if job.device == "cuda" else "gloo"),
             run_config=RunConfig(
                 name=RAY_FOLDER,
-                storage_path=str(folder),
+                storage_path=path,
+                storage_filesystem=file_system,
                 failure_config=FailureConfig(max_failures=0),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
@@ -112,7 +136,7 @@ def _fit(job: DistillJob, workers: int, max_failures: int, folder: Path) -> Resu
             return trainer.fit()
         except TrainingFailedError as error:
             _raise_own(error)
-            if failures > max_failures:
+            if failures > group.max_failures:
                 raise _gave_up(error, job.title, failures) from None
             log.warning("%s: worker group %d failed (%s); starting the next", job.title, failures, _one_line(error)[:200])
     raise AssertionError("unreachable")
@@ -121,12 +145,40 @@ def _fit(job: DistillJob, workers: int, max_failures: int, folder: Path) -> Resu
 def _work(config: Mapping[str, Any]) -> None:
     from gkd_core.distill.stage_one import distill
 
-    context = ray.train.get_context()
-    rank = Rank(context.get_world_rank(), context.get_world_size())
+    place: Nodes = pickle.loads(config["nodes"])
+    place.prepare()
     folder = Path(config["folder"])
     # Ray deals out the machine's devices: this worker's own need not be the first.
     job = replace(pickle.loads(config["job"]), device=str(ray.train.torch.get_device()))
-    distill(job, rank, ReportedStore(folder), file_sink(folder), lambda done: None)
+    store = ReportedStore(folder)
+    rank = _rank(job)
+    if rank is None:
+        _stand_by(job, store)
+    else:
+        distill(job, rank, store, place.sink(folder), lambda done: None)
+
+
+def _rank(job: DistillJob) -> Rank | None:
+    """Who this worker is among those that share out the batch evenly; None where it is one too many for that.
+
+    Only in an elastic group may there be such: a batch of 512 on seven workers is learnt by four of them.
+    """
+    context = ray.train.get_context()
+    index, world = context.get_world_rank(), context.get_world_size()
+    count = next(count for count in range(world, 0, -1) if divides(job.settings, count))
+    if count == world:
+        return Rank(index, world)
+    group = torch.distributed.new_group(list(range(count)))  # by all of them, those that stand by too
+    return Rank(index, count, group) if index < count else None
+
+
+def _stand_by(job: DistillJob, store: ReportedStore) -> None:
+    """Take part in what all workers of a group must do together, and that is to report each checkpoint."""
+    state = store.load()
+    start = 0 if state is None else int(state["step"])
+    for done in range(start + 1, job.updates + 1):
+        if is_checkpoint(done, job.settings.checkpoint_every, job.updates):
+            ray.train.report({"step": done})
 
 
 @contextmanager

@@ -55,6 +55,11 @@ def step_encoder(encoder: EncoderSettings, step: DistillSettings) -> EncoderSett
     return encoder.model_copy(update={"patch_size": step.patch_size, "image_size": side})
 
 
+def divides(settings: DistillSettings, workers: int) -> bool:
+    """Whether the batch can be shared out evenly, each share in as many equal parts as gradients are accumulated over."""
+    return settings.batch_size % workers == 0 and settings.batch_size // workers % settings.accumulate == 0
+
+
 def check_batch_divides(settings: DistillSettings, workers: int) -> None:
     """Raise `SettingsError` where the batch cannot be shared out evenly."""
     if settings.batch_size % workers:

@@ -77,7 +77,7 @@ def _student_side(job: DistillJob, teacher_dim: int, rank: Rank) -> Objective:
         objective.student.enable_checkpointing()
     if rank.count > 1 and job.device.startswith("cuda"):
         # Elsewhere torch has no such layer: each rank then normalises by its own share of the batch.
-        objective = convert_sync_batchnorm(objective)
+        objective = convert_sync_batchnorm(objective, rank.group)
     return objective
 
 

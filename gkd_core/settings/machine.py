@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gkd_core.settings.base import NonNegativeInt, PositiveInt, Section
 
@@ -13,6 +13,21 @@ class ComputeSettings(Section):
     """The machine that does the work."""
 
     workers: NonNegativeInt = Field(2, description="Ray Train workers of stage one; 0 trains in this process.")
+    max_workers: PositiveInt | None = Field(
+        None,
+        description="Most workers of an elastic group: as many as there is room for, from `workers` up, of which those train "
+        "that share the batch evenly. The result then depends on how many there were. null: always `workers`.",
+    )
+    address: str = Field(
+        "local",
+        pattern=r"^(local|https?://[^\s@]+)$",
+        description="Where stage one runs: 'local', or the Jobs API of a Ray cluster, such as http://head:8265; no password here.",
+    )
+    storage: str | None = Field(
+        None,
+        pattern=r"^s3://[^\s/]+(/\S+)?$",
+        description="Bucket and prefix that a cluster elsewhere shares with us, for inputs, checkpoints and results.",
+    )
     threads: PositiveInt = Field(
         1, description="Threads of one training process. Part of the result: a sum's order depends on it."
     )
@@ -38,6 +53,18 @@ class ComputeSettings(Section):
         "auto", description="Device of the tensors; auto takes a GPU where there is one."
     )
     max_failures: NonNegativeInt = Field(2, description="Times that a lost Ray worker group is rebuilt before the stage fails.")
+
+    @model_validator(mode="after")
+    def _cluster(self) -> Self:
+        if self.address != "local" and self.storage is None:
+            raise ValueError(
+                "address: a cluster elsewhere needs storage, a bucket that it shares with us, such as s3://bucket/runs"
+            )
+        if self.max_workers is not None and not 0 < self.workers <= self.max_workers:
+            raise ValueError(
+                f"max_workers: {self.max_workers} is less than workers, or workers is 0; give 0 < workers <= max_workers"
+            )
+        return self
 
 
 class TrackingSettings(Section):

@@ -44,6 +44,11 @@ def distill_source(context: Context) -> None:
 
 def _distill(context: Context, section: DistillSettings, source: Source, start: Path | None) -> None:
     settings = context.settings
+    if settings.compute.address != "local":
+        from gkd_core.adapters.remote.client import run_remotely
+
+        run_remotely(context)
+        return
     parts = [_images(context, reference) for reference in source.references]
     images = tuple(image for part in parts for image in part)
     job = DistillJob(
@@ -90,9 +95,10 @@ def _images(context: Context, reference: str) -> Sequence[DataFile]:
 def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
     """Run a job in this process, or on Ray workers, and give its end state."""
     if settings.compute.workers > 0:
-        from gkd_core.adapters.ray_train import distill_on_ray
+        from gkd_core.adapters.ray_train import Group, distill_on_ray
 
-        return distill_on_ray(job, settings.compute.workers, settings.compute.max_failures, folder)
+        compute = settings.compute
+        return distill_on_ray(job, Group(compute.workers, compute.max_workers or compute.workers, compute.max_failures), folder)
     # Only where the work is done here: Ray's workers load it for themselves.
     from gkd_core.distill.stage_one import distill
 

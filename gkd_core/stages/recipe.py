@@ -269,13 +269,15 @@ def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
 
 def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
     inputs = (*_own_files(settings), *_images(settings, catalog, settings.data.proxy))
-    return StageRun("distill-proxy", None, inputs, (*COMMON, *DISTILLING, "data.proxy", "distill_proxy"), DISTILLED)
+    params = (*COMMON, *DISTILLING, *_elastic_params(settings), "data.proxy", "distill_proxy")
+    return StageRun("distill-proxy", None, inputs, params, DISTILLED)
 
 
 def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     start = (DISTILLED,) if has_proxy_stage(settings) else ()
     inputs = (*start, *_own_files(settings), *_of_parts(_images, settings, catalog, source))
-    params = (*COMMON, *DISTILLING, *_weight_params(settings, catalog, source), "distill_source")
+    weights = _weight_params(settings, catalog, source)
+    params = (*COMMON, *DISTILLING, *_elastic_params(settings), *weights, "distill_source")
     return StageRun("distill-source", source, inputs, params, ARTIFACTS / "distill-source" / source)
 
 
@@ -312,6 +314,11 @@ def _report(names: list[str]) -> StageRun:
     return StageRun(
         "report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT
     )
+
+
+def _elastic_params(settings: Settings) -> tuple[str, ...]:
+    """What decides how many workers there may be, where that is not one number."""
+    return ("compute.max_workers",) if settings.compute.max_workers is not None else ()
 
 
 def _weight_params(settings: Settings, catalog: Catalog, source: str) -> tuple[str, ...]:

@@ -45,6 +45,11 @@ class FolderStore:
         write_state(state, self.path)
 
 
+def is_checkpoint(done: int, every: int, updates: int) -> bool:
+    """Whether the state is saved after so many updates: all processes of a training must agree on it."""
+    return done % every == 0 or done == updates
+
+
 def write_state(state: State, path: Path) -> None:
     """Write a training state atomically.
 

@@ -19,7 +19,7 @@ from gkd_core.data.loader import batches_ahead
 from gkd_core.errors import TrainingError
 from gkd_core.seeding import seed_of
 from gkd_core.settings import Precision
-from gkd_core.training.checkpoint import CheckpointStore, State
+from gkd_core.training.checkpoint import CheckpointStore, State, is_checkpoint
 from gkd_core.training.metrics import MetricsSink
 from gkd_core.training.micro_batches import cut
 from gkd_core.training.precision import GradientScaler, autocast
@@ -92,7 +92,7 @@ def train(training: Training, store: CheckpointStore, sink: MetricsSink, advance
                 if done % training.log_every == 0 or done == training.updates:
                     figures = {**training.observe(batch), "lr": training.schedules[0](update), **clock.report()}
                     sink(done, {**_scalars(losses), **figures})
-            if done % training.checkpoint_every == 0 or done == training.updates:
+            if is_checkpoint(done, training.checkpoint_every, training.updates):
                 learner.save(done)
     if start == 0 == training.updates:
         learner.save(0)
@@ -126,7 +126,8 @@ class _Learner:
             self._saved = int(state["step"])
         if training.rank.count > 1:
             # Some parameters take no part in some updates: a mask token without a masked view, stages beyond a CNN's tokens.
-            self._forward = DistributedDataParallel(training.model, find_unused_parameters=True)
+            group = training.rank.group
+            self._forward = DistributedDataParallel(training.model, process_group=group, find_unused_parameters=True)
         return self._saved or 0
 
     def learn(self, batch: Any, update: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A stage handed to a Ray cluster elsewhere: submitted by the Jobs API, followed, stopped with us, its result fetched and checked.
+"""A stage handed to a Ray cluster elsewhere: submitted by the Jobs API, followed, stopped with us, its result checked.
 
 Who we are the cluster learns from the token that RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) names, with RAY_AUTH_MODE=token.
 """
@@ -31,12 +31,14 @@ from gkd_core.stages.recipe import Context
 from gkd_core.training.metrics import MetricsSink, file_sink
 
 POLL_SECONDS = 1.0
+LONGEST_POLL_SECONDS = 15.0
+CHARACTERS_PER_SECOND = 200_000
 PATIENCE_SECONDS = 180.0  # how long a head that does not answer is waited for
 STOP_SECONDS = 15.0  # less than the grace that a stage has when it is told to end
 WORK = "gkd.work"  # metadata of a job: name and digest of its work
 ENTRYPOINT = "python -m gkd_core.adapters.remote.job"
 # Lines of the workers reach the job's log, each one of them.
-ENVIRONMENT = {"RAY_DEDUP_LOGS": "0", "GKD_LOG_TO_DRIVER": "1"}
+ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
 FAILURES = (RuntimeError, requests.RequestException, ConnectionError)
 Result = TypeVar("Result")
 
@@ -62,7 +64,9 @@ def run_remotely(context: Context) -> None:
     if error is not None:
         raise error
     if status != JobStatus.SUCCEEDED:
-        raise TransientError(f"{context.run.name}: job {job} at {cluster.address} ended as {status} and left no word; see its log")
+        raise TransientError(
+            f"{context.run.name}: job {job} at {cluster.address} ended as {status} and left no word; see its log"
+        )
     fetch_result(place, context.output)
 
 
@@ -146,7 +150,8 @@ def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> GkdError | None:
                 print(line.rstrip("\n"), file=sys.stderr, flush=True)
         if ended:
             return error
-        time.sleep(POLL_SECONDS)
+        # The API gives a log whole: a long one is asked for less often.
+        time.sleep(min(LONGEST_POLL_SECONDS, POLL_SECONDS + sum(map(len, lines)) / CHARACTERS_PER_SECOND))
 
 
 @contextmanager

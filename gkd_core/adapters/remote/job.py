@@ -6,58 +6,52 @@ node's own environment, so that they are in no job description.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-from gkd_core.adapters.remote.parcel import INPUTS, OUTPUT, PARAMS, RESULT, TASK, RemoteResult, RemoteTask
+import ray
+
+from gkd_core.adapters.ray_nodes import nodes
+from gkd_core.adapters.remote.nodes import BucketNodes, node_workspace
+from gkd_core.adapters.remote.parcel import OUTPUT, PARAMS, RESULT, TASK, RemoteResult, RemoteTask
 from gkd_core.adapters.remote.wire import say_error
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import download_tree, upload_tree
+from gkd_core.adapters.s3.trees import upload_tree
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import GkdError
 from gkd_core.records import sha256_of
-from gkd_core.settings import load_settings
-from gkd_core.stages.recipe import StageRun, find_run, run_stage
-
-SCRATCH = "GKD_SCRATCH"  # folder of a node's own disk, the same path on all nodes
+from gkd_core.settings import Settings, load_settings
+from gkd_core.stages.recipe import find_run, run_stage
 
 
 def main() -> int:
     """Run the task that lies in the current folder; 0 when its result is in the bucket, 1 when it failed and said why."""
+    # What workers write, metrics among it, reaches this job's log, which is all that its submitter sees.
+    ray.init(address="auto", log_to_driver=True)
     try:
         task = RemoteTask.read(Path(TASK))
-        settings = load_settings(Path(PARAMS))
+        settings = _of_this_cluster(load_settings(Path(PARAMS)))
         run = find_run(settings, task.stage, task.source)
         workspace = node_workspace(task.name)
-        fetch_inputs(task.place, run, workspace)
+        place = BucketNodes(Location.parse(task.place), workspace, bool(run.inputs))
+        place.prepare()
+        nodes.set(place)
         run_stage(settings, run, workspace)
-        send_output(workspace / run.output, Location.parse(task.place))
+        send_output(workspace / run.output, place.place)
     except GkdError as error:
         say_error(error)
         return 1
     return 0
 
 
-def node_workspace(name: str) -> Path:
-    """The folder of this node that stands for the workspace, at the same path on each node."""
-    return Path(os.environ.get(SCRATCH) or tempfile.gettempdir()) / f"gkd-{os.getuid()}" / name
-
-
-def fetch_inputs(place: str, run: StageRun, workspace: Path) -> None:
-    """Bring a stage's inputs to this node, once for all of its workers.
-
-    Raises:
-        GkdError: the bucket lacks them, refuses or fails.
-    """
-    workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / ".fetching").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if run.inputs:
-            download_tree(connect(), Location.parse(place) / INPUTS, workspace)
+def _of_this_cluster(settings: Settings) -> Settings:
+    """`device: auto` settled by what the cluster has: its head, where this runs, may have no GPU while its workers do."""
+    if settings.compute.device != "auto":
+        return settings
+    device = "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
+    return settings.model_copy(update={"compute": settings.compute.model_copy(update={"device": device})})
 
 
 def send_output(folder: Path, place: Location) -> None:

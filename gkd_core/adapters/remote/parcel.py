@@ -53,7 +53,9 @@ def place_of(settings: Settings, name: str) -> Location:
         SettingsError: the settings name no bucket.
     """
     if settings.compute.storage is None:
-        raise SettingsError("compute.storage: a cluster elsewhere needs a bucket that it shares with us, such as s3://bucket/runs")
+        raise SettingsError(
+            "compute.storage: a cluster elsewhere needs a bucket that it shares with us, such as s3://bucket/runs"
+        )
     return Location.parse(settings.compute.storage) / name
 
 

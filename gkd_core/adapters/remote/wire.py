@@ -36,7 +36,11 @@ def say_error(error: GkdError) -> None:
 def parse_metrics(text: str) -> Line | None:
     """The metrics of a line of the log; None where it has none."""
     facts = _facts(METRICS, text)
-    return None if facts is None or "step" not in facts else {str(key): float(value) for key, value in facts.items()}
+    return (
+        None
+        if facts is None or "step" not in facts
+        else {key: value for key, value in facts.items() if isinstance(value, int | float)}
+    )
 
 
 def parse_error(text: str) -> GkdError | None:
@@ -45,8 +49,9 @@ def parse_error(text: str) -> GkdError | None:
     if facts is None:
         return None
     kind = getattr(errors, str(facts.get("kind")), None)
-    known = isinstance(kind, type) and issubclass(kind, GkdError)
-    return (kind if known else PlatformError)(str(facts.get("message")))
+    if not (isinstance(kind, type) and issubclass(kind, GkdError)):
+        kind = PlatformError
+    return kind(str(facts.get("message")))
 
 
 def _say(word: str, facts: Mapping[str, object]) -> None:

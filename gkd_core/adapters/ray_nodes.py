@@ -1,0 +1,41 @@
+"""What the nodes of a Ray cluster share with us, and so how workers come by a stage's files and report what they do."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Protocol
+
+from gkd_core.training.metrics import MetricsSink, file_sink
+
+
+class Nodes(Protocol):
+    """One way to share; it travels to each worker."""
+
+    def storage(self, folder: Path) -> tuple[str, Any]:
+        """Where Ray keeps the checkpoints of a run, by its folder: a path, and the file system that it is on (None: local)."""
+        ...
+
+    def prepare(self) -> None:
+        """Called by each worker before it looks for a file of the stage."""
+        ...
+
+    def sink(self, folder: Path) -> MetricsSink:
+        """Where the first worker writes step metrics."""
+        ...
+
+
+class SharedFolders:
+    """Every node sees our own folders, at their own paths: one machine, or a network disk."""
+
+    def storage(self, folder: Path) -> tuple[str, Any]:
+        return str(folder), None
+
+    def prepare(self) -> None:
+        """Nothing: all is there."""
+
+    def sink(self, folder: Path) -> MetricsSink:
+        return file_sink(folder)
+
+
+nodes: ContextVar[Nodes] = ContextVar("nodes", default=SharedFolders())  # noqa: B039  # it has no state

@@ -1,0 +1,73 @@
+"""Nodes that share a bucket with each other, and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyarrow.fs import S3FileSystem
+
+from gkd_core.adapters.remote.parcel import CHECKPOINTS, INPUTS
+from gkd_core.adapters.remote.wire import wire_sink
+from gkd_core.adapters.s3.client import connect
+from gkd_core.adapters.s3.keys import Location
+from gkd_core.adapters.s3.trees import download_tree
+from gkd_core.training.metrics import MetricsSink
+
+SCRATCH = "GKD_SCRATCH"  # folder of each node's own disk, at one path on all nodes
+
+
+def node_workspace(name: str) -> Path:
+    """The folder of this node that stands for the workspace of a piece of work, at the same path on each node."""
+    return Path(os.environ.get(SCRATCH) or tempfile.gettempdir()) / f"gkd-{os.getuid()}" / name
+
+
+@dataclass(frozen=True)
+class BucketNodes:
+    """Inputs are fetched by each node, checkpoints go to the bucket, metrics to the log. It holds no credentials: each node has
+    its own.
+
+    Attributes:
+        place: prefix of the piece of work.
+        workspace: the folder of every node that stands for the workspace.
+        has_inputs: whether the stage reads anything.
+    """
+
+    place: Location
+    workspace: Path
+    has_inputs: bool
+
+    def storage(self, folder: Path) -> tuple[str, Any]:
+        checkpoints = self.place / CHECKPOINTS
+        return f"{checkpoints.bucket}/{checkpoints.key}", ray_file_system()
+
+    def prepare(self) -> None:
+        """Fetch the stage's inputs, once for all workers of a node.
+
+        Raises:
+            GkdError: the bucket lacks them, refuses or fails.
+        """
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        if not self.has_inputs:
+            return
+        with (self.workspace / ".fetching").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            download_tree(connect(), self.place / INPUTS, self.workspace)
+
+    def sink(self, folder: Path) -> MetricsSink:
+        return wire_sink()
+
+
+def ray_file_system() -> S3FileSystem:
+    """The store that AWS_ENDPOINT_URL names, as Ray's own transfers see it; credentials are looked up where it is used."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not endpoint:
+        return S3FileSystem(region=region)
+    parts = urlsplit(endpoint)
+    return S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme or "https", region=region or "us-east-1")
