@@ -21,7 +21,7 @@ class ComputeSettings(Section):
     address: str = Field(
         "local",
         pattern=r"^(local|https?://[^\s@]+)$",
-        description="Where stage one runs: 'local', or the Jobs API of a Ray cluster, such as http://head:8265; no password here.",
+        description="Where stage one runs: 'local', or the Jobs API of a Ray cluster, such as http://head:8265.",
     )
     storage: str | None = Field(
         None,
