@@ -125,12 +125,12 @@ def test_plain_distillation_has_features_and_no_attention(gkd_run: Path, tree: d
         "distill_source": tree["distill_source"] | {"updates": 1, "image_size": [64, 64]},
         "distill_proxy": tree["distill_proxy"] | {"updates": 0},
         "learn_task": tree["learn_task"]
-        | {"updates": 1, "image_size": [64, 64], "decoder": "mask2former", "decoder_width": 32, "mask2former": small},
+        | {"updates": 1, "image_size": [64, 64], "decoder": "mask2former", "decoder_width": 64, "mask2former": small},
         "data": tree["data"] | {"world": tree["data"]["world"] | {"val_images": 1, "target_images": 1}},
         "illustrate": {"images": 3, "kinds": ["attention", "features"], "pixels": 64},
     }
     settings = settings_from_tree(tree | changes)
-    for run in plan(settings)[:-2]:
+    for run in plan(settings)[:-3]:
         run_stage(settings, run, tmp_path)
     (picture,) = drawn(settings, tmp_path).pictures
     assert (picture.file, picture.kind, tuple(picture.values)) == ("features.png", "features", DOMAINS)
