@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from gkd_core.files import atomic_file
 
@@ -21,6 +22,7 @@ EDGE, GAP = 10, 4  # pixels around everything, and between cells
 TITLE_LINE, LINE, SMALL_LINE = 21, 18, 14  # pixels of a line of the title, of captions and headings, of the note
 LEGEND_LINE, LEGEND_COLUMN = 19, 130
 LEAST_WIDTH = 640  # room for titles and captions
+PHOTOGRAPH_BITS = 0b11111100
 OUTLINE = withStroke(linewidth=2, foreground="black")  # for letters on any image
 TITLE_LETTER, SMALL_LETTER = 8.8, 5.2  # pixels that a letter takes, on the safe side
 
@@ -95,9 +97,11 @@ class _Drawing:
         rows = sum(self._row_height(row) for row in sheet.rows)
         self.height = 2 * EDGE + TITLE_LINE * len(self._title) + LINE + rows + legend + SMALL_LINE * len(self._note) + GAP
         self._figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self._figure)
+        self._canvas = FigureCanvasAgg(self._figure)
+        self._photographs: list[tuple[int, int, int, int]] = []
 
     def save(self, path: Path) -> None:
+        """Draw it all and write the file."""
         top = self._lines(self._title, EDGE, TITLE_LINE, 11, weight="bold")
         for heading, left in zip(self._sheet.columns, self._lefts(), strict=True):
             self._text(heading, left, top, LINE, 8.5, color="#444444")
@@ -109,14 +113,21 @@ class _Drawing:
             self._draw_legend(top)
             top += LEGEND_LINE * -(-len(self._sheet.legend) // self._legend_columns)
         self._lines(self._note, top + GAP, SMALL_LINE, 7.5, color="#555555")
+        self._canvas.draw()
+        pixels = np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
+        for left, top, width, height in self._photographs:
+            # No eye sees the lowest bits of a photograph, and they are half of what a PNG of it takes.
+            pixels[top : top + height, left : left + width] &= PHOTOGRAPH_BITS
         with atomic_file(path) as temporary:
-            self._figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+            Image.fromarray(pixels).save(temporary, format="png", optimize=True)
 
     def _row(self, row: Row, top: int) -> None:
         self._text(row.caption, EDGE, top, LINE, 8.5, weight="bold")
         for cell, left in zip(row.cells, self._lefts(), strict=True):
             width, height = cell.size(self._longest)
             axes = self._figure.add_axes(self._place(left, top + LINE, width, height))
+            if not cell.exact:
+                self._photographs.append((left, top + LINE, width, height))
             # Pixels of a small image stay squares, as labels and maps do; larger images are averaged.
             grows = width >= cell.pixels.shape[1]
             axes.imshow(cell.pixels, interpolation="nearest" if cell.exact or grows else "antialiased", aspect="auto")

@@ -17,6 +17,7 @@ from gkd_core.evaluate.sheet import Box, Cell, Row, Sheet
 Grid = tuple[int, int]
 OWN_PLACE = "#00e5ff"
 COVER = 0.9  # of the image, below the largest weight
+GREY_STEP = 16  # levels of grey below a map: coarse enough for a small file
 VIEW = "Views are the middle of the image at the size of stage 1b's crops, the first image chosen of each domain."
 
 
@@ -99,7 +100,7 @@ def attention_sheet(
 def _map_cell(view: TokenView, weights: Tensor, place: int) -> Cell:
     share = weights / weights.max()
     cover = COVER * _over(share.unsqueeze(1), view)
-    grey = shown(view.image).mean(axis=2, keepdims=True)
+    grey = shown(view.image).mean(axis=2, keepdims=True) // GREY_STEP * GREY_STEP
     blend = (1 - cover) * grey + cover * _over(_heat(share), view)
     caption = f"{float(weights[place]):.3f} on its own, {float(weights.max()):.3f} at most"
     return Cell(blend.astype(np.uint8), exact=True, caption=caption, boxes=(_box(place, view, OWN_PLACE),))
