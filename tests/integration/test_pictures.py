@@ -14,14 +14,14 @@ from gkd_core.records import PictureList
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCE = "potsdam-rgb"
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1300)]
 
 
 def _flow(project: Path) -> str:
     command = [sys.executable, "-m", "flows.local", "full-pipeline", "--set", "illustrate.images=1"]
     paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "300"}
     done = subprocess.run(
-        command, cwd=project, env={**os.environ, **paths}, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=project, env={**os.environ, **paths}, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
