@@ -30,6 +30,7 @@ from gkd_core.stages import REPORT, StageRun, find_run, plan
 
 PARAMS = Path("params.yaml")
 KEEP_WORKSPACES = 5
+PICTURE_STAGE = "illustrate"
 
 
 def _end_mlflow_runs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # Prefect gives the names
@@ -69,6 +70,9 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         parent.log_datasets(parent.run_id, job.datasets(find_run(settings, "prepare-data", None)))
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_report(table, workspace / REPORT)
+        for run in plan(settings):
+            if run.stage == PICTURE_STAGE:
+                parent.log_pictures(run, workspace)
     report = publish_report(workspace, project)
     summary = (report / "summary.md").read_text(encoding="utf-8")
     create_markdown_artifact(summary, key="matrix", description="mIoU by method and domain")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
-from gkd_core.settings import EncoderSettings, Mask2FormerSettings
+from gkd_core.settings import EncoderSettings, Mask2FormerSettings, PictureKind
 
 MANIFEST = "manifest.json"
 
@@ -138,6 +138,32 @@ class ScoreTable(Record):
 
     kind: Literal["scores"] = "scores"
     scores: tuple[Score, ...]
+
+
+class Picture(Record):
+    """One drawn picture: a PNG beside the record.
+
+    `domain` is the `dataset/split` that it shows; null where it shows several. `values` are the numbers in it, each a `measure`:
+    of an image by its name, or of a `dataset/split`; null where there is nothing to measure.
+    """
+
+    file: str
+    kind: PictureKind
+    title: str
+    domain: str | None
+    measure: str
+    values: dict[str, float | None]
+
+
+class PictureList(Record):
+    """Pictures of one source's student."""
+
+    kind: Literal["pictures"] = "pictures"
+    method: str
+    student: str
+    seed: int
+    source: str
+    pictures: tuple[Picture, ...]
 
 
 def sha256_of(path: Path) -> str:

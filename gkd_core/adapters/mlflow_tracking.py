@@ -184,6 +184,10 @@ class ParentRun:
         self._client.log_table(self.run_id, rows, "report/table.json")
         self._client.log_artifacts(self.run_id, str(folder), "report")
 
+    def log_pictures(self, run: StageRun, workspace: Path) -> None:
+        """The pictures of a stage's output as artifacts, `pictures/<source>/…`, whether it was drawn now or restored."""
+        self._client.log_artifacts(self.run_id, str(workspace / run.output), f"pictures/{run.source}")
+
     def add_tags(self, tags: Tags) -> None:
         """Put further tags on the run, and on the stages' runs that begin from now on."""
         self._tags = {**self._tags, **tags}

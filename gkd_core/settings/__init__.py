@@ -9,6 +9,7 @@ from gkd_core.settings.data import DataSettings, StreamingSettings, WorldSetting
 from gkd_core.settings.distill import DistillSettings, Precision, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
+from gkd_core.settings.illustrate import IllustrateSettings, PictureKind
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
 from gkd_core.settings.mask2former import Mask2FormerSettings
 from gkd_core.settings.reading import (
@@ -29,9 +30,11 @@ __all__ = [
     "DistillSettings",
     "EncoderSettings",
     "EvaluateSettings",
+    "IllustrateSettings",
     "LearnTaskSettings",
     "Mask2FormerSettings",
     "MethodName",
+    "PictureKind",
     "Precision",
     "Section",
     "Settings",

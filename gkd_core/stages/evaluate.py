@@ -33,7 +33,7 @@ def evaluate(context: Context) -> None:
     matrices = {}
     with _measuring(settings, folder) as measured_on:
         for reference in domains_of(settings, catalog, source):
-            domain = _domain(context, reference, len(record.classes))
+            domain = scored_domain(context, reference, len(record.classes))
             with progress(f"evaluate {source} on {reference}", len(domain.pairs)) as advance:
                 matrices[reference] = measured_on(domain, advance)
     scores = []
@@ -64,7 +64,8 @@ def _measuring(settings: Settings, folder: Path) -> Iterator[Callable[[Domain, A
     yield lambda domain, advance: measure(model, domain, settings.evaluate, torch.device(device), advance)
 
 
-def _domain(context: Context, reference: str, classes: int) -> Domain:
+def scored_domain(context: Context, reference: str, classes: int) -> Domain:
+    """A `dataset/split` ready to be measured on."""
     entry, split = context.catalog.domain(reference)
     origin = context.origin
     encoding = origin.encoding(context.catalog, entry, split)

@@ -14,6 +14,7 @@ from gkd_core.adapters.mlflow_tracking import StepMetrics, Tracking, flatten, ma
 from gkd_core.errors import PlatformError
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 from gkd_core.settings import Settings, TrackingSettings
+from gkd_core.stages import StageRun
 from gkd_core.training.metrics import file_sink
 
 PROTOCOL = ScoreProtocol.model_construct()
@@ -157,3 +158,13 @@ def test_report_is_logged(tracking: Tracking, tmp_path: Path) -> None:
         "report/summary.md",
         "report/table.json",
     }
+
+
+def test_pictures_lie_below_their_source(tracking: Tracking, tmp_path: Path) -> None:
+    run = StageRun("illustrate", "gta5", (), (), Path("artifacts/illustrate/gta5"))
+    (tmp_path / run.output).mkdir(parents=True)
+    (tmp_path / run.output / "features.png").write_bytes(b"png")
+    with tracking.flow_run("flow", Settings(), {}) as parent:
+        parent.log_pictures(run, tmp_path)
+    logged = [item.path for item in tracking.client.list_artifacts(parent.run_id, "pictures/gta5")]
+    assert logged == ["pictures/gta5/features.png"]
