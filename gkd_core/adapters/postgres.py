@@ -32,7 +32,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The address without its password."""
-        return self.address.set(password=None).render_as_string()
+        return f"postgresql://{self.address.username}@{self.address.host}:{self.address.port}"
 
     @property
     def mlflow_address(self) -> str:
