@@ -9,6 +9,7 @@ from typing import Protocol
 
 from flows.platform.restarts import Restarts
 from flows.platform.services import Service
+from gkd_core.errors import GkdError
 from gkd_core.platform_state import Health
 
 TICK_SECONDS = 0.5
@@ -73,7 +74,7 @@ class Keeper:
         try:
             with self.start() as process:
                 return self._watch(process)
-        except OSError as error:  # no room for its log, too many open files: may pass
+        except (OSError, GkdError) as error:  # no room for its log, too many open files: may pass
             return f"cannot start: {error}"
 
     def _wait_for_needs(self) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
@@ -21,9 +21,11 @@ from flows.platform import processes
 from flows.platform.journal import Journal, first_state
 from flows.platform.keeper import Keeper, Report
 from flows.platform.logs import begin_log, bound_log
-from flows.platform.services import Ports, Service, services
+from flows.platform.orphans import end_orphans
+from flows.platform.services import Ports, Service, client_environment, services
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import VARIABLE, database_named
+from gkd_core.errors import GkdError
 from gkd_core.loopback import answers
 from gkd_core.platform_state import Health, PlatformState
 
@@ -50,6 +52,7 @@ class Supervisor:
         os.environ.pop(VARIABLE, None)  # flow runs have no business with it
         self._project = project
         self._mark = mark
+        self._api = client_environment(ports)["PREFECT_API_URL"]
         self._services = services(project, ports, database)
         self._stops = {service.name: Event() for service in self._services}
         state = PlatformState(
@@ -104,12 +107,25 @@ class Supervisor:
         service.cwd.mkdir(parents=True, exist_ok=True)
         mark = f"{self._mark}:{service.name}"
         environment = {**service.environment, processes.VARIABLE: mark}
+        with self._no_orphans() if service.needs else nullcontext():
+            try:
+                with child_process(service.command, cwd=service.cwd, env=environment, log=log) as guard:
+                    yield _Run(_child_of(guard.pid), guard)
+            finally:
+                # Prefect's worker starts flow runs in sessions of their own: the guard does not end those.
+                processes.stop_marked(mark)
+
+    @contextmanager
+    def _no_orphans(self) -> Iterator[None]:
+        """Around a life of the worker: no flow run is said to live while there is none."""
+        end_orphans(self._api)
         try:
-            with child_process(service.command, cwd=service.cwd, env=environment, log=log) as guard:
-                yield _Run(_child_of(guard.pid), guard)
+            yield
         finally:
-            # Prefect's worker starts flow runs in sessions of their own: the guard does not end those.
-            processes.stop_marked(mark)
+            try:
+                end_orphans(self._api)
+            except GkdError as error:  # the server is gone; it is done before the worker's next start
+                print(f"flow runs could not be marked as ended: {error}", file=sys.stderr, flush=True)
 
 
 def _child_of(guard: int) -> int:

@@ -177,11 +177,8 @@ def test_down_stops_flow_runs_and_they_are_not_left_running(platform: Platform) 
     with sqlite3.connect(platform.project / FOLDER / "prefect/prefect.db") as database:
         states = [state for (state,) in database.execute("SELECT state_type FROM flow_run")]
     assert "CRASHED" in states
-    assert not {"RUNNING", "CANCELLING"} & set(states)
-    client = MlflowClient(f"sqlite:///{platform.project / 'artifacts/mlflow/mlflow.db'}")
-    experiment = client.get_experiment_by_name("gkd")
-    assert experiment is not None
-    assert "RUNNING" not in {run.info.status for run in client.search_runs([experiment.experiment_id])}
+    # One that were left so would hold its deployment's only place for ever.
+    assert not {"RUNNING", "PENDING", "CANCELLING"} & set(states)
 
 
 def test_a_port_in_use_is_one_line_and_exit_2(platform: Platform) -> None:
