@@ -19,17 +19,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
-from gkd_core.adapters.mlflow_store import local_artifacts, local_database
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.rows import target_mean
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
-from gkd_core.stages import StageRun, params_of
+from gkd_core.stages import ARTIFACTS, StageRun, params_of
 from gkd_core.training.metrics import Line, following
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+STORE = ARTIFACTS / "mlflow"
 BATCH = 1000  # metrics that MLflow takes in one call
 MODEL_STAGE = "learn-task"
 FLOW_RUN_TAG = "prefect.flow_run_id"
@@ -38,7 +38,8 @@ Tags = Mapping[str, str]
 
 def tracking_address(settings: Settings, project: Path) -> str:
     """MLFLOW_TRACKING_URI, else the settings' address, else an SQLite file in the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or local_database(project)
+    local = f"sqlite:///{(project / STORE / 'mlflow.db').resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or local
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -85,7 +86,7 @@ class Tracking:
         artifacts = None
         if self.address.startswith("sqlite:///"):
             Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            artifacts = local_artifacts(project)
+            artifacts = (project / STORE / "artifacts").resolve().as_uri()
         try:
             self.client = MlflowClient(self.address)
             self.experiment = self._experiment(settings.tracking.experiment, artifacts)

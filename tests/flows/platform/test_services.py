@@ -11,7 +11,7 @@ import pytest
 
 from flows.platform.services import Ports, client_environment, services
 from flows.platform.start import check_ports, write_environment
-from gkd_core.adapters.mlflow_tracking import tracking_address
+from gkd_core.adapters.mlflow_tracking import Tracking, tracking_address
 from gkd_core.adapters.postgres import database_named
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import free_port
@@ -47,6 +47,9 @@ def test_mlflow_serves_the_store_of_runs_without_a_server(tmp_path: Path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow = services(tmp_path, PORTS, None)[1]
     assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == tracking_address(Settings(), tmp_path)
+    tracking = Tracking(Settings(), tmp_path)
+    location = tracking.client.get_experiment(tracking.experiment).artifact_location
+    assert mlflow.command[mlflow.command.index("--default-artifact-root") + 1] == location
 
 
 def test_the_worker_finds_both_servers_and_tells_of_its_runs(tmp_path: Path) -> None:
