@@ -14,7 +14,7 @@ import psutil
 from gkd_core.platform_state import ProcessMark
 
 VARIABLE = "GKD_PLATFORM"
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 20.0
 
 
 def mark_of(pid: int) -> ProcessMark:

@@ -13,7 +13,7 @@ from flows.platform import processes
 from gkd_core.errors import PlatformError
 from gkd_core.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
 
-# A service has 20 s to end by itself, flow runs 10 s more; the worker first, then the servers.
+# A service has 20 s to end by itself, flow runs 20 s more; the worker first, then the servers, side by side.
 STOP_SECONDS = 100.0
 
 
