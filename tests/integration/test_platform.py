@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -48,8 +49,12 @@ class Platform:
 
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The prefect command, after `source artifacts/platform/env`."""
+        return self.sourced(str(Path(sys.executable).with_name("prefect")), *arguments)
+
+    def sourced(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command, run in the project after `source artifacts/platform/env`."""
         script = f'. {FOLDER / "env"} && exec "$@"'
-        command = ["sh", "-c", script, "sh", str(Path(sys.executable).with_name("prefect")), *arguments]
+        command = ["sh", "-c", script, "sh", *words]
         return subprocess.run(
             command, cwd=self.project, env=self._environment, capture_output=True, text=True, timeout=600, check=False
         )
@@ -114,6 +119,16 @@ def test_a_killed_server_is_started_again_and_the_rest_stays(platform: Platform)
     unchanged = [service for service in before.services if service.name != "mlflow"]
     assert [service for service in platform.state.services if service.name != "mlflow"] == unchanged
     assert (platform.project / "artifacts/logs/mlflow.log.1").exists()
+
+
+def test_the_doctor_finds_the_platforms_services_well(platform: Platform) -> None:
+    gkd = "import sys; sys.argv[0] = 'gkd'; from gkd_core.cli import main; main()"
+    done = platform.sourced(sys.executable, "-c", gkd, "doctor", "--json")
+    found = {item["subject"]: (item["level"], item["found"]) for item in json.loads(done.stdout)}
+    ports = platform.state.ports
+    assert {found[f"port {port}, {name}"] for name, port in ports.items()} == {("ok", "ours")}
+    assert found["Prefect server"][0] == "ok"
+    assert found["MLflow store"] == ("ok", f"http://127.0.0.1:{ports['mlflow']} answers")
 
 
 def test_another_port_for_what_runs_is_refused(platform: Platform) -> None:
