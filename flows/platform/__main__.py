@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,34 +22,27 @@ WIDTH_OF_LOGS = 160
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_LOGS)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
-
-def _port(service: str, default: int) -> Port:
-    text = f"Port of the {service}; {default} where left out."
-    option: Port = typer.Option(None, f"--{service}-port", envvar=f"{service.upper()}_PORT", min=1, max=65535, help=text)
-    return option
+def _port(service: str, default: int) -> Any:
+    text = f"Port of {service}; {default} where left out."
+    return typer.Option(f"--{service}-port", envvar=f"{service.upper()}_PORT", min=1, max=65535, help=text)
 
 
 @app.command("up")
 def up_command(
-    prefect_port: int | None = _port("prefect", Ports.prefect),
-    mlflow_port: int | None = _port("mlflow", Ports.mlflow),
-    worker_port: int | None = _port("worker", Ports.worker),
+    prefect_port: Annotated[int | None, _port("prefect", Ports.prefect)] = None,
+    mlflow_port: Annotated[int | None, _port("mlflow", Ports.mlflow)] = None,
+    worker_port: Annotated[int | None, _port("worker", Ports.worker)] = None,
 ) -> None:
     """Start what does not run yet, wait until all of it is well, and (again) tell Prefect's server of the deployments."""
     project = Path.cwd()
     _check_project(project)
     given = {"prefect": prefect_port, "mlflow": mlflow_port, "worker": worker_port}
     chosen = {name: port for name, port in given.items() if port is not None}
-    before = running_state(project)
-    if before is None:
-        started = start_supervisor(project, Ports(**chosen))
-    else:
-        started = False
-        _check_same_ports(before, chosen)
+    started = running_state(project) is None and start_supervisor(project, Ports(**chosen))
+    ports = _running_ports(project, chosen)
     with Live(console=console, transient=True, refresh_per_second=4) as live:
-        state = bring_up(project, _ports(project), lambda state, set_up: live.update(progress(state, set_up)))
+        state = bring_up(project, ports, lambda state, set_up: live.update(progress(state, set_up)))
     console.print("The platform is up." if started else "The platform was up already; its set-up was applied again.")
     print_state(console, state)
     console.print(next_steps(state, project), soft_wrap=True)
@@ -92,17 +85,15 @@ def _asked_again(state: PlatformState) -> PlatformState:
     return state.model_copy(update={"services": services})
 
 
-def _ports(project: Path) -> Ports:
+def _running_ports(project: Path, chosen: dict[str, int]) -> Ports:
+    """The ports of what runs, which must be those that were chosen."""
     state = running_state(project)
     if state is None:
         raise PlatformError("the supervisor ended just now; run make up again")
-    return ports_of(state)
-
-
-def _check_same_ports(state: PlatformState, chosen: dict[str, int]) -> None:
     for name, port in chosen.items():
         if state.ports[name] != port:
             raise PlatformError(f"{name} runs on port {state.ports[name]} already; make down, before it can move to {port}")
+    return ports_of(state)
 
 
 def _check_project(project: Path) -> None:
