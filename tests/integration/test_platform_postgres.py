@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -44,36 +45,45 @@ def test_an_absent_server_is_one_line(project: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("password_in", ["address", "PGPASSWORD"])
-def test_a_flow_runs_by_name_and_both_servers_keep_it_there(project: Path, postgres: PostgresServer, password_in: str) -> None:
-    quoted = PASSWORD.replace(" ", "%20").replace("+", "%2B")
-    with_password = postgres.address.replace("@", f":{quoted}@")
-    variables = {
-        "address": {"GKD_DATABASE_URL": with_password},
-        "PGPASSWORD": {"GKD_DATABASE_URL": postgres.address, "PGPASSWORD": PASSWORD},
-    }
-    platform = Platform(project, **variables[password_in])
+def test_a_flow_runs_by_name_and_both_servers_keep_it_there(project: Path, postgres: PostgresServer) -> None:
+    quoted = quote(PASSWORD)
+    platform = Platform(project, GKD_DATABASE_URL=postgres.address.replace("@", f":{quoted}@"))
     try:
         up = platform("up")
         assert up.returncode == 0, up.stderr
         assert postgres.address in up.stdout
         done = platform.prefect("deployment", "run", DEPLOYMENT, "--watch")
         assert FINISHED in done.stdout, done.stdout + (project / "artifacts/logs/worker.log").read_text()
-        _check_hidden(platform, up.stdout + up.stderr, quoted if password_in == "address" else PASSWORD)
+        _check_hidden(platform, up.stdout + up.stderr, quoted)
         client = MlflowClient(platform.service("mlflow").page)
         (experiment,) = [item for item in client.search_experiments() if item.name == "gkd"]
         runs = client.search_runs([experiment.experiment_id])
         assert {run.info.status for run in runs} == {"FINISHED"}
     finally:
         assert platform("down").returncode == 0
-    with postgres.connect("gkd_prefect") as connection:
-        (completed,) = connection.execute("SELECT count(*) FROM flow_run WHERE state_type = 'COMPLETED'").fetchone() or (0,)
-    assert completed >= 1
-    with postgres.connect("gkd_mlflow") as connection:
-        (kept,) = connection.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone() or (0,)
-    assert kept == len(runs)
+    assert _count(postgres, "gkd_prefect", "flow_run WHERE state_type = 'COMPLETED'") == 1
+    assert _count(postgres, "gkd_mlflow", "runs WHERE status = 'FINISHED'") == len(runs)
     assert not (project / STORE / "mlflow.db").exists()
     assert not (project / FOLDER / "prefect/prefect.db").exists()
+
+
+@pytest.mark.slow
+def test_the_password_may_come_by_pgpassword(project: Path, postgres: PostgresServer) -> None:
+    platform = Platform(project, GKD_DATABASE_URL=postgres.address, PGPASSWORD=PASSWORD)
+    try:
+        up = platform("up")
+        assert up.returncode == 0, up.stderr
+        assert platform.state.is_well
+        _check_hidden(platform, up.stdout + up.stderr, PASSWORD)
+    finally:
+        assert platform("down").returncode == 0
+
+
+def _count(postgres: PostgresServer, database: str, what: str) -> int:
+    with postgres.connect(database) as connection:
+        row = connection.execute(f"SELECT count(*) FROM {what}").fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return int(row[0])
 
 
 def _check_hidden(platform: Platform, screen: str, secret: str) -> None:
