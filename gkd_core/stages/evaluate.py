@@ -14,10 +14,10 @@ from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.files import atomic_folder
 from gkd_core.models.segmentor import load_segmentor
+from gkd_core.planning.size import student_size
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
-from gkd_core.settings import Settings
 from gkd_core.stages.machine import device_of
-from gkd_core.stages.recipe import SCORES, Context, benchmarks, domains_of
+from gkd_core.stages.recipe import SCORES, SIZE, Context, benchmarks, domains_of
 from gkd_core.training.progress import Advance, progress
 
 SELECTION = "last checkpoint"
@@ -30,8 +30,9 @@ def evaluate(context: Context) -> None:
     source = str(context.run.source)
     folder = context.workspace / context.run.inputs[0]
     record = SegmentorCheckpoint.read(folder / MANIFEST)
+    student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
     matrices = {}
-    with _measuring(settings, folder) as measured_on:
+    with _measuring(context, folder) as measured_on:
         for reference in domains_of(settings, catalog, source):
             domain = _domain(context, reference, len(record.classes))
             with progress(f"evaluate {source} on {reference}", len(domain.pairs)) as advance:
@@ -51,13 +52,15 @@ def evaluate(context: Context) -> None:
 
 
 @contextmanager
-def _measuring(settings: Settings, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
+def _measuring(context: Context, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
     """Give a function that measures the segmentor of a folder on a domain, here or on Ray workers."""
+    settings = context.settings
     device = device_of(settings)
     if settings.evaluate.workers > 0:
         from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
 
-        with measuring_on_ray(Share(folder, settings.evaluate, device, settings.compute.threads)) as measured_on:
+        share = Share(folder, settings.evaluate, device, settings.compute.threads, context.run_folder)
+        with measuring_on_ray(share) as measured_on:
             yield measured_on
         return
     model = load_segmentor(folder).to(device)
@@ -86,6 +89,7 @@ def _score(
         teacher=settings.teacher.arch,
         student=record.encoder.arch,
         seed=settings.seed,
+        encoder_frozen=record.encoder_frozen,
         benchmark=benchmark,
         source=record.source,
         domain=domain,
