@@ -15,7 +15,7 @@ from prefect.runtime import flow_run as this_run
 from flows.server import LOGS
 from flows.tasks import Job, fetch_task, stage_task
 from gkd_core.adapters.dvc_recipe import Outcome
-from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
+from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, run_name, source_tags
 from gkd_core.adapters.ray_cluster import ray_stages, shared_cluster
 from gkd_core.adapters.workspace import (
     anchor_paths,
@@ -61,7 +61,7 @@ def full_pipeline(profile: str | None = None, overrides: list[str] = []) -> dict
 def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
     tracking = Tracking(settings, project)
     tags = {FLOW_RUN_TAG: str(this_run.id), "prefect.flow_run_name": str(this_run.name), **source_tags(project)}
-    name = f"{settings.method}-seed{settings.seed}-{this_run.name}"
+    name = f"{run_name(settings)}-{this_run.name}"
     with tracking.flow_run(name, settings, tags) as parent, shared_cluster(settings, project / LOGS) as cluster:
         job = Job(settings, workspace, cluster, tracking, parent)
         fetch_task(job, project)()

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mlflow.tracking import MlflowClient
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.rows import target_mean
+from gkd_core.methods import method_of
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
 from gkd_core.stages import ARTIFACTS, StageRun, params_of
@@ -33,7 +35,10 @@ STORE = ARTIFACTS / "mlflow"
 BATCH = 1000  # metrics that MLflow takes in one call
 MODEL_STAGE = "learn-task"
 FLOW_RUN_TAG = "prefect.flow_run_id"
+PARENT_TAG = "mlflow.parentRunId"
 Tags = Mapping[str, str]
+# The run that flow runs begun from here belong to; a context variable, as Prefect's task runners hand those to their threads.
+_group: ContextVar[str | None] = ContextVar("group run", default=None)
 
 
 def tracking_address(settings: Settings, project: Path) -> str:
@@ -59,6 +64,24 @@ def matrix_metrics(table: ScoreTable) -> dict[str, float]:
     for score in table.scores:
         metrics[f"miou/{score.benchmark}/{'in_domain' if score.in_domain else score.domain}"] = score.miou
     return metrics | {"miou/mean_targets": target_mean(table.scores)}
+
+
+def settings_tags(settings: Settings) -> dict[str, str]:
+    """What tells one run of a comparison from another, as tags to filter, sort and group by."""
+    return {
+        "method": settings.method,
+        "seed": str(settings.seed),
+        "student": settings.student.arch,
+        "teacher": settings.teacher.arch,
+        "label_fraction": f"{settings.learn_task.label_fraction:g}",
+    }
+
+
+def run_name(settings: Settings) -> str:
+    """A name to read in a list of runs: `gkd-vit_tiny-seed0`, with `-labels0.1` where not all labels are learnt from."""
+    encoder = settings.teacher if method_of(settings).encoder == "teacher" else settings.student
+    fraction = settings.learn_task.label_fraction
+    return f"{settings.method}-{encoder.arch}{'' if fraction == 1 else f'-labels{fraction:g}'}-seed{settings.seed}"
 
 
 def source_tags(project: Path) -> dict[str, str]:
@@ -105,10 +128,21 @@ class Tracking:
         return str(found.experiment_id)
 
     @contextmanager
-    def flow_run(self, name: str, settings: Settings, tags: Tags) -> Iterator[ParentRun]:
-        """A parent run while the block lasts; it ends as the block does."""
-        tags = {"method": settings.method, "seed": str(settings.seed), **tags}
+    def group_run(self, name: str, tags: Tags) -> Iterator[str]:
+        """A run while the block lasts, and the parent of the flow runs that begin in it, as those of a comparison."""
         with self.run(name, tags) as run_id:
+            token = _group.set(run_id)
+            try:
+                yield run_id
+            finally:
+                _group.reset(token)
+
+    @contextmanager
+    def flow_run(self, name: str, settings: Settings, tags: Tags) -> Iterator[ParentRun]:
+        """A parent run of stages while the block lasts; it ends as the block does, and belongs to the group run around it."""
+        tags = {**settings_tags(settings), "kind": "pipeline", **tags}
+        group = _group.get()
+        with self.run(name, tags if group is None else {**tags, PARENT_TAG: group}) as run_id:
             self.log_params(run_id, settings.model_dump(mode="json"))
             yield ParentRun(self, run_id, settings, tags)
 
@@ -160,7 +194,8 @@ class ParentRun:
         Args:
             metrics: the folder whose `metrics.jsonl` the stage writes, or None where it writes none.
         """
-        tags = {**self._tags, "mlflow.parentRunId": self.run_id, "stage": run.name, "source": run.source or "all"}
+        own = {PARENT_TAG: self.run_id, "kind": "stage", "stage": run.name, "source": run.source or "all"}
+        tags = {**self._tags, **own}
         with self._tracking.run(run.name, tags) as run_id:
             self._tracking.log_params(run_id, params_of(self._settings, run))
             with nullcontext() if metrics is None else following(metrics, StepMetrics(self._client, run_id)):
