@@ -5,7 +5,7 @@ It is for people's eyes alone. A server that does not take it is told of in the 
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from logging import Logger, LoggerAdapter
@@ -102,39 +102,31 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def show_summary(key: str, text: str, log: Log) -> None:
-    """Put a page of Markdown on the run in Prefect."""
+def show_page(key: str, page: Callable[[], str], log: Log) -> None:
+    """Put a page of Markdown on the run in Prefect; whatever goes wrong in writing it is told of, and no more."""
     with told_only(log, f"the page '{key}'"):
+        text = page()
         create_markdown_artifact(text, key=key_of(key), description=text.partition("\n")[0].lstrip("# "))
 
 
-def summary_page(
-    report: Path,
-    outcomes: Mapping[str, str],
-    seconds: Mapping[str, float],
-    tracking: Tracking,
-    run_id: str,
-    costs: Mapping[str, float],
-) -> str:
-    """A run on one page: the matrix, what each stage did, what it cost, and where all of it lies."""
-    lines = [
-        (report / "summary.md").read_text(encoding="utf-8").rstrip(),
-        "",
-        "## Stages",
-        "",
-        "| stage | | time |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {name} | {outcome} | {duration(seconds[name])} |" for name, outcome in outcomes.items()]
-    if costs:
+def run_page(matrix: str, stages: Mapping[str, tuple[str, float]], report: Path, tracking: Tracking, run_id: str) -> str:
+    """A run on one page: the matrix, what each stage did and for how long, what it cost, and where all of it lies.
+
+    Args:
+        matrix: the report's own page.
+        stages: what each did, and its seconds, by name.
+    """
+    lines = [matrix.rstrip(), "", "## Stages", "", "| stage | | time |", "|---|---|---|"]
+    lines += [f"| {name} | {outcome} | {duration(seconds)} |" for name, (outcome, seconds) in stages.items()]
+    if costs := costs_of(tracking, run_id):
         lines += ["", "## Cost", "", "| | |", "|---|---|"]
         lines += [f"| {name.removeprefix(COST)} | {value:.4g} |" for name, value in sorted(costs.items())]
     return "\n".join([*lines, "", *places(report, tracking, run_id)]) + "\n"
 
 
-def places(report: Path, tracking: Tracking, run_id: str) -> list[str]:
+def places(report: Path | None, tracking: Tracking, run_id: str) -> list[str]:
     """Lines that say where the report and the MLflow run are, with links where MLflow is a server."""
-    lines = ["## Where", "", f"- Report: `{report}`"]
+    lines = ["## Where", ""] + ([] if report is None else [f"- Report: `{report}`"])
     if not tracking.address.startswith(("http://", "https://")):
         return [*lines, f"- MLflow: run `{run_id}`; `mlflow ui --backend-store-uri {tracking.address}` shows it"]
     experiment = f"{tracking.address.rstrip('/')}/#/experiments/{tracking.experiment}"

@@ -63,7 +63,8 @@ def matrix_metrics(table: ScoreTable) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for score in table.scores:
         metrics[f"miou/{score.benchmark}/{'in_domain' if score.in_domain else score.domain}"] = score.miou
-    return metrics | {"miou/mean_targets": target_mean(table.scores)}
+    measured_on_targets = any(not score.in_domain for score in table.scores)
+    return metrics | ({"miou/mean_targets": target_mean(table.scores)} if measured_on_targets else {})
 
 
 def settings_tags(settings: Settings) -> dict[str, str]:

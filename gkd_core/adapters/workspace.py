@@ -161,9 +161,13 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def publish_report(workspace: Path, project: Path) -> Path:
-    """Copy the workspace's report to `artifacts/report` of the project, whole or not at all; returns that folder."""
-    target = project / REPORT
+def publish_report(workspace: Path, project: Path, place: Path = REPORT) -> Path:
+    """Copy the workspace's report to a folder of the project, whole or not at all; returns that folder.
+
+    Args:
+        place: the folder, relative to the project.
+    """
+    target = project / place
     with atomic_folder(target) as temporary:
         for source in sorted((workspace / REPORT).iterdir()):
             shutil.copyfile(source, temporary / source.name)

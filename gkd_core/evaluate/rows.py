@@ -63,4 +63,7 @@ def _row(method: str, student: str, scores: list[Score]) -> Row:
     for score in scores:
         cell = (score.benchmark, score.domain)
         cells[cell] = (*cells.get(cell, ()), score.miou)
-    return Row(method, student, seeds, cells, tuple(map(target_mean, by_seed)), tuple(map(source_mean, by_seed)))
+    # A model measured on chosen domains may have no target among them, or none of its own.
+    targets = tuple(target_mean(part) for part in by_seed if any(not score.in_domain for score in part))
+    in_domain = tuple(source_mean(part) for part in by_seed if any(score.in_domain for score in part))
+    return Row(method, student, seeds, cells, targets, in_domain)
