@@ -138,6 +138,7 @@ def _row(key: RowKey, label: str, scores: list[Score]) -> Row:
     for score in sorted(scores, key=lambda score: score.seed):
         cell = (score.benchmark, score.domain)
         cells[cell] = (*cells.get(cell, ()), score.miou)
-    targets = tuple(target_mean(scores) for scores in by_seed if not all(score.in_domain for score in scores))
-    in_domain = tuple(source_mean(scores) for scores in by_seed if any(score.in_domain for score in scores))
+    # A model measured on chosen domains may have no target among them, or none of its own.
+    targets = tuple(target_mean(part) for part in by_seed if any(not score.in_domain for score in part))
+    in_domain = tuple(source_mean(part) for part in by_seed if any(score.in_domain for score in part))
     return Row(key, label, seeds, cells, targets, in_domain)

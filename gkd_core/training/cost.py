@@ -18,10 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gkd_core.records import Record
+from gkd_core.training.metrics import FILE as METRICS
 from gkd_core.training.metrics import Line, MetricsFollower
 
 FOLDER = "costs"
 STAGE = "stage"  # the role of the process that runs the stage; others are workers
+SPEED = "images_per_second"
+# What a stage notes beside its checkpoints: where there is no more in its run folder, there is nothing to go on from.
+NOTES = {FOLDER, METRICS, "student.json"}
 WRITE_SECONDS = 5.0
 KIBI = 1024
 
@@ -57,6 +61,7 @@ class StageCost(Record):
         peak_host_bytes: of each role the largest, summed: what the stage needs at most.
         peak_gpu_bytes: the largest of any process: what one GPU must hold.
         gpus: processes on a GPU of their own.
+        updates: of the training; 0 where nothing is trained.
         images_per_second: mean speed of the training; None where nothing is trained.
     """
 
@@ -67,6 +72,7 @@ class StageCost(Record):
     peak_host_bytes: int
     peak_gpu_bytes: int
     gpus: int
+    updates: int
     images_per_second: float | None
 
 
@@ -131,6 +137,7 @@ def read_cost(run_folder: Path) -> StageCost | None:
     if not costs:
         return None
     own = [cost for cost in costs if cost.role == STAGE]
+    trained = [line for line in MetricsFollower(run_folder).read() if line.get(SPEED, 0) > 0]
     return StageCost(
         attempts=len(own),
         seconds=sum(cost.seconds for cost in own),
@@ -141,7 +148,8 @@ def read_cost(run_folder: Path) -> StageCost | None:
         ),
         peak_gpu_bytes=max(cost.peak_gpu_bytes for cost in costs),
         gpus=len({cost.role for cost in costs if cost.gpu}),
-        images_per_second=mean_speed(MetricsFollower(run_folder).read()),
+        updates=max((int(line["step"]) for line in trained), default=0),
+        images_per_second=mean_speed(trained),
     )
 
 
@@ -151,7 +159,7 @@ def mean_speed(lines: Sequence[Line]) -> float | None:
     Each line's speed is that since the line before it, so speeds are weighted by updates over speed: by time. A resumed
     training repeats steps; of each step the last line counts.
     """
-    speeds = {int(line["step"]): line["images_per_second"] for line in lines if line.get("images_per_second", 0) > 0}
+    speeds = {int(line["step"]): line[SPEED] for line in lines}
     updates = time_taken = 0.0
     before = 0
     for step, speed in sorted(speeds.items()):
@@ -165,7 +173,7 @@ def _forget_what_is_settled(run_folder: Path) -> None:
     """Open a new account where the last is closed: the stage was finished, and no checkpoint of it is left to go on from."""
     notes = run_folder / FOLDER
     own = [ProcessCost.read(path) for path in sorted(notes.glob(f"{STAGE}-*.json"))]
-    if any(cost.finished for cost in own) and {path.name for path in run_folder.iterdir()} == {FOLDER}:
+    if any(cost.finished for cost in own) and {path.name for path in run_folder.iterdir()} <= NOTES:
         shutil.rmtree(notes)
 
 
