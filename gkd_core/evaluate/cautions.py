@@ -35,21 +35,20 @@ def _size(size: tuple[int, int]) -> str:
 
 def _measures(rows: Sequence[Facts]) -> list[str]:
     """Cells that were not measured alike; cells with the same two measures share a sentence."""
-    found: dict[tuple[str, ...], list[Cell]] = {}
-    cells = dict.fromkeys((score.benchmark, score.domain) for _, scores, _ in rows for score in scores)
-    for cell in cells:
+    found: dict[str, list[Cell]] = {}
+    for cell in dict.fromkeys((score.benchmark, score.domain) for _, scores, _ in rows for score in scores):
+        measured = [(label, score) for label, scores, _ in rows for score in scores if (score.benchmark, score.domain) == cell]
+        # Datasets and numbers of images are told where it is they that differ.
+        several_sets = len({score.dataset for _, score in measured}) > 1
+        several_counts = len({score.images for _, score in measured}) > 1
         measures: dict[str, list[str]] = {}
-        for label, scores, _ in rows:
-            for score in scores:
-                if (score.benchmark, score.domain) == cell:
-                    words = f"{score.images} images of {score.dataset}: {protocol_words(score.protocol)}"
-                    measures.setdefault(words, []).append(label)
+        for label, score in measured:
+            facts = [score.dataset] * several_sets + [f"{score.images} images"] * several_counts
+            measures.setdefault("; ".join([*facts, protocol_words(score.protocol)]), []).append(label)
         if len(measures) > 1:
-            told = tuple(f"{', '.join(dict.fromkeys(labels))}: {words}" for words, labels in measures.items())
-            found.setdefault(told, []).append(cell)
-    return [
-        f"Not measured alike on {_names(places)}, so not comparable there. {' | '.join(told)}." for told, places in found.items()
-    ]
+            told = (f"{', '.join(dict.fromkeys(labels))}: {words}" for words, labels in measures.items())
+            found.setdefault(" | ".join(told), []).append(cell)
+    return [f"Not measured alike on {_names(cells)}, so not comparable there. {told}." for told, cells in found.items()]
 
 
 def _data(rows: Sequence[Facts]) -> list[str]:
