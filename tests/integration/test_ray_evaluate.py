@@ -22,6 +22,7 @@ from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor, load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, EvaluateSettings
+from gkd_core.training.cost import FOLDER, ProcessCost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -73,6 +74,9 @@ def test_two_workers_count_what_one_process_counts(cluster: None, share: Share, 
     assert done == sorted(done)
     assert len(done) > 2
     assert done[-1] == 19
+    notes = [ProcessCost.read(path) for path in (share.run_folder / FOLDER).glob("*.json")]
+    assert {note.role for note in notes} == {"worker-0", "worker-1"}
+    assert all(note.peak_host_bytes > 100_000_000 for note in notes)  # torch at least
 
 
 def test_more_workers_than_there_is_room_for_are_refused(cluster: None, share: Share) -> None:

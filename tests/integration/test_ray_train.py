@@ -24,6 +24,7 @@ from gkd_core.errors import SettingsError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, run_folder, run_stage
+from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -74,6 +75,14 @@ def undisturbed(cluster: str, settings: Settings, world: Path, tmp_path_factory:
     workspace = new_workspace(tmp_path_factory.mktemp("undisturbed"), world, settings)
     run_proxy(settings, workspace)
     return workspace
+
+
+def test_workers_note_what_they_cost(undisturbed: Path, settings: Settings) -> None:
+    cost = read_cost(run_folder(settings, find_run(settings, "distill-proxy", None), undisturbed))
+    assert cost is not None
+    assert (cost.attempts, cost.gpus, cost.updates) == (1, 0, 100)
+    assert cost.peak_host_bytes > 300_000_000  # the stage and two workers, each with torch
+    assert cost.images_per_second is not None
 
 
 def assert_same_end(workspace: Path, undisturbed: Path) -> None:
