@@ -161,7 +161,9 @@ def _show(result: dict[str, Any]) -> None:
 
     report = Path(result["report"])
     print_matrix(ScoreTable.read(report / "matrix.json"))
-    console.print(f"Report:    {_near(report)}  (matrix.png, matrix.csv, matrix.json, summary.md)")
+    console.print(
+        f"Report:    {_near(report)}  (report.html, matrix.png, radar.png, matrix.csv, classes.csv, matrix.json, summary.md)"
+    )
     if "mlflow" in result:
         command = f"mlflow ui --backend-store-uri {result['mlflow']}"
         console.print(f"MLflow:    {command}   (run {result['mlflow_run'][:8]})", soft_wrap=True)

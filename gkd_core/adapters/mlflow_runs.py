@@ -29,6 +29,8 @@ MATRIX = "report/matrix.json"
 PICTURES, PICTURE_LIST = "pictures", "pictures.json"
 PARENT_TAG = "mlflow.parentRunId"
 GROUP = "comparison"
+# Kinds whose scores are of students that have runs of their own: looked at only where they are asked for.
+REPEATING = (GROUP, "evaluation")
 PAGE = 100
 NAMES_SHOWN = 8
 REVISION = 10  # characters of a git revision that are shown
@@ -67,8 +69,8 @@ class RunStore:
         return _newest_first(found.values())
 
     def recent(self, count: int, kind: str | None, where: str | None) -> list[Run]:
-        """The newest finished runs with scores, of a kind (None: of any) and by a filter of MLflow's: so many, or all of the
-        comparison that the last of them is in.
+        """The newest finished runs with scores, of a kind (None: of any that makes students) and by a filter of MLflow's: so
+        many, or all of the comparison that the last of them is in.
 
         Raises:
             PlatformError: there are none, or MLflow does not understand the filter.
@@ -78,9 +80,9 @@ class RunStore:
         parts += [where] if where else []
         found: dict[str, Run] = {}
         for run in self._search(" and ".join(parts)):
-            # A comparison's own scores are those of its runs, which are found by themselves.
-            members = self._of_group(run) if kind == GROUP else [] if run.data.tags.get("kind") == GROUP else [run]
-            found |= {each.info.run_id: each for each in members if self._has_scores(each)}
+            if kind is None and run.data.tags.get("kind") in REPEATING:
+                continue
+            found |= {each.info.run_id: each for each in self._of_group(run) if self._has_scores(each)}
             if len(found) >= count:
                 break
         if not found:

@@ -32,7 +32,7 @@ A tour, in the order in which one needs it:
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 
-4. `gkd show artifacts/report` prints the matrix that a run left behind.
+4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
 5. `gkd export artifacts/learn-task/gta5 --output student.safetensors` takes the student away; `gkd import-checkpoint` reads the
 authors' own.

@@ -18,7 +18,7 @@ def cautions(rows: Sequence[Facts]) -> list[str]:
 def protocol_words(protocol: ScoreProtocol) -> str:
     """A protocol in words; sizes are height × width in pixels."""
     bound = "" if protocol.max_size is None else f", at most {_size(protocol.max_size)}"
-    scale = "images as they are" if protocol.scale == 1 and not bound else f"images at {protocol.scale:g} of their size{bound}"
+    scale = ("images as they are" if protocol.scale == 1 else f"images at {protocol.scale:g} of their size") + bound
     labels = "labels resized with them" if protocol.labels_resized else "labels at their own size"
     views = f"scales {', '.join(f'{value:g}' for value in protocol.scales)}" + (", mirrored too" if protocol.flip else "")
     single = protocol.scales == (1.0,) and not protocol.flip

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gkd_core.records import Record
@@ -105,7 +105,11 @@ class Meter:
 
 @contextmanager
 def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
-    """Measure this process while the block lasts, and write it down every few seconds, and in the end."""
+    """Measure this process while the block lasts, and write it down every few seconds, and in the end.
+
+    A block that ends with an error and leaves nothing to go on from leaves no notes either.
+    """
+    missing = [folder for folder in (run_folder, *run_folder.parents) if not folder.exists()]
     if role == STAGE:
         _forget_what_is_settled(run_folder)
     meter, ended = Meter(run_folder, role), threading.Event()
@@ -117,14 +121,19 @@ def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
 
     thread = threading.Thread(target=write, name=f"cost of {run_folder.name}", daemon=True)
     thread.start()
-    finished = False
+    finished = failed = False
     try:
         yield
         finished = True
+    except Exception:
+        failed = True
+        raise
     finally:
         ended.set()
         thread.join()
         meter.write(finished)
+        if failed and not _checkpoint_left(run_folder):
+            _clear(run_folder, missing)
 
 
 def read_cost(run_folder: Path) -> StageCost | None:
@@ -173,8 +182,21 @@ def _forget_what_is_settled(run_folder: Path) -> None:
     """Open a new account where the last is closed: the stage was finished, and no checkpoint of it is left to go on from."""
     notes = run_folder / FOLDER
     own = [ProcessCost.read(path) for path in sorted(notes.glob(f"{STAGE}-*.json"))]
-    if any(cost.finished for cost in own) and {path.name for path in run_folder.iterdir()} <= NOTES:
+    if any(cost.finished for cost in own) and not _checkpoint_left(run_folder):
         shutil.rmtree(notes)
+
+
+def _checkpoint_left(run_folder: Path) -> bool:
+    return not {path.name for path in run_folder.iterdir()} <= NOTES
+
+
+def _clear(run_folder: Path, missing: list[Path]) -> None:
+    """Remove the notes, and of the folders that were not there before, innermost first, those that are empty then."""
+    shutil.rmtree(run_folder / FOLDER)
+    # A stage beside this one may put its own there at this moment: then the folder stays.
+    with suppress(OSError):
+        for folder in missing:
+            folder.rmdir()
 
 
 def _cpu_seconds() -> float:

@@ -70,6 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_report(joined, folder / "compare")
         tracking.log_comparison(group, joined, folder / "compare")
         log(tracking, folder, "gkd", 0, 50.0, kind="redistill")
+        log(tracking, folder, "two-stage-mse", 0, 20.0, kind="evaluation")
     return folder
 
 
@@ -83,9 +84,10 @@ def names(store: RunStore, *, count: int = 20, kind: str | None = None, where: s
 
 
 def test_runs_are_found_by_kind_filter_and_number(store: RunStore) -> None:
-    assert names(store) == ["gkd-0", "no-kd-0", "gkd-1", "gkd-0"]  # no stage, no group, none that failed
+    assert names(store) == ["gkd-0", "no-kd-0", "gkd-1", "gkd-0"]  # no stage, group or evaluation, none that failed
     assert names(store, count=2) == ["gkd-0", "no-kd-0"]
     assert names(store, kind="pipeline") == names(store, kind="comparison") == ["no-kd-0", "gkd-1", "gkd-0"]
+    assert names(store, kind="evaluation") == ["two-stage-mse-0"]
     assert names(store, where="tags.method = 'no-kd'") == ["no-kd-0"]
     with pytest.raises(PlatformError, match="no finished run with scores there for nonsense"):
         names(store, kind="nonsense")

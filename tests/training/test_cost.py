@@ -73,12 +73,19 @@ def test_attempts_add_up_and_workers_are_counted_by_role(tmp_path: Path) -> None
 
 def test_an_attempt_that_fails_is_noted_and_added_to(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), measured(tmp_path):
+        (tmp_path / "training.pt").touch()
         raise ZeroDivisionError
     with measured(tmp_path):
         pass
     found = read_cost(tmp_path)
     assert found is not None
     assert found.attempts == 2
+
+
+def test_an_attempt_that_fails_with_nothing_to_go_on_from_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), measured(tmp_path / "artifacts" / "runs" / "stage"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_attempt_has_left_its_notes(tmp_path: Path) -> None:
