@@ -20,8 +20,7 @@ def save_heatmap(rows: Sequence[Row], path: Path) -> None:
     cells = list(dict.fromkeys(cell for row in rows for cell in row.cells))
     columns = ["in-domain\nmean", "targets\nmean", *(f"{benchmark}\n{domain}" for benchmark, domain in cells)]
     values = [
-        [statistics.fmean(row.in_domain), statistics.fmean(row.targets)]
-        + [statistics.fmean(row.cells[cell]) if cell in row.cells else float("nan") for cell in cells]
+        [_mean(row.in_domain), _mean(row.targets), *(_mean(row.cells.get(cell, ())) for cell in cells)]
         for row in rows
     ]
     figure = Figure(figsize=(2.2 + 0.95 * len(columns), 1.5 + 0.5 * len(rows)), layout="constrained")
@@ -44,6 +43,11 @@ def save_heatmap(rows: Sequence[Row], path: Path) -> None:
     axes.spines[:].set_visible(False)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean; NaN, which stays an empty cell, where there is nothing."""
+    return statistics.fmean(values) if values else float("nan")
 
 
 def _label(row: Row) -> str:

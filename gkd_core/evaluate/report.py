@@ -62,7 +62,7 @@ def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
 
 def findings(rows: Sequence[Row]) -> list[str]:
     """What a comparison shows, in sentences that follow from the numbers alone."""
-    means = {row.method: statistics.fmean(row.targets) for row in rows}
+    means = {row.method: statistics.fmean(row.targets) for row in rows if row.targets}
     spreads = {row.method: statistics.stdev(row.targets) if len(row.targets) > 1 else 0.0 for row in rows}
     lines = []
     if "gkd" in means and "two-stage-mse" in means:
