@@ -109,7 +109,7 @@ def compare(
         scores, failed = run_cells(wanted, run, at_once)
         report = _publish(scores, project)
         if report is not None:
-            tracking.client.log_artifacts(group, str(report), "report")
+            tracking.log_comparison(group, ScoreTable(scores=tuple(scores)), report)
         _show(report, failed, tracking, group)
         if failed:
             raise GkdError("\n".join(f"{cell}: {_reason(error)}" for cell, error in failed.items()))

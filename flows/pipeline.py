@@ -65,6 +65,7 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         outcomes = {name: outcome for wave in waves(plan(settings), settings) for name, outcome in _run_wave(job, wave).items()}
         parent.log_datasets(parent.run_id, job.datasets(find_run(settings, "prepare-data", None)))
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
+        parent.log_costs()
         parent.log_report(table, workspace / REPORT)
     report = publish_report(workspace, project)
     matrix = (workspace / REPORT / "summary.md").read_text(encoding="utf-8")

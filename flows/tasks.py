@@ -144,7 +144,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
             log.info("%s: running", run.name)
             job.cluster.before(run.stage)
             metrics = folder if run.stage in TRAINING_STAGES else None
-            child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics)))
+            child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics, folder)))
             stack.enter_context(stage_progress(run.name, job.length(run), folder, log))
 
         outcome = reproduce(job.workspace, run, on_start, job.cluster.environment)
@@ -152,7 +152,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
             job.parent.log_datasets(child_run[0], job.datasets(run))
         if outcome == "ran" and run.stage == MODEL_STAGE:
             _log_model(job, run, child_run[0])
-    if outcome == "restored":
+    if outcome != "ran":
         job.parent.note_restored(run, job.workspace)
     job.seconds[run.name] = time.monotonic() - started
     log.info("%s: %s in %.1f s", run.name, OUTCOME_WORDS[outcome], job.seconds[run.name])

@@ -121,12 +121,14 @@ class Score(Record):
     """The mIoU of one student on one domain, in percent, and the IoU of each class (null where it has no pixels).
 
     `source` is the dataset learnt from, `label_fraction` the share of its labels, `dataset` the `dataset/split` measured on.
+    `encoder_frozen` says whether stage two left the encoder as it was (null: not recorded).
     """
 
     method: str
     teacher: str
     student: str
     seed: int
+    encoder_frozen: bool | None = None
     benchmark: str
     source: str
     domain: str
@@ -144,6 +146,18 @@ class ScoreTable(Record):
 
     kind: Literal["scores"] = "scores"
     scores: tuple[Score, ...]
+
+
+class StudentSize(Record):
+    """What a student takes: parameters with its decoder, FLOPs of one evaluation window, bytes of its safetensors.
+
+    `window` is (height, width) in pixels.
+    """
+
+    parameters: int
+    flops: float
+    window: tuple[int, int]
+    weights_bytes: int
 
 
 def sha256_of(path: Path) -> str:

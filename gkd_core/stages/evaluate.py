@@ -16,10 +16,10 @@ from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.evaluate.places import Place
 from gkd_core.files import atomic_folder
 from gkd_core.models.segmentor import load_segmentor
+from gkd_core.planning.size import student_size
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
-from gkd_core.settings import Settings
 from gkd_core.stages.machine import device_of
-from gkd_core.stages.recipe import SCORES, Context, benchmarks, domains_of
+from gkd_core.stages.recipe import SCORES, SIZE, Context, benchmarks, domains_of
 from gkd_core.training.metrics import MetricsSink, file_sink
 from gkd_core.training.progress import Advance, progress
 
@@ -34,6 +34,7 @@ def evaluate(context: Context) -> None:
     source = str(context.run.source)
     folder = context.workspace / context.run.inputs[0]
     record = SegmentorCheckpoint.read(folder / MANIFEST)
+    student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
     matrices = measured(context, folder, domains_of(settings, catalog, source), len(record.classes))
     scores = []
     for benchmark in benchmarks(settings, catalog):
@@ -57,7 +58,7 @@ def measured(context: Context, folder: Path, references: Sequence[str], classes:
     domains = {reference: _domain(context, reference, classes) for reference in references}
     matrices: dict[str, torch.Tensor] = {}
     sink = file_sink(context.run_folder)
-    with _measuring(context.settings, folder) as measured_on:
+    with _measuring(context, folder) as measured_on:
         for reference, domain in domains.items():
             before = sum(len(domains[name].pairs) for name in matrices)
             with progress(f"{context.run.name} on {reference}", len(domain.pairs)) as advance:
@@ -81,13 +82,15 @@ def _noting(sink: MetricsSink, before: int, domains: int, advance: Advance) -> A
 
 
 @contextmanager
-def _measuring(settings: Settings, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
+def _measuring(context: Context, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
     """Give a function that measures the segmentor of a folder on a domain, here or on Ray workers."""
+    settings = context.settings
     device = device_of(settings)
     if settings.evaluate.workers > 0:
         from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
 
-        with measuring_on_ray(Share(folder, settings.evaluate, device, settings.compute.threads)) as measured_on:
+        share = Share(folder, settings.evaluate, device, settings.compute.threads, context.run_folder)
+        with measuring_on_ray(share) as measured_on:
             yield measured_on
         return
     model = load_segmentor(folder).to(device)
@@ -121,6 +124,7 @@ def score(context: Context, place: Place, matrix: torch.Tensor, record: Segmento
         student=record.encoder.arch,
         seed=record.seed,
         label_fraction=record.label_fraction,
+        encoder_frozen=record.encoder_frozen,
         benchmark=place.benchmark,
         source=record.source,
         domain=place.domain,
