@@ -119,7 +119,9 @@ def test_lengths_are_those_that_the_stages_count(tiny_settings: Settings, catalo
 
     manifest = json.loads((finished / "artifacts/data/manifest.json").read_text())
     images = {f"{version['dataset']}/{version['split']}": version["images"] for version in manifest["versions"]}
-    assert length("distill-proxy", None) == Length(4 * images[settings.data.proxy] // settings.distill_proxy.batch_size, "updates")
+    assert length("distill-proxy", None) == Length(
+        4 * images[settings.data.proxy] // settings.distill_proxy.batch_size, "updates"
+    )
     assert length("distill-source", SOURCE) == Length(2, "updates")
     assert length("learn-task", SOURCE) == Length(2, "updates")
     benchmark = catalog.benchmark("P2R")
