@@ -18,7 +18,6 @@ from flows.lifetime import end_with_worker
 from flows.reconciliation import reconcile
 from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
 from gkd_core.adapters.mlflow_tracking import tracking_address
-from gkd_core.errors import GkdError
 from gkd_core.settings import Settings
 
 Hook = FlowStateHook[..., Any]
@@ -65,6 +64,6 @@ def _address(parameters: Mapping[str, Any]) -> str:
     """Where the run logs to; where its settings cannot be loaded, as they may be what it failed by, where it would by default."""
     try:
         settings = settings_of(parameters)
-    except (GkdError, OSError):
+    except Exception:  # parameters may be anything, and the flow's own message names what is wrong with them
         settings = Settings()
     return tracking_address(settings, Path.cwd())

@@ -6,7 +6,9 @@ One run after the other is struck down, each in the next stage, until the last i
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import yaml
 
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
 from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.adapters.ray_cluster import PREFIX
 from gkd_core.records import ScoreTable, sha256_of
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import REPORT, plan, run_stage
@@ -165,3 +168,23 @@ def test_a_ray_worker_struck_down_in_each_stage(platform: Platform, fresh: Path,
     _assert_same_end(fresh, undisturbed)
     _assert_nothing_twice(fresh, settings, dict.fromkeys(RAY_WORKER, 1))
     _assert_nothing_left(platform, settings, [run], started)
+
+
+def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, fresh: Path, settings: Settings) -> None:
+    run = platform.run("distill_proxy.updates=100000")
+    wait_for(lambda: _in_the_middle(platform, "distill-proxy"), "distill-proxy to be in the middle")
+    started = platform.processes()
+    names = " ".join(alive(started))
+    assert all(name in names for name in ("raylet", "gcs_server", "RayTrainWorker", "dvc_stage", "gkd_core.adapters.child"))
+    folders = set(re.findall(rf"{tempfile.gettempdir()}/{PREFIX}\w+", names))
+    assert len(folders) == 1
+    platform.call(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    seconds = wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
+    seconds += wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60)
+    print(f"cancelled in {seconds:.1f} s")
+    assert seconds < 60
+    _assert_nothing_left(platform, settings, [run], started)
+    tracking = Tracking(settings, fresh)
+    ends = {item.info.status for item in tracking.client.search_runs([tracking.experiment])}
+    assert "KILLED" in ends and ends <= {"KILLED", "FINISHED"}
+    assert not any(Path(folder).exists() for folder in folders), "no folder of Ray's is left"
