@@ -125,7 +125,12 @@ class Comparison:
                 counted = tuple(run for run in group if run not in again)
                 entries.append(Entry(replace(row, label=label), tuple(scores), counted))
         facts = [(entry.row.label, entry.scores, [run.data for run in entry.runs]) for entry in entries]
-        return cls(_ranked(entries), (*cautions(facts), *repeated))
+        guessed = [
+            f"The settings of {entry.row.label} are not known: its reports were pooled by method, student and labels alone."
+            for entry in entries
+            if len(entry.runs) > 1 and not any(run.settings for run in entry.runs)
+        ]
+        return cls(_ranked(entries), (*cautions(facts), *repeated, *guessed))
 
     def differing_settings(self) -> list[str]:
         """Keys of the settings that are not the same in all rows; the seed is none of them."""
@@ -146,8 +151,8 @@ def _variants(runs: Sequence[RunFacts]) -> dict[str, list[RunFacts]]:
     telling = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
     groups: dict[tuple[str | None, ...], list[RunFacts]] = {}
     for run in runs:
-        # A report without settings cannot be said to be like any other.
-        facts = tuple(run.settings.get(key) for key in telling) if run.settings else (run.name,)
+        # A report without settings cannot be said to be like a run that has some.
+        facts = tuple(run.settings.get(key) for key in telling) if run.settings else ("no settings",)
         groups.setdefault(facts, []).append(run)
     if len(groups) == 1:
         return {"": list(runs)}

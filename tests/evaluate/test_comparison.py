@@ -73,6 +73,14 @@ def test_a_report_without_settings_is_not_pooled_with_runs() -> None:
     assert "gkd [old/report]" in labels
 
 
+def test_reports_alone_are_pooled_and_that_is_said() -> None:
+    comparison = Comparison.of_runs([RunFacts("a", scores("gkd", 0, 60.0)), RunFacts("b", scores("gkd", 1, 62.0))])
+    assert [entry.row.targets for entry in comparison.entries] == [(38.0, 40.0)]
+    assert comparison.cautions == (
+        "The settings of gkd are not known: its reports were pooled by method, student and labels alone.",
+    )
+
+
 def test_a_seed_run_twice_counts_once_and_is_said() -> None:
     comparison = Comparison.of_runs([run("gkd", 0, 70.0, name="newer"), run("gkd", 0, 60.0, name="older")])
     (entry,) = comparison.entries
