@@ -13,7 +13,8 @@ from prefect.runtime import flow_run as this_run
 from pydantic import AfterValidator, Field
 
 from flows.frame import run_tags, settings_of
-from flows.pipeline import HOOKS, full_pipeline
+from flows.hooks import HOOKS
+from flows.pipeline import full_pipeline
 from flows.server import LOGS
 from flows.sight import places, show_page
 from gkd_core.adapters.mlflow_tracking import Tracking

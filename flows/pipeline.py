@@ -5,11 +5,10 @@ from typing import Any
 
 from prefect import flow as prefect_flow
 from prefect import get_run_logger
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.flows import Flow
 from prefect.runtime import flow_run as this_run
 
 from flows.frame import own_workspace, run_tags, settings_of
+from flows.hooks import HOOKS
 from flows.server import LOGS
 from flows.sight import run_page, show_page
 from flows.tasks import Job, fetch_task, stage_task
@@ -20,15 +19,6 @@ from gkd_core.adapters.workspace import anchor_paths, publish_report
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import REPORT, StageRun, find_run, plan
-
-
-def _end_mlflow_runs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # Prefect gives the names
-    """Tell MLflow of a flow run whose process could not: it was killed, or cancelled from outside."""
-    settings = settings_of(flow_run.parameters)
-    Tracking(settings, Path.cwd()).close_open_runs(str(flow_run.id), "KILLED" if state.is_cancelling() else "FAILED")
-
-
-HOOKS: dict[str, Any] = {"on_crashed": [_end_mlflow_runs], "on_cancellation": [_end_mlflow_runs]}
 
 
 @prefect_flow(name="gkd", persist_result=False, **HOOKS)

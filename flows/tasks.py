@@ -16,19 +16,19 @@ from flows.sight import stage_progress
 from gkd_core.adapters.dvc_pins import RECORD, fetch_pinned, pinned_inputs
 from gkd_core.adapters.dvc_recipe import Outcome, StageFailed, reproduce
 from gkd_core.adapters.mlflow_datasets import dataset_inputs, version_tags
+from gkd_core.adapters.mlflow_errors import explained
 from gkd_core.adapters.mlflow_tracking import MODEL_STAGE, ParentRun, Tracking
 from gkd_core.adapters.ray_cluster import LocalCluster
 from gkd_core.adapters.stage_lock import digest_of, stage_lock
 from gkd_core.data.catalog import load_catalog
 from gkd_core.data.pins import PinnedInputs
-from gkd_core.errors import PlatformError
+from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, find_run, run_folder
 from gkd_core.stages.length import Length, length_of
 
 TRAINING_STAGES = ("distill-proxy", "distill-source", MODEL_STAGE)
-RETRY_SECONDS = 10
-FETCH_RETRIES = 2
+RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced node minutes
 
 
 @dataclass(frozen=True)
@@ -86,25 +86,34 @@ def fetch_task(job: Job, project: Path) -> Task[[], None]:
         name="fetch-data",
         task_run_name="fetch-data",
         cache_policy=NO_CACHE,
-        retries=FETCH_RETRIES,
-        retry_delay_seconds=RETRY_SECONDS,
-        retry_condition_fn=_may_pass,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=retried,
     )
     def fetch_data() -> None:
-        _fetch_data(job, project)
+        with explained(job.tracking.address):
+            _fetch_data(job, project)
 
     return fetch_data
 
 
-def _may_pass(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
-    return isinstance(state.result(raise_on_failure=False), PlatformError)
+def may_pass(error: object) -> bool:
+    """Whether what a task raised may pass by itself, so that the task is tried again: see `RETRY_SECONDS`.
+
+    Bad settings, bad data and a loss that is not finite would be the same again; a bug of ours as well.
+    """
+    return isinstance(error, TransientError) or (isinstance(error, StageFailed) and error.may_pass)
+
+
+def retried(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
+    return may_pass(state.result(raise_on_failure=False))
 
 
 def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
     """A task, of the stage's own name, that runs it.
 
-    A stage that a signal ended (out of memory, a lost node) is tried once more and goes on from its last checkpoint. One
-    that ended with a message would only say it again.
+    A stage that a signal ended (out of memory, a lost node), or that says that waiting may help, is tried again and goes on
+    from its last checkpoint. One that ended with another message would only say it again.
     """
 
     # DVC alone decides what is up to date, so Prefect keeps no results of its own.
@@ -112,19 +121,15 @@ def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
         name=run.name,
         task_run_name=run.name,
         cache_policy=NO_CACHE,
-        retries=1,
-        retry_delay_seconds=RETRY_SECONDS,
-        retry_condition_fn=_was_struck_down,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=retried,
     )
     def stage() -> Outcome:
-        return _run_stage(job, run)
+        with explained(job.tracking.address):
+            return _run_stage(job, run)
 
     return stage
-
-
-def _was_struck_down(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, StageFailed) and (error.status < 0 or error.status > 128)
 
 
 def _run_stage(job: Job, run: StageRun) -> Outcome:

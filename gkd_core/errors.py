@@ -1,4 +1,7 @@
-"""Errors that a user can act on. The command line prints them as one line and exits with 2."""
+"""Errors that a user can act on. The command line prints them as one line; its exit status says whether waiting may help."""
+
+EXIT_USER_ERROR = 2
+EXIT_TRANSIENT = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed a little later
 
 
 class GkdError(Exception):
@@ -23,3 +26,7 @@ class TrainingError(GkdError):
 
 class PlatformError(GkdError):
     """A service around the recipe (Prefect, MLflow, Ray, DVC) is missing or refuses."""
+
+
+class TransientError(PlatformError):
+    """What may pass by itself: a lost node, a store that does not answer. The same work, done again later, may succeed."""

@@ -6,9 +6,12 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_UMASK = threading.Lock()  # it can only be read by setting it, for all threads
 
 
 @contextmanager
@@ -60,6 +63,7 @@ def _take_place(new: Path, path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

@@ -21,9 +21,9 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
 from gkd_core.adapters.mlflow_costs import UNKNOWN_TAG, cost_line, run_metrics, stage_metrics
+from gkd_core.adapters.mlflow_errors import explained
 from gkd_core.adapters.mlflow_report import EXPERIMENT_NOTE, NOTE_TAG, log_student_report, log_tables, note
 from gkd_core.adapters.mlflow_steps import StepMetrics
-from gkd_core.errors import PlatformError
 from gkd_core.methods import method_of
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
@@ -97,18 +97,16 @@ class Tracking:
         """Open the store, making it and the experiment where they do not exist.
 
         Raises:
-            PlatformError: the store cannot be reached.
+            PlatformError: the store cannot be used; a TransientError where it does not answer.
         """
         self.address = tracking_address(settings, project)
         artifacts = None
         if self.address.startswith("sqlite:///"):
             Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             artifacts = (project / STORE / "artifacts").resolve().as_uri()
-        try:
+        with explained(self.address):
             self.client = MlflowClient(self.address)
             self.experiment = self._experiment(settings.tracking.experiment, artifacts)
-        except MlflowException as error:
-            raise PlatformError(f"MLflow at {self.address}: {str(error).splitlines()[0]}; check MLFLOW_TRACKING_URI") from None
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -157,12 +155,6 @@ class Tracking:
             raise
         finally:
             self.client.set_terminated(run_id, status)
-
-    def close_open_runs(self, flow_run_id: str, status: str) -> None:
-        """End what a flow run left open when its process was killed."""
-        query = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}' and attributes.status = 'RUNNING'"
-        for run in self.client.search_runs([self.experiment], query):
-            self.client.set_terminated(run.info.run_id, status)
 
     def maker_of(self, run: StageRun, digest: str) -> str:
         """Id of the newest run that made this output of the stage; "unknown" where it was made outside a flow."""

@@ -15,7 +15,7 @@ from ray.util import ActorPool
 from torch import Tensor
 
 from gkd_core.adapters.ray_train import connected
-from gkd_core.errors import GkdError, PlatformError
+from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.settings import EvaluateSettings
@@ -62,7 +62,8 @@ def measuring_on_ray(share: Share) -> Iterator[Callable[[Domain, Callable[[int],
 
     Raises:
         GkdError: a worker's own error, as it was raised there.
-        PlatformError: Ray could not start, has too few processors or GPUs, or lost its workers too often.
+        PlatformError: Ray has too few processors or GPUs, or a worker's program failed.
+        TransientError: Ray could not start, or lost its workers too often.
     """
     workers = share.settings.workers
     with connected(workers):
@@ -94,7 +95,7 @@ def _measure(pool: ActorPool, domain: Domain, shards: int, advance: Callable[[in
             raise error.cause from None
         raise PlatformError(f"evaluate: a Ray worker failed: {' '.join(str(error.cause).split())[-400:]}") from error
     except RayActorError as error:
-        raise PlatformError(
+        raise TransientError(
             f"evaluate: Ray lost a worker more than {RETRIES} times ({' '.join(str(error).split())[:200]}); "
             "give it more memory, or set evaluate.workers=0"
         ) from None

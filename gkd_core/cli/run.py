@@ -7,14 +7,15 @@ import sys
 
 import typer
 
-from gkd_core.errors import GkdError
+from gkd_core.errors import EXIT_TRANSIENT, EXIT_USER_ERROR, GkdError, TransientError
 
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
 def run_command_line(commands: typer.Typer) -> None:
-    """Run a command line: 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C or SIGTERM."""
+    """Run a command line: 0 on success, 2 for an error that the user can mend, 75 for one that may pass by itself, 130 after
+    Ctrl-C or SIGTERM.
+    """
     # A stage that is told to end must leave its `with` blocks, or half-written files would stay. Both are set, as a process
     # that a script starts in the background inherits a Ctrl-C that is ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -24,7 +25,7 @@ def run_command_line(commands: typer.Typer) -> None:
     except GkdError as error:
         for line in str(error).splitlines():
             print(f"gkd: {line}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_USER_ERROR)
     except OSError as error:
         print(
             f"gkd: {error.filename or 'input or output'}: {error.strerror or error}; nothing half-written was kept",

@@ -122,14 +122,6 @@ def test_run_names_say_what_tells_runs_apart() -> None:
     assert run_name(settings.model_copy(update={"learn_task": part, "method": "teacher"})) == "teacher-vit_big-labels0.05-seed0"
 
 
-def test_runs_of_a_killed_process_are_closed(tracking: Tracking) -> None:
-    left = tracking.client.create_run(tracking.experiment, tags={"prefect.flow_run_id": "dead"}).info.run_id
-    other = tracking.client.create_run(tracking.experiment, tags={"prefect.flow_run_id": "alive"}).info.run_id
-    tracking.close_open_runs("dead", "FAILED")
-    assert _run(tracking, left).info.status == "FAILED"
-    assert _run(tracking, other).info.status == "RUNNING"
-
-
 def test_repeated_steps_are_logged_once(tracking: Tracking) -> None:
     run_id = tracking.client.create_run(tracking.experiment).info.run_id
     log = StepMetrics(tracking.client, run_id)
