@@ -1,5 +1,8 @@
 """Errors that a user can act on. The command line prints them as one line; its exit status says whether waiting may help."""
 
+EXIT_USER_ERROR = 2
+EXIT_TRANSIENT = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed a little later
+
 
 class GkdError(Exception):
     """Something the user can mend. The message names the file or key, what was expected and what to do."""

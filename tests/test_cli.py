@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from gkd_core.cli import app
+from gkd_core.cli.run import run_command_line
+from gkd_core.errors import GkdError, PlatformError, TrainingError, TransientError
 from gkd_core.evaluate.report import write_report
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 
@@ -163,3 +166,27 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     )
     assert result.returncode == 2
     assert result.stderr == "gkd: /x/y: No space left on device; nothing half-written was kept\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TransientError("later"), 75), (PlatformError("no"), 2), (TrainingError("nan"), 2)]
+)
+def test_the_exit_status_says_whether_waiting_may_help(
+    error: GkdError, status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = typer.Typer(pretty_exceptions_enable=False)
+
+    @commands.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["gkd"])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command_line(commands)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert end.value.code == status
+    assert capsys.readouterr().err == f"gkd: {error}\n"

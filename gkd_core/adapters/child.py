@@ -62,6 +62,11 @@ def child_process(
         guard.wait()
 
 
+def struck_down(status: int) -> bool:
+    """Whether a signal ended a command, by its exit status as Python (negative) or a shell (128 + N) gives it."""
+    return status < 0 or status > 128
+
+
 def _path() -> str:
     """PATH with this Python's scripts first, so that `gkd`, `ray` and `dvc` are those of this environment."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -19,6 +19,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from fsspec.callbacks import Callback
 
+from gkd_core.adapters.s3.errors import explained
 from gkd_core.data.pins import SUFFIX, Pin, compare, read_pin, refusal
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file
@@ -96,15 +97,17 @@ def fetch(repo: Repo, pin: Pin, say: Say) -> None:
 
     Raises:
         DataError: the remote lacks an object or has another content under its name; nothing stands under the folder's name then.
-        PlatformError: there is no remote, or it does not answer.
+        PlatformError: there is no remote, or it refuses.
+        TransientError: it does not answer.
     """
     out = _output(repo, pin)
-    _transfer(repo, out, {out.hash_info}, Callback(), pin)
-    if out.is_dir_checksum:
-        tree = Tree.load(out.cache, out.hash_info)
-        _check_names(pin, tree)
-        with _counted(say, "fetching", pin.files) as callback:
-            _transfer(repo, out, {info for _, _, info in tree}, callback, pin)
+    with explained(pin.path, "fetching it from the DVC remote"):
+        _transfer(repo, out, {out.hash_info}, Callback(), pin)
+        if out.is_dir_checksum:
+            tree = Tree.load(out.cache, out.hash_info)
+            _check_names(pin, tree)
+            with _counted(say, "fetching", pin.files) as callback:
+                _transfer(repo, out, {info for _, _, info in tree}, callback, pin)
     repo.checkout([str(Path(repo.root_dir) / pin.file)])
 
 

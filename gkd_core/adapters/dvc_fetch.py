@@ -4,7 +4,7 @@ It is started in the project, reads a `PinnedInputs` record from the file named 
 socket whose number comes second:
 
     {"path": …, "step": "looking" | "fetching", "done": …, "total": …}    now and then
-    {"fetched": [paths]} | {"refused": message} | {"failed": message}      in the end
+    {"fetched": [paths]} | {"refused": message} | {"unanswered": message} | {"failed": message}      in the end
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TextIO
 
 from gkd_core.adapters.dvc_data import Step, ensure
 from gkd_core.data.pins import Pin, PinnedInputs
-from gkd_core.errors import DataError, PlatformError
+from gkd_core.errors import DataError, PlatformError, TransientError
 
 SECONDS = 5.0  # between two words on progress
 
@@ -48,6 +48,8 @@ def main(record: Path, parent: TextIO) -> None:
         fetched = ensure(Path.cwd(), PinnedInputs.read(record).pins, teller)
     except DataError as error:
         teller.tell({"refused": str(error)})
+    except TransientError as error:
+        teller.tell({"unanswered": str(error)})
     except (PlatformError, OSError) as error:
         teller.tell({"failed": str(error)})
     else:

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gkd_core.adapters.child import child_process
+from gkd_core.adapters.child import child_process, struck_down
 from gkd_core.adapters.dvc_recipe import QUIET
 from gkd_core.data.pins import Pin, PinnedInputs, pins_of
-from gkd_core.errors import DataError, PlatformError
+from gkd_core.errors import DataError, PlatformError, TransientError
 from gkd_core.settings import Settings
 from gkd_core.stages import ARTIFACTS, StageRun, plan
 
@@ -75,6 +75,7 @@ def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
     Raises:
         DataError: an input is not as pinned, or its remote does not have it whole; one line each.
         PlatformError: DVC or its remote cannot be used.
+        TransientError: the remote does not answer, or DVC was struck down.
     """
     pins = PinnedInputs.read(record).pins
     if not pins:
@@ -93,8 +94,12 @@ def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
                 say(f"{word['path']}: {word['step']}, {word['done']} of {word['total']} files")
             elif "refused" in word:
                 raise DataError(word["refused"])
+            elif "unanswered" in word:
+                raise TransientError(word["unanswered"])
             elif "failed" in word:
                 raise PlatformError(word["failed"])
             else:
                 return [pin for pin in pins if pin.path in word["fetched"]]
-        raise PlatformError(f"DVC ended with exit status {child.wait()} while it fetched data; see the log above")
+        status = child.wait()
+        kind = TransientError if struck_down(status) else PlatformError
+        raise kind(f"DVC ended with exit status {status} while it fetched data; see the log above")

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from gkd_core.adapters.child import child_process
-from gkd_core.errors import PlatformError
+from gkd_core.adapters.child import child_process, struck_down
+from gkd_core.errors import EXIT_TRANSIENT, PlatformError, TransientError
 from gkd_core.settings import Settings, read_yaml_mapping
 from gkd_core.stages import StageRun, plan
 
@@ -36,6 +36,11 @@ class StageFailed(PlatformError):
         super().__init__(f"{stage}: failed with exit status {status}; its own message is in the log above")
         self.stage = stage
         self.status = status
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the stage, run again, may succeed: a signal ended it, or it said so itself."""
+        return struck_down(self.status) or self.status == EXIT_TRANSIENT
 
 
 def render(settings: Settings) -> str:
@@ -69,6 +74,7 @@ def reproduce(
     Raises:
         StageFailed: the command failed.
         PlatformError: DVC cannot do its work.
+        TransientError: DVC's own process was struck down.
     """
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "gkd_core.adapters.dvc_stage", run.name, str(theirs.fileno())]
@@ -84,7 +90,9 @@ def reproduce(
             print("go", file=stream, flush=True)
             verdict = stream.readline()
         if not verdict:
-            raise PlatformError(f"{run.name}: DVC ended with exit status {child.wait()} and no word; see the log above")
+            status = child.wait()
+            kind = TransientError if struck_down(status) else PlatformError
+            raise kind(f"{run.name}: DVC ended with exit status {status} and no word; see the log above")
     return _outcome(run, verdict.strip())
 
 

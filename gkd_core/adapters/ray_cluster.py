@@ -6,23 +6,27 @@ needs it. A cluster that the user named by RAY_ADDRESS is used as it is.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 
 from gkd_core.adapters.child import child_process
-from gkd_core.errors import PlatformError
+from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
 
 START_SECONDS = 120.0
+PREFIX = "gkd-ray-"
+IN_USE = "in-use"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 PROMPT = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # else stopping takes half a minute
 # Nobody takes our own machine away at short notice, and the actor that watches for it costs seconds of a core each stage.
@@ -50,6 +54,8 @@ class LocalCluster:
         self._token = secrets.token_hex(32)
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+        self._starting = threading.Lock()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,42 +63,57 @@ class LocalCluster:
         access = {"RAY_ADDRESS": f"127.0.0.1:{self._port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
         return {**access, **QUIET, **LOOPBACK, **PROMPT, **OWN_MACHINE} if self._workers else {}
 
+    @contextmanager
+    def turn(self, stage: str) -> Iterator[None]:
+        """Have the cluster for a stage while the block lasts, where it needs one: it is sized for one at a time."""
+        with self._turn if self._workers and stage in self._stages else nullcontext():
+            yield
+
     def before(self, stage: str) -> None:
-        """Called when a stage is about to run: starts the cluster, and waits for it where the stage needs it.
+        """Called when a stage is about to run: starts the cluster, anew if it is lost, and waits for it where the stage needs it.
 
         Raises:
-            PlatformError: Ray did not start; the message names its log.
+            TransientError: Ray did not start; the message names its log.
         """
         if self._workers == 0:
             return
-        if self._process is None:
-            self._process = self._start()
+        with self._starting:  # runs side by side share it
+            if self._process is not None and self._process.poll() is not None:
+                self.stop()
+                self._process = None
+            if self._process is None:
+                self._process = self._start()
+            process = self._process
         if stage in self._stages:
-            self._wait(self._process)
+            self._wait(process)
 
     def stop(self) -> None:
         """Stop the cluster and remove its files."""
         self._stack.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        sweep_clusters()
         # Ray's sockets need a short path, so its files cannot lie in the project.
-        folder = tempfile.mkdtemp(prefix="gkd-ray-")
+        folder = tempfile.mkdtemp(prefix=PREFIX)
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        mark = self._stack.enter_context((Path(folder) / IN_USE).open("w"))
+        fcntl.flock(mark, fcntl.LOCK_SH)
         cpus = max(self._workers, os.cpu_count() or 1)
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
         command += [f"--port={self._port}", f"--ray-client-server-port={_free_port()}"]
         command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder}"]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-        return self._stack.enter_context(child_process(command, env=environment, log=self._log))
+        # The lock goes with the open file: held until the last of the cluster's guard and of us is gone.
+        return self._stack.enter_context(child_process(command, env=environment, log=self._log, pass_fds=[mark.fileno()]))
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         # Ray prints this once head and raylet are up; the port alone opens earlier.
         while b"Ray runtime started" not in self._log.read_bytes():
             if process.poll() is not None:
-                raise PlatformError(f"Ray ended at its start; see {self._log}, or set compute.workers=0 to train in one process")
+                raise TransientError(f"Ray ended at its start; see {self._log}, or set compute.workers=0 to train in one process")
             if time.monotonic() > deadline:
-                raise PlatformError(f"Ray did not start within {START_SECONDS:.0f} s; see {self._log}")
+                raise TransientError(f"Ray did not start within {START_SECONDS:.0f} s; see {self._log}")
             time.sleep(0.1)
 
 
@@ -111,6 +132,28 @@ def shared_cluster(settings: Settings, logs: Path) -> Iterator[LocalCluster]:
     finally:
         _shared.reset(token)
         cluster.stop()
+
+
+def sweep_clusters() -> list[str]:
+    """Remove the folders of clusters that ended without a chance to; returns their paths. Those of other users stay."""
+    removed = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        if folder.is_dir() and folder.stat().st_uid == os.getuid() and not _is_in_use(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(str(folder))
+    return removed
+
+
+def _is_in_use(folder: Path) -> bool:
+    try:
+        with (folder / IN_USE).open() as mark:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        # Another process makes it just now, or is just removing it.
+        return folder.exists() and time.time() - folder.stat().st_mtime < START_SECONDS
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _free_port() -> int:

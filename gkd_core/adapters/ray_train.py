@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import pickle
@@ -20,18 +21,21 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 import ray.train
 import ray.train.torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayError
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from gkd_core.distill.job import DistillJob, check_batch_divides
-from gkd_core.errors import GkdError, PlatformError
+from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.training.checkpoint import FILE, State, read_state, write_state
+from gkd_core.training.cost import measured
 from gkd_core.training.metrics import file_sink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
 
 RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
+log = logging.getLogger(__name__)
 
 
 class ReportedStore:
@@ -61,15 +65,37 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
     """Run a job on `workers` Ray Train workers and give its end state.
 
     Checkpoints lie in `folder`, so that a later call with the same folder goes on where this one stopped. A lost worker
-    group is rebuilt up to `max_failures` times.
+    group is rebuilt up to `max_failures` times; what a worker itself found wrong would be wrong again, and ends the run at once.
 
     Raises:
         GkdError: a worker's own error, as it was raised there.
-        PlatformError: Ray could not start, or lost its workers too often.
+        TransientError: Ray could not start, or lost its workers too often.
     """
-    # Here rather than in the workers, whose failures Ray answers by starting them anew.
+    # Here rather than in the workers: a group of them takes half a minute to start.
     check_batch_divides(job.settings, workers)
     with connected(workers):
+        try:
+            with (
+                _own_ctrl_c(),
+                progress(job.title, job.updates) as advance,
+                following(folder, lambda lines: advance(int(lines[-1]["step"]))),
+            ):
+                result = _fit(job, workers, max_failures, folder)
+        except RayError as error:
+            raise TransientError(f"{job.title}: Ray was lost: {_one_line(error)}") from None
+    if result.checkpoint is None:
+        raise PlatformError(f"{job.title}: Ray Train ended without a checkpoint; see {folder}")
+    with result.checkpoint.as_directory() as last:
+        return read_state(Path(last) / FILE)
+
+
+def _fit(job: DistillJob, workers: int, max_failures: int, folder: Path) -> Result:
+    """Train, with a new group of workers after each failure that another group may not meet.
+
+    Ray's own retries (`FailureConfig.max_failures`) do not look at what failed, so they are off, and each new group is a new
+    `fit` of the same name and storage, which goes on from the newest checkpoint.
+    """
+    for failures in itertools.count(1):
         trainer = TorchTrainer(
             _work,
             # Sealed, so that Ray's controller and other helpers of its need not import what only the workers use.
@@ -79,23 +105,18 @@ def distill_on_ray(job: DistillJob, workers: int, max_failures: int, folder: Pat
             run_config=RunConfig(
                 name=RAY_FOLDER,
                 storage_path=str(folder),
-                failure_config=FailureConfig(max_failures=max_failures),
+                failure_config=FailureConfig(max_failures=0),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
         )
         try:
-            with (
-                _own_ctrl_c(),
-                progress(job.title, job.updates) as advance,
-                following(folder, lambda lines: advance(int(lines[-1]["step"]))),
-            ):
-                result = trainer.fit()
+            return trainer.fit()
         except TrainingFailedError as error:
-            raise _cause(error, job.title) from None
-    if result.checkpoint is None:
-        raise PlatformError(f"{job.title}: Ray Train ended without a checkpoint; see {folder}")
-    with result.checkpoint.as_directory() as last:
-        return read_state(Path(last) / FILE)
+            _raise_own(error)
+            if failures > max_failures:
+                raise _gave_up(error, job.title, failures) from None
+            log.warning("%s: worker group %d failed (%s); starting the next", job.title, failures, _one_line(error)[:200])
+    raise AssertionError("unreachable")
 
 
 def _work(config: Mapping[str, Any]) -> None:
@@ -106,7 +127,8 @@ def _work(config: Mapping[str, Any]) -> None:
     folder = Path(config["folder"])
     # Ray deals out the machine's devices: this worker's own need not be the first.
     job = replace(pickle.loads(config["job"]), device=str(ray.train.torch.get_device()))
-    distill(job, rank, ReportedStore(folder), file_sink(folder), lambda done: None)
+    with measured(folder, f"worker-{rank.index}"):
+        distill(job, rank, ReportedStore(folder), file_sink(folder), lambda done: None)
 
 
 @contextmanager
@@ -145,7 +167,7 @@ def connected(workers: int) -> Iterator[None]:
             cpus = max(workers, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, OSError) as error:
-        raise PlatformError(
+        raise TransientError(
             f"Ray cannot be reached or started ({' '.join(str(error).split())[:200]}); unset RAY_ADDRESS or set compute.workers=0"
         ) from None
     try:
@@ -154,12 +176,30 @@ def connected(workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _cause(error: TrainingFailedError, title: str) -> GkdError:
-    """The workers' own error where it is one that a user can act on, else what Ray says, in one line."""
-    failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else []
-    for failure in failures:
-        cause = getattr(failure, "cause", failure)
-        if isinstance(cause, GkdError):
-            return cause
-    text = " ".join(str(failures[0] if failures else error).split())
-    return PlatformError(f"{title}: Ray Train gave up: {text[-400:]}")
+def _failures(error: TrainingFailedError) -> list[Exception]:
+    """What the workers raised, or what came of them, as far as it is known."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    return [getattr(failure, "cause", failure) for failure in failures]
+
+
+def _raise_own(error: TrainingFailedError) -> None:
+    """Raise the worker's error that a user can act on, where there is one."""
+    for failure in _failures(error):
+        if isinstance(failure, GkdError):
+            raise failure from None
+
+
+def _gave_up(error: TrainingFailedError, title: str, groups: int) -> PlatformError:
+    """The error after the last group: transient unless all that is known is an exception of a worker's program."""
+    failures = _failures(error)
+    kind = TransientError if not failures or any(map(_is_loss, failures)) else PlatformError
+    return kind(f"{title}: Ray Train gave up after {groups} groups of workers: {_one_line(failures[0] if failures else error)}")
+
+
+def _is_loss(failure: Exception) -> bool:
+    """Whether Ray says it of a worker, and not the worker's program of itself."""
+    return type(failure).__module__.partition(".")[0] == "ray"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[-400:]

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from gkd_core.cli.bucket import bucket_app
+from gkd_core.cli.compare import compare
 from gkd_core.cli.data import data_app
 from gkd_core.cli.doctor import doctor_app
+from gkd_core.cli.measure import EXAMPLE, measure
 from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.cli.run import run_command_line
 
@@ -31,7 +33,7 @@ A tour, in the order in which one needs it:
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 
-4. `gkd show artifacts/report` prints the matrix that a run left behind.
+4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
 5. `gkd export artifacts/learn-task/gta5 --output student.safetensors` takes the student away; `gkd import-checkpoint` reads the
 authors' own.
@@ -44,6 +46,8 @@ Settings come from params.yaml here, or, with --profile, from a shipped profile;
 app.add_typer(data_app)
 app.add_typer(bucket_app)
 app.add_typer(doctor_app)
+app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
+app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")

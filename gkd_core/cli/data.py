@@ -9,7 +9,7 @@ import typer
 
 from gkd_core.cli import pins
 from gkd_core.cli.options import Profile, Set, read_settings
-from gkd_core.cli.run import EXIT_USER_ERROR
+from gkd_core.errors import EXIT_USER_ERROR
 
 if TYPE_CHECKING:
     from gkd_core.data.catalog import Catalog

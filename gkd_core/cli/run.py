@@ -7,10 +7,8 @@ import sys
 
 import typer
 
-from gkd_core.errors import GkdError, TransientError
+from gkd_core.errors import EXIT_TRANSIENT, EXIT_USER_ERROR, GkdError, TransientError
 
-EXIT_USER_ERROR = 2
-EXIT_TRANSIENT = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
 EXIT_INTERRUPTED = 130
 
 

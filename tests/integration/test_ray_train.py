@@ -20,10 +20,11 @@ import psutil
 import pytest
 import ray
 
-from gkd_core.errors import SettingsError
+from gkd_core.errors import SettingsError, TrainingError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, run_folder, run_stage
+from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -76,6 +77,14 @@ def undisturbed(cluster: str, settings: Settings, world: Path, tmp_path_factory:
     return workspace
 
 
+def test_workers_note_what_they_cost(undisturbed: Path, settings: Settings) -> None:
+    cost = read_cost(run_folder(settings, find_run(settings, "distill-proxy", None), undisturbed))
+    assert cost is not None
+    assert (cost.attempts, cost.gpus, cost.updates) == (1, 0, 100)
+    assert cost.peak_host_bytes > 300_000_000  # the stage and two workers, each with torch
+    assert cost.images_per_second is not None
+
+
 def assert_same_end(workspace: Path, undisturbed: Path) -> None:
     for name in (STUDENT, OBJECTIVE):
         assert sha256_of(workspace / name) == sha256_of(undisturbed / name)
@@ -113,6 +122,22 @@ def test_a_batch_that_cannot_be_shared_is_refused_at_once(settings: Settings, wo
     odd = settings.model_copy(update={"distill_proxy": settings.distill_proxy.model_copy(update={"batch_size": 5})})
     with pytest.raises(SettingsError, match="batch_size: 5 images do not divide among 2 workers; choose a multiple"):
         run_proxy(odd, new_workspace(tmp_path / "w", world, odd))
+
+
+def test_a_loss_that_is_not_finite_ends_two_workers_at_once(
+    cluster: str, settings: Settings, world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hot = settings.distill_proxy.model_copy(update={"lr": 1e30, "warmup_updates": 0, "min_lr": 1e30, "log_every": 1})
+    hot_settings = settings.model_copy(update={"distill_proxy": hot})
+    workspace = new_workspace(tmp_path / "w", world, hot_settings)
+    with pytest.raises(
+        TrainingError, match=r"the loss is (nan|inf) at update \d+ of 100; its batch: .*\.png.*; last good checkpoint"
+    ):
+        run_proxy(hot_settings, workspace)
+    folder = run_folder(hot_settings, find_run(hot_settings, "distill-proxy", None), workspace)
+    steps = updates_logged(folder)
+    assert len(steps) == len(set(steps)), "one group of workers, no second try"
+    assert not caplog.records, "no group was started anew"
 
 
 def test_a_killed_worker_is_replaced_and_the_end_is_the_same(

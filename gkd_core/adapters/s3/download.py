@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from gkd_core.adapters.s3.client import PATIENCE, Patience
 from gkd_core.adapters.s3.errors import FAILURES, code_of, explain
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.errors import DataError, GkdError, PlatformError
+from gkd_core.errors import DataError, GkdError, TransientError
 from gkd_core.files import atomic_file
 
 CHUNK_BYTES = 256 * 1024
@@ -126,10 +126,10 @@ class _Download:
             raise self._broken(f"the reply ended after {self.size} of {self._length} bytes")
         return self._finish()
 
-    def late(self) -> PlatformError:
+    def late(self) -> TransientError:
         """The error of a transfer that took too long."""
         of = "" if self._length is None else f" of {self._length}"
-        return PlatformError(
+        return TransientError(
             f"{self._place}: too slow: {self.size}{of} bytes came in the time allowed "
             f"({self._patience.base_seconds:.0f} s and 1 s for each {self._patience.bytes_per_second / 1024:.0f} KiB); "
             "check the network and the store, then run the same again"

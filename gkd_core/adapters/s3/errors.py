@@ -9,7 +9,7 @@ from botocore import exceptions as botocore
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from gkd_core.errors import DataError, GkdError, PlatformError
+from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
 
 FAILURES = (BotoCoreError, ClientError, HTTPError)
 
@@ -36,25 +36,31 @@ REFUSED = {
     "BucketAlreadyExists": "a bucket of this name belongs to somebody else; choose another name",
     "BadDigest": "what arrived at the store is not what was sent; run the same again",
 }
+# What the same work, done again, need not meet; and so are all answers of status 5xx and 429.
+PASSING = ("PreconditionFailed", "BadDigest", "RequestTimeout", "SlowDown")
 # Answers to HEAD have no body, so that only the status says what is wrong.
 STATUS = {"404": "NoSuchKey", "403": "AccessDenied", "412": "PreconditionFailed", "301": "PermanentRedirect"}
 
 # In the order of trial, special ones first.
-WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (botocore.NoCredentialsError, f"no credentials found; {CREDENTIALS}"),
-    (botocore.PartialCredentialsError, f"half of the credentials found; {CREDENTIALS}"),
-    (botocore.CredentialRetrievalError, f"the credentials cannot be fetched; {CREDENTIALS}"),
-    (botocore.ProfileNotFound, "AWS_PROFILE names a profile that no file has; check it and AWS_CONFIG_FILE"),
-    (botocore.ConfigParseError, "the file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names cannot be read; mend it"),
-    (botocore.SSLError, "the store's certificate is not trusted; set AWS_CA_BUNDLE to the authority's file"),
-    (botocore.ConnectTimeoutError, f"no connection in time; {NETWORK}"),
-    (botocore.ReadTimeoutError, f"no answer in time; {NETWORK}"),
-    (botocore.EndpointConnectionError, f"no connection to the endpoint; {NETWORK}"),
-    (botocore.ProxyConnectionError, "no connection to the proxy; check HTTPS_PROXY"),
-    (botocore.HTTPClientError, f"the connection broke; {NETWORK}"),
-    (botocore.IncompleteReadError, f"the connection broke; {NETWORK}"),
-    (botocore.ParamValidationError, "a name or value that S3 does not allow"),
-    (HTTPError, f"the connection broke; {NETWORK}"),
+WORDS: tuple[tuple[type[Exception], type[PlatformError], str], ...] = (
+    (botocore.NoCredentialsError, PlatformError, f"no credentials found; {CREDENTIALS}"),
+    (botocore.PartialCredentialsError, PlatformError, f"half of the credentials found; {CREDENTIALS}"),
+    (botocore.CredentialRetrievalError, TransientError, f"the credentials cannot be fetched; {CREDENTIALS}"),
+    (botocore.ProfileNotFound, PlatformError, "AWS_PROFILE names a profile that no file has; check it and AWS_CONFIG_FILE"),
+    (
+        botocore.ConfigParseError,
+        PlatformError,
+        "the file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names cannot be read; mend it",
+    ),
+    (botocore.SSLError, PlatformError, "the store's certificate is not trusted; set AWS_CA_BUNDLE to the authority's file"),
+    (botocore.ConnectTimeoutError, TransientError, f"no connection in time; {NETWORK}"),
+    (botocore.ReadTimeoutError, TransientError, f"no answer in time; {NETWORK}"),
+    (botocore.EndpointConnectionError, TransientError, f"no connection to the endpoint; {NETWORK}"),
+    (botocore.ProxyConnectionError, TransientError, "no connection to the proxy; check HTTPS_PROXY"),
+    (botocore.HTTPClientError, TransientError, f"the connection broke; {NETWORK}"),
+    (botocore.IncompleteReadError, TransientError, f"the connection broke; {NETWORK}"),
+    (botocore.ParamValidationError, PlatformError, "a name or value that S3 does not allow"),
+    (HTTPError, TransientError, f"the connection broke; {NETWORK}"),
 )
 
 
@@ -74,17 +80,20 @@ def explained(place: object, doing: str) -> Iterator[None]:
 
 
 def explain(error: Exception, place: object, doing: str) -> GkdError:
-    """The error as ours, one line: `DataError` where a bucket or object is missing, else `PlatformError`."""
+    """The error as ours, one line: `DataError` where a bucket or object is missing, else `PlatformError`, and of these
+    `TransientError` where the store may answer otherwise a little later.
+    """
     if isinstance(error, ClientError):
         code = code_of(error)
         if code in MISSING:
             return DataError(f"{place}: {doing}: {MISSING[code]}")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
         advice = REFUSED.get(code, f"the store answered {status} {_plain(code)}; {NETWORK}")
-        return PlatformError(f"{place}: {doing}: {advice}")
-    for kind, words in WORDS:
+        passing = code in PASSING or (isinstance(status, int) and (status >= 500 or status == 429))
+        return (TransientError if passing else PlatformError)(f"{place}: {doing}: {advice}")
+    for kind, ours, words in WORDS:
         if isinstance(error, kind):
-            return PlatformError(f"{place}: {doing}: {words}")
+            return ours(f"{place}: {doing}: {words}")
     return PlatformError(f"{place}: {doing}: {type(error).__name__}; check the AWS variables (docs/s3.md lists them)")
 
 

@@ -16,7 +16,7 @@ from gkd_core.adapters.s3.client import PATIENCE, Patience
 from gkd_core.adapters.s3.download import SHA256
 from gkd_core.adapters.s3.errors import code_of, explain, explained
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.errors import DataError, PlatformError
+from gkd_core.errors import DataError, PlatformError, TransientError
 from gkd_core.records import sha256_of
 
 PART_BYTES = 16 * 1024**2
@@ -58,7 +58,7 @@ def upload_file(client: Any, path: Path, place: Location, patience: Patience = P
     except (PlatformError, TimeoutError):
         # botocore takes what `count` raises for a broken connection.
         if time.monotonic() > deadline:
-            raise PlatformError(
+            raise TransientError(
                 f"{place}: upload too slow: {before.st_size} bytes took longer than is allowed; check the network and the store, "
                 "then run the same again"
             ) from None
@@ -67,7 +67,7 @@ def upload_file(client: Any, path: Path, place: Location, patience: Patience = P
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise DataError(f"{path}: it changed while it was uploaded; leave it alone and upload it again")
     if not _is_there(client, place, before.st_size, digest):
-        raise PlatformError(f"{place}: the store has not kept what was uploaded; upload it again")
+        raise TransientError(f"{place}: the store has not kept what was uploaded; upload it again")
     return True
 
 

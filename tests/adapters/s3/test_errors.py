@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from urllib3.exceptions import ProtocolError
 
 from gkd_core.adapters.s3.errors import explain
-from gkd_core.errors import DataError, PlatformError
+from gkd_core.errors import DataError, PlatformError, TransientError
 
 SIGNED = "http://user:pass@host/bucket/key?X-Amz-Signature=abc"
 
@@ -29,18 +29,21 @@ def answer(code: str, status: int = 400) -> ClientError:
         (answer("SignatureDoesNotMatch", 403), PlatformError, "refuses the signature"),
         (answer("ExpiredToken"), PlatformError, "have expired"),
         (answer("PermanentRedirect", 301), PlatformError, "set AWS_REGION"),
-        (answer("SlowDown", 503), PlatformError, "the store answered 503 SlowDown; check AWS_ENDPOINT_URL"),
-        (answer("\x1b[31m evil\n", 500), PlatformError, "the store answered 500 31mevil"),
-        (answer("", 500), PlatformError, "the store answered 500 without a code"),
+        (answer("SlowDown", 503), TransientError, "the store answered 503 SlowDown; check AWS_ENDPOINT_URL"),
+        (answer("PreconditionFailed", 412), TransientError, "was replaced while it was read"),
+        (answer("Throttled", 429), TransientError, "the store answered 429"),
+        (answer("InvalidRequest", 400), PlatformError, "the store answered 400 InvalidRequest"),
+        (answer("\x1b[31m evil\n", 500), TransientError, "the store answered 500 31mevil"),
+        (answer("", 500), TransientError, "the store answered 500 without a code"),
         (botocore.NoCredentialsError(), PlatformError, "no credentials found"),
         (botocore.ProfileNotFound(profile="x"), PlatformError, "AWS_PROFILE"),
-        (botocore.EndpointConnectionError(endpoint_url=SIGNED), PlatformError, "no connection to the endpoint"),
-        (botocore.ConnectTimeoutError(endpoint_url=SIGNED), PlatformError, "no connection in time"),
-        (botocore.ReadTimeoutError(endpoint_url=SIGNED), PlatformError, "no answer in time"),
+        (botocore.EndpointConnectionError(endpoint_url=SIGNED), TransientError, "no connection to the endpoint"),
+        (botocore.ConnectTimeoutError(endpoint_url=SIGNED), TransientError, "no connection in time"),
+        (botocore.ReadTimeoutError(endpoint_url=SIGNED), TransientError, "no answer in time"),
         (botocore.SSLError(endpoint_url=SIGNED, error="x"), PlatformError, "AWS_CA_BUNDLE"),
-        (botocore.ConnectionClosedError(endpoint_url=SIGNED), PlatformError, "the connection broke"),
-        (botocore.IncompleteReadError(actual_bytes=1, expected_bytes=2), PlatformError, "the connection broke"),
-        (ProtocolError(SIGNED), PlatformError, "the connection broke"),
+        (botocore.ConnectionClosedError(endpoint_url=SIGNED), TransientError, "the connection broke"),
+        (botocore.IncompleteReadError(actual_bytes=1, expected_bytes=2), TransientError, "the connection broke"),
+        (ProtocolError(SIGNED), TransientError, "the connection broke"),
         (botocore.InvalidRetryModeError(provided_retry_mode="x", valid_modes="y"), PlatformError, "check the AWS variables"),
     ],
 )

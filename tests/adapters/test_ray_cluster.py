@@ -1,0 +1,52 @@
+"""Folders that Ray clusters leave when they and we are killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gkd_core.adapters.ray_cluster import IN_USE, PREFIX, START_SECONDS, sweep_clusters
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def _cluster(folder: Path, name: str) -> Path:
+    cluster = folder / f"{PREFIX}{name}"
+    (cluster / "session").mkdir(parents=True)
+    (cluster / IN_USE).touch()
+    return cluster
+
+
+def test_only_folders_of_dead_clusters_are_removed(folder: Path) -> None:
+    dead, held, starting = _cluster(folder, "dead"), _cluster(folder, "held"), folder / f"{PREFIX}starting"
+    starting.mkdir()
+    stranger = folder / "ray-of-somebody"
+    stranger.mkdir()
+    with (held / IN_USE).open() as mark:
+        fcntl.flock(mark, fcntl.LOCK_SH)
+        assert sweep_clusters() == [str(dead)]
+        assert sorted(folder.iterdir()) == sorted([held, starting, stranger])
+    assert sweep_clusters() == [str(held)]
+    long_ago = time.time() - 2 * START_SECONDS
+    os.utime(starting, (long_ago, long_ago))
+    assert sweep_clusters() == [str(starting)]
+
+
+def test_a_child_that_outlives_us_holds_the_folder(folder: Path) -> None:
+    cluster = _cluster(folder, "orphaned")
+    with (cluster / IN_USE).open() as mark:
+        fcntl.flock(mark, fcntl.LOCK_SH)
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[mark.fileno()])
+    assert sweep_clusters() == []
+    child.communicate(b"\n")
+    assert sweep_clusters() == [str(cluster)]

@@ -1,0 +1,190 @@
+"""Runs that are struck down in every stage, and started again: the same end as undisturbed, and next to nothing done twice.
+
+One run after the other is struck down, each in the next stage, until the last is left in peace.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import yaml
+
+from gkd_core.adapters.mlflow_open_runs import OpenRuns
+from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.adapters.ray_cluster import PREFIX
+from gkd_core.records import ScoreTable, sha256_of
+from gkd_core.settings import Settings, settings_from_tree
+from gkd_core.stages import REPORT, plan, run_stage
+from gkd_core.training.metrics import FILE as METRICS
+from tests.integration.kills.orchestration import Platform, alive, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3000)]
+
+SOURCE = "potsdam-rgb"
+STAGES = ("distill-proxy", "distill-source", "learn-task", "evaluate")
+EVERY = {"distill-proxy": 10, "distill-source": 10, "learn-task": 40}  # updates between two checkpoints
+UPDATES = {"distill-proxy": 120, "distill-source": 120, "learn-task": 400}
+RAY_WORKER = {"distill-proxy": "RayTrainWorker", "distill-source": "RayTrainWorker", "evaluate": "ShardWorker"}
+WEIGHTS = ("distill-proxy/encoder", f"distill-source/{SOURCE}/encoder", f"learn-task/{SOURCE}/segmentor")
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_tree: dict[str, Any]) -> Settings:
+    """One source, two Ray workers, a checkpoint now and then, and a line of metrics for each update."""
+
+    def lengths(stage: str) -> dict[str, Any]:
+        return {"updates": UPDATES[stage], "checkpoint_every": EVERY[stage], "log_every": 1}
+
+    tree = tiny_tree | {
+        "data": tiny_tree["data"] | {"benchmarks": ["P2R"]},
+        **{key: tiny_tree[key] | lengths(key.replace("_", "-")) for key in ("distill_proxy", "distill_source", "learn_task")},
+        "evaluate": tiny_tree["evaluate"] | {"workers": 2},
+        "compute": tiny_tree["compute"] | {"workers": 2},
+    }
+    tree["distill_proxy"] |= {"warm_start": {"updates": 0}}
+    return settings_from_tree(tree)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifacts of the whole recipe, run in this process."""
+    workspace = tmp_path_factory.mktemp("undisturbed")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        for run in plan(settings):
+            run_stage(settings, run, workspace)
+    finally:
+        ray.shutdown()
+    return workspace / "artifacts"
+
+
+@pytest.fixture
+def fresh(project: Path, settings: Settings) -> Iterator[Path]:
+    """The project as if nothing had ever been run in it."""
+    (project / "params.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    yield project
+    for folder in (".dvc/cache", "artifacts/runs", "artifacts/workspaces", "artifacts/mlflow", "artifacts/report"):
+        shutil.rmtree(project / folder, ignore_errors=True)
+
+
+def _metrics(project: Path, stage: str) -> list[int]:
+    """The updates of a stage, in the order in which they were trained; those done again stand there again."""
+    files = list((project / "artifacts/runs").glob(f"{stage}*/{METRICS}"))
+    return [json.loads(line)["step"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
+
+
+def _in_the_middle(platform: Platform, stage: str) -> bool:
+    if stage == "evaluate":
+        return bool(_ray_workers(platform, stage))
+    steps = _metrics(platform.project, stage)
+    saved = "ray/checkpoint_manager_snapshot.json" if stage in RAY_WORKER else "training.pt"
+    return bool(steps) and steps[-1] > 2 * EVERY[stage] and any((platform.project / "artifacts/runs").glob(f"{stage}*/{saved}"))
+
+
+def _ray_workers(platform: Platform, stage: str) -> list[psutil.Process]:
+    found = []
+    for process in platform.processes():
+        try:
+            if RAY_WORKER[stage] in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _assert_same_end(project: Path, undisturbed: Path) -> None:
+    (workspace,) = [path for path in (project / "artifacts/workspaces").iterdir() if (path / REPORT).exists()]
+    for name in WEIGHTS:
+        weights = f"{name}.safetensors"
+        assert sha256_of(workspace / "artifacts" / weights) == sha256_of(undisturbed / weights), name
+    matrix = "report/matrix.json"
+    assert ScoreTable.read(project / "artifacts" / matrix) == ScoreTable.read(undisturbed / matrix)
+
+
+def _assert_nothing_twice(project: Path, settings: Settings, kills: dict[str, int]) -> None:
+    """Only the updates since the last checkpoint were trained again; Ray may not have noted yet the one it was just given."""
+    for stage, updates in UPDATES.items():
+        steps = _metrics(project, stage)
+        assert set(steps) == set(range(1, updates + 1))
+        most = EVERY[stage] * (2 if stage in RAY_WORKER else 1)
+        assert len(steps) - updates <= most * kills.get(stage, 0), f"{stage}: {len(steps)} updates were trained"
+    tracking = Tracking(settings, project)
+    runs = tracking.client.search_runs([tracking.experiment], "attributes.status = 'FINISHED'")
+    finished = Counter(run.data.tags["stage"] for run in runs if "stage" in run.data.tags)
+    assert finished == Counter(run.name for run in plan(settings)), "each stage came to its end once"
+
+
+def _assert_nothing_left(platform: Platform, settings: Settings, runs: list[str], started: list[psutil.Process]) -> None:
+    wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
+    assert not [run for run in runs if platform.state(run) in ("RUNNING", "CANCELLING", "PENDING", "SCHEDULED")]
+    address = Tracking(settings, platform.project).address
+    wait_for(lambda: not OpenRuns(address).by_flow_run(), "MLflow to know of all ends", 60)
+
+
+@pytest.mark.parametrize("victim", ["flow", "worker"])
+def test_struck_down_in_each_stage_then_run_again(
+    victim: str, platform: Platform, fresh: Path, settings: Settings, undisturbed: Path
+) -> None:
+    runs, started = [], []
+    for stage in STAGES:
+        runs.append(platform.run())
+        wait_for(lambda stage=stage: _in_the_middle(platform, stage), f"{stage} to be in the middle")
+        family = platform.processes()
+        if victim == "flow":
+            platform.flow_process().kill()
+        else:
+            assert platform.worker is not None
+            platform.worker.kill()
+            platform.worker.wait()
+        platform.wait(runs[-1], "CRASHED")
+        assert wait_for(lambda family=family: not alive(family), f"the end of {alive(family)}", 60) < 60
+        started += family
+        if victim == "worker":
+            platform.start_worker()
+    runs.append(platform.run())
+    platform.wait(runs[-1], "COMPLETED")
+    _assert_same_end(fresh, undisturbed)
+    _assert_nothing_twice(fresh, settings, dict.fromkeys(STAGES, 1))
+    _assert_nothing_left(platform, settings, runs, [*started, *platform.processes()])
+
+
+def test_a_ray_worker_struck_down_in_each_stage(platform: Platform, fresh: Path, settings: Settings, undisturbed: Path) -> None:
+    run = platform.run()
+    for stage in RAY_WORKER:
+        wait_for(lambda stage=stage: _in_the_middle(platform, stage), f"{stage} to be in the middle")
+        _ray_workers(platform, stage)[-1].kill()
+    started = platform.processes()
+    platform.wait(run, "COMPLETED")
+    _assert_same_end(fresh, undisturbed)
+    _assert_nothing_twice(fresh, settings, dict.fromkeys(RAY_WORKER, 1))
+    _assert_nothing_left(platform, settings, [run], started)
+
+
+def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, fresh: Path, settings: Settings) -> None:
+    run = platform.run("distill_proxy.updates=100000")
+    wait_for(lambda: _in_the_middle(platform, "distill-proxy"), "distill-proxy to be in the middle")
+    started = platform.processes()
+    names = " ".join(alive(started))
+    assert all(name in names for name in ("raylet", "gcs_server", "RayTrainWorker", "dvc_stage", "gkd_core.adapters.child"))
+    folders = set(re.findall(rf"{tempfile.gettempdir()}/{PREFIX}\w+", names))
+    assert len(folders) == 1
+    platform.call(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    seconds = wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
+    seconds += wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60)
+    print(f"cancelled in {seconds:.1f} s")
+    assert seconds < 60
+    _assert_nothing_left(platform, settings, [run], started)
+    tracking = Tracking(settings, fresh)
+    ends = {item.info.status for item in tracking.client.search_runs([tracking.experiment])}
+    assert "KILLED" in ends and ends <= {"KILLED", "FINISHED"}
+    assert not any(Path(folder).exists() for folder in folders), "no folder of Ray's is left"
