@@ -104,16 +104,18 @@ def test_run_by_name_then_again_with_nothing_to_do(
     assert {key: value for key, value in second.data.tags.items() if key.startswith("restored.")} == restored
 
 
-def test_a_bad_setting_is_refused_by_name_on_the_command_line(deployed: Prefect) -> None:
-    done = deployed("deployment", "run", DEPLOYMENT, "--param", 'settings={"learn_task": {"updatez": 5}}')
+@pytest.mark.parametrize(
+    ("parameter", "word"), [('settings={"learn_task": {"updatez": 5}}', "updatez"), ("nonsense=1", "nonsense")]
+)
+def test_a_bad_parameter_is_refused_by_name_on_the_command_line(deployed: Prefect, parameter: str, word: str) -> None:
+    done = deployed("deployment", "run", DEPLOYMENT, "--param", parameter)
     assert done.returncode != 0
-    assert "updatez" in done.stdout + done.stderr
+    assert word in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        (DEPLOYMENT, {"nonsense": 1}, "nonsense"),
         (DEPLOYMENT, {"overrides": 5}, "overrides"),
         (DEPLOYMENT, {"profile": "dmo"}, "'dmo' is not one of"),
         (DEPLOYMENT, {"settings": {"learn_task": {"updates": "many"}}}, "settings.learn_task.updates"),
