@@ -45,8 +45,16 @@ def _api(server: PrefectServer, path: str, content: dict[str, Any] | None = None
         data=None if content is None else json.dumps(content).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            # SQLite is locked for a moment: Prefect's own client asks again too.
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def _submit(server: PrefectServer, name: str, parameters: dict[str, Any]) -> str:
