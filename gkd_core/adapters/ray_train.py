@@ -29,6 +29,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from gkd_core.distill.job import DistillJob, check_batch_divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.training.checkpoint import FILE, State, read_state, write_state
+from gkd_core.training.cost import measured
 from gkd_core.training.metrics import file_sink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
@@ -126,7 +127,8 @@ def _work(config: Mapping[str, Any]) -> None:
     folder = Path(config["folder"])
     # Ray deals out the machine's devices: this worker's own need not be the first.
     job = replace(pickle.loads(config["job"]), device=str(ray.train.torch.get_device()))
-    distill(job, rank, ReportedStore(folder), file_sink(folder), lambda done: None)
+    with measured(folder, f"worker-{rank.index}"):
+        distill(job, rank, ReportedStore(folder), file_sink(folder), lambda done: None)
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from gkd_core.cli.bucket import bucket_app
+from gkd_core.cli.compare import compare
 from gkd_core.cli.data import data_app
+from gkd_core.cli.measure import EXAMPLE, measure
 from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.cli.run import run_command_line
 
@@ -42,6 +44,8 @@ Settings come from params.yaml here, or, with --profile, from a shipped profile;
 )
 app.add_typer(data_app)
 app.add_typer(bucket_app)
+app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
+app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")

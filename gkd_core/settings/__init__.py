@@ -5,6 +5,7 @@ or the authors' release, the field says so; profiles overlay these defaults.
 """
 
 from gkd_core.settings.base import Section
+from gkd_core.settings.changes import Changes, ProfileName, SettingsChanges
 from gkd_core.settings.data import DataSettings, StreamingSettings, WorldSettings
 from gkd_core.settings.distill import DistillSettings, Precision, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
@@ -24,6 +25,7 @@ from gkd_core.settings.tree import MethodName, Settings
 
 __all__ = [
     "PROFILES",
+    "Changes",
     "ComputeSettings",
     "DataSettings",
     "DistillSettings",
@@ -33,8 +35,10 @@ __all__ = [
     "Mask2FormerSettings",
     "MethodName",
     "Precision",
+    "ProfileName",
     "Section",
     "Settings",
+    "SettingsChanges",
     "StreamingSettings",
     "TrackingSettings",
     "WarmStartSettings",

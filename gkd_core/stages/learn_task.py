@@ -89,6 +89,9 @@ def learn_task(context: Context) -> None:
             seed=settings.seed,
             updates=job.updates,
             encoder_frozen=frozen,
+            # Only where the result depends on it: DVC knows this output by the settings that the stage declares.
+            teacher=settings.teacher.arch if "teacher" in context.run.params or method.distillation else None,
+            label_fraction=section.label_fraction,
         ).write(folder / MANIFEST)
 
 

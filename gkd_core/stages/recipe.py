@@ -21,6 +21,7 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings
+from gkd_core.training.cost import measured
 
 if TYPE_CHECKING:
     from gkd_core.adapters.s3.sets import S3Sets
@@ -31,6 +32,7 @@ DISTILLED = ARTIFACTS / "distill-proxy"  # what stage 1a leaves for 1b
 RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
 REPORT = ARTIFACTS / "report"
 SCORES = "scores.json"
+SIZE = "student.json"  # in the run folder of `evaluate`: what the student takes
 
 # Stage to the module of this package, and the function in it, that does its work.
 FUNCTIONS = {
@@ -240,13 +242,14 @@ def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
 
 
 def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
-    """Run one stage in this process.
+    """Run one stage in this process; what it costs is noted in its run folder.
 
     Raises:
         GkdError: whatever the user has to mend; nothing is left under the output's name then.
     """
     context = Context(settings, load_catalog(settings.data.catalogs), run, workspace.resolve())
-    _function(run.stage)(context)
+    with measured(context.run_folder):
+        _function(run.stage)(context)
 
 
 def _function(stage: str) -> StageFunction:

@@ -10,7 +10,15 @@ import pytest
 from mlflow.entities import Run
 
 from gkd_core.adapters.dvc_recipe import output_digest, reproduce
-from gkd_core.adapters.mlflow_tracking import StepMetrics, Tracking, flatten, matrix_metrics, source_tags, tracking_address
+from gkd_core.adapters.mlflow_tracking import (
+    StepMetrics,
+    Tracking,
+    flatten,
+    matrix_metrics,
+    run_name,
+    source_tags,
+    tracking_address,
+)
 from gkd_core.errors import PlatformError
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 from gkd_core.settings import Settings, TrackingSettings
@@ -97,6 +105,33 @@ def test_runs_end_truthfully(tracking: Tracking, error: type[BaseException] | No
     assert run.data.tags["method"] == "gkd"
 
 
+def test_flow_runs_of_a_group_are_its_children(tracking: Tracking) -> None:
+    settings = Settings.model_validate({"method": "no-kd", "seed": 3, "learn_task": {"label_fraction": 0.1}})
+    with tracking.group_run("methods", {"kind": "comparison"}) as group:
+        with tracking.flow_run("inside", settings, {}) as inside:
+            pass
+        with pytest.raises(ZeroDivisionError), tracking.flow_run("broken", settings, {}) as broken:
+            raise ZeroDivisionError
+        assert _run(tracking, group).info.status == "RUNNING"
+    with tracking.flow_run("outside", settings, {"kind": "redistill"}) as outside:
+        pass
+    assert _run(tracking, group).info.status == "FINISHED"
+    assert _run(tracking, broken.run_id).info.status == "FAILED"
+    tags = _run(tracking, inside.run_id).data.tags
+    assert tags["mlflow.parentRunId"] == _run(tracking, broken.run_id).data.tags["mlflow.parentRunId"] == group
+    expected = {"method": "no-kd", "seed": "3", "label_fraction": "0.1", "kind": "pipeline"}
+    assert tags.items() >= {**expected, "student": settings.student.arch, "teacher": settings.teacher.arch}.items()
+    assert "mlflow.parentRunId" not in _run(tracking, outside.run_id).data.tags
+    assert _run(tracking, outside.run_id).data.tags["kind"] == "redistill"
+
+
+def test_run_names_say_what_tells_runs_apart() -> None:
+    settings = Settings.model_validate({"student": {"arch": "vit_small"}, "teacher": {"arch": "vit_big"}})
+    assert run_name(settings) == "gkd-vit_small-seed0"
+    part = settings.learn_task.model_copy(update={"label_fraction": 0.05})
+    assert run_name(settings.model_copy(update={"learn_task": part, "method": "teacher"})) == "teacher-vit_big-labels0.05-seed0"
+
+
 def test_repeated_steps_are_logged_once(tracking: Tracking) -> None:
     run_id = tracking.client.create_run(tracking.experiment).info.run_id
     log = StepMetrics(tracking.client, run_id)
@@ -126,6 +161,7 @@ def test_stage_run_has_metrics_digests_and_data(
     assert run.data.metrics == {"loss": 2.0}
     assert run.data.params == {"seed": "0"}
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert run.data.tags["kind"] == "stage"
     assert run.data.tags["dvc.out"] == output_digest(workspace, make)
     assert _run(tracking, parent.run_id).data.tags["restored.make"] == child
     assert _run(tracking, parent.run_id).data.tags["data.data/yard"] == "aa"

@@ -47,7 +47,7 @@ def share(vit_settings: EncoderSettings, tmp_path: Path) -> Share:
         source="gta5", weights="w.safetensors", sha256=sha256_of(folder / "w.safetensors"), method="gkd", seed=0,
         updates=1, encoder_frozen=True,
     ).write(folder / MANIFEST)  # fmt: skip
-    return Share(folder, SETTINGS, "cpu", threads=1)
+    return Share(folder, SETTINGS, "cpu", threads=1, run_folder=folder.with_name("run"))
 
 
 @pytest.fixture
@@ -76,6 +76,6 @@ def test_two_workers_count_what_one_process_counts(cluster: None, share: Share, 
 
 
 def test_more_workers_than_there_is_room_for_are_refused(cluster: None, share: Share) -> None:
-    crowd = Share(share.folder, SETTINGS.model_copy(update={"workers": 3}), "cpu", 1)
+    crowd = Share(share.folder, SETTINGS.model_copy(update={"workers": 3}), "cpu", 1, share.run_folder)
     with pytest.raises(PlatformError, match="3 workers need 3 CPUs, and Ray has 2"), measuring_on_ray(crowd):
         pass
