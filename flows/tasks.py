@@ -141,7 +141,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
         log.info("%s: %s works on it; waiting for its result", run.name, holder)
 
     holder = f"the flow run {this_run.name}"
-    with stage_lock(job.workspace, run, digest_of(folder, run), holder, on_wait), ExitStack() as stack:
+    with stage_lock(job.workspace, run, digest_of(folder, run), holder, on_wait) as lock, ExitStack() as stack:
         child_run: list[str] = []
 
         def on_start() -> None:
@@ -152,7 +152,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
             child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics, folder)))
             stack.enter_context(stage_progress(run.name, job.length(run), folder, log))
 
-        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment)
+        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment, held=[lock])
         if child_run:
             job.parent.log_datasets(child_run[0], job.datasets(run))
         if outcome == "ran" and run.stage == MODEL_STAGE:

@@ -29,8 +29,12 @@ def digest_of(run_folder: Path, run: StageRun) -> str:
 @contextmanager
 def stage_lock(
     project: Path, run: StageRun, digest: str, holder: str, on_wait: Callable[[str], None] = lambda holder: None
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold a stage, for these inputs, while the block lasts; wait for whoever holds it.
+
+    Yields:
+        the lock's open file, for the stage's own process to keep open too: so the lock outlives us where we are killed, until
+        that process has ended and writes no more.
 
     Args:
         digest: of the stage's inputs, as `run_folder` has it.
@@ -45,7 +49,7 @@ def stage_lock(
         file.truncate(0)
         file.write(holder)
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def _take(file: TextIO, on_wait: Callable[[str], None]) -> None:

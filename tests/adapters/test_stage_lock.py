@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gkd_core.adapters.stage_lock import digest_of, stage_lock
@@ -78,3 +79,30 @@ def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
     told: list[str] = []
     with stage_lock(tmp_path, RUN, "abc", "two", told.append):
         assert told == []
+
+
+# A stage's process that needs a while to end, as one does that writes a checkpoint.
+SLOW = "trap 'sleep 1.5; exit' TERM; echo $$ > {path}; while :; do sleep 0.1; done"
+KILLED = """
+import sys, time
+from pathlib import Path
+from gkd_core.adapters.child import child_process
+from gkd_core.adapters.stage_lock import stage_lock
+from gkd_core.stages import StageRun
+run = StageRun("learn-task", "gta5", (), (), Path("out"))
+with stage_lock(Path(sys.argv[1]), run, "abc", "one") as lock, child_process(["sh", "-c", sys.argv[2]], pass_fds=[lock]):
+    time.sleep(1000)
+"""
+
+
+def test_the_lock_of_a_killed_process_lasts_as_long_as_its_stage(tmp_path: Path) -> None:
+    said = tmp_path / "stage"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), SLOW.format(path=said)]) as holder:
+        while not (said.exists() and said.read_text().endswith("\n")):
+            assert holder.poll() is None
+            time.sleep(0.02)
+        holder.kill()
+    stage = int(said.read_text())
+    assert psutil.pid_exists(stage), "it takes its time to end"
+    with stage_lock(tmp_path, RUN, "abc", "two"):
+        assert not psutil.pid_exists(stage)
