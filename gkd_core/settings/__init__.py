@@ -19,6 +19,7 @@ from gkd_core.settings.reading import (
     read_yaml_mapping,
     settings_from_tree,
 )
+from gkd_core.settings.registry import RegistrySettings
 from gkd_core.settings.task import LearnTaskSettings
 from gkd_core.settings.tree import MethodName, Settings
 
@@ -33,6 +34,7 @@ __all__ = [
     "Mask2FormerSettings",
     "MethodName",
     "Precision",
+    "RegistrySettings",
     "Section",
     "Settings",
     "StreamingSettings",

@@ -12,6 +12,7 @@ from gkd_core.settings.distill import DistillSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
+from gkd_core.settings.registry import RegistrySettings
 from gkd_core.settings.task import LearnTaskSettings
 
 MethodName = Literal["gkd", "two-stage-mse", "single-stage-mse", "no-kd", "teacher"]
@@ -46,3 +47,4 @@ class Settings(Section):
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="The cross-domain matrix.")
     compute: ComputeSettings = Field(ComputeSettings(), description="The machine.")
     tracking: TrackingSettings = Field(TrackingSettings(), description="MLflow.")
+    registry: RegistrySettings = Field(RegistrySettings(), description="The registry of students, and its gate.")
