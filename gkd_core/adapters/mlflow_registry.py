@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each small file
+
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +27,8 @@ from gkd_core.stages.fingerprint import Fingerprint
 CHAMPION, CHALLENGER = "champion", "challenger"
 FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
+# The databases of MLflow keep no link from a version to its logged model.
+MODEL_TAG = "model_id"
 SHA256_TAG, RECIPE_TAG, VERDICT_TAG, JUDGED_TAG = "sha256", "recipe", "gate.decision", "gate.at"
 Kind = TypeVar("Kind", bound=Record)
 
@@ -88,7 +94,8 @@ class Registry:
             if not self.is_registered(name):
                 self.client.create_registered_model(name)
             location = str(self.client.get_logged_model(student.model_id).artifact_location)
-            version = self.client.create_model_version(name, location, student.run_id, model_id=student.model_id)
+            tags = {MODEL_TAG: student.model_id}
+            version = self.client.create_model_version(name, location, student.run_id, tags, model_id=student.model_id)
         number = str(version.version)
         self._write(version, {FACTS: student.facts, FINGERPRINT: student.fingerprint})
         self.tag(name, number, _tags(student))
@@ -100,6 +107,19 @@ class Registry:
         """Put tags on a version."""
         for key, value in tags.items():
             self.client.set_model_version_tag(name, number, key, value)
+
+    def model_id(self, version: ModelVersion) -> str:
+        """The logged model of a version.
+
+        Raises:
+            PlatformError: the version was not registered by `add`.
+        """
+        if MODEL_TAG not in version.tags:
+            raise PlatformError(
+                f"{version.name} version {version.version}: registered by another program, so nothing is known of it; "
+                "register the student's run: gkd registry register RUN_ID"
+            )
+        return str(version.tags[MODEL_TAG])
 
     def facts(self, version: ModelVersion) -> ModelFacts:
         """What is known of a version.
@@ -126,7 +146,7 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / FILE
             file.write_text(card, encoding="utf-8")
-            self.client.log_model_artifact(str(version.model_id), str(file))
+            self.client.log_model_artifact(self.model_id(version), str(file))
         self.client.update_model_version(name, number, summary_of(card, DESCRIPTION_LIMIT))
         return card
 
@@ -139,7 +159,7 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             for name, record in records.items():
                 record.write(Path(folder) / name)
-            self.client.log_model_artifacts(str(version.model_id), folder)
+            self.client.log_model_artifacts(self.model_id(version), folder)
 
     def _read(self, version: ModelVersion, file: str, kind: type[Kind]) -> Kind:
         with tempfile.TemporaryDirectory() as folder:
@@ -147,11 +167,7 @@ class Registry:
 
     def _download(self, version: ModelVersion, file: str, folder: str) -> Path:
         label = f"{version.name} version {version.version}"
-        if not version.model_id:
-            raise PlatformError(
-                f"{label}: it has no logged model, so nothing is known of it; register it by gkd registry register"
-            )
-        location = self.client.get_logged_model(version.model_id).artifact_location
+        location = self.client.get_logged_model(self.model_id(version)).artifact_location
         try:
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{location}/{file}", dst_path=folder, tracking_uri=self.address

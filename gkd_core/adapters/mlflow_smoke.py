@@ -39,7 +39,7 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path) -> i
     target = scratch / f"smoke-{name}-{version.version}"
     target.mkdir(parents=True)
     try:
-        location = registry.client.get_logged_model(str(version.model_id)).artifact_location
+        location = registry.client.get_logged_model(registry.model_id(version)).artifact_location
         folder = mlflow.artifacts.download_artifacts(
             artifact_uri=str(location), dst_path=str(target), tracking_uri=registry.address
         )
