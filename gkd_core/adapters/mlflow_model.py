@@ -20,6 +20,7 @@ from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 
+IMAGES = "images"  # name of the input, in the signature and in the example
 _EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 
@@ -61,7 +62,7 @@ def _export(folder: Path, target: Path, description: Model, example: np.ndarray,
     height, width = example.shape[-2:]
     kind = np.dtype("float32")
     signature = ModelSignature(
-        Schema([TensorSpec(kind, (-1, 3, height, width), "images")]),
+        Schema([TensorSpec(kind, (-1, 3, height, width), IMAGES)]),
         Schema([TensorSpec(kind, (-1, classes, height, width), "logits")]),
     )
     with _EXPORT:

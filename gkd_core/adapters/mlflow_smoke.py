@@ -11,6 +11,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from gkd_core.adapters.mlflow_model import IMAGES
 from gkd_core.adapters.mlflow_registry import SHA256_TAG, Registry
 from gkd_core.adapters.mlflow_weights import CHECKPOINT
 from gkd_core.errors import PlatformError
@@ -48,14 +49,14 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path) -> i
             raise PlatformError(
                 f"{label}: its weights are not those that were registered; restore its artifacts, or register anew"
             )
-        example = torch.from_numpy(Model.load(folder).load_input_example(folder))
+        example = torch.from_numpy(Model.load(folder).load_input_example(folder)[IMAGES])
         program = mlflow.pytorch.load_model(folder)
         with torch.inference_mode():
             expected, given = load_segmentor(Path(folder) / CHECKPOINT)(example), program(example)
         if given.shape != expected.shape or not torch.allclose(given, expected, atol=TOLERANCE, rtol=TOLERANCE):
             raise PlatformError(f"{label}: its pt2 program does not give the logits of its own safetensors; log the model again")
         return len(example)
-    except (MlflowException, OSError, RuntimeError, ValueError) as error:
+    except (MlflowException, OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PlatformError(f"{label}: it cannot be loaded from the registry ({reason})") from error
     finally:

@@ -97,12 +97,12 @@ unbiased figure measure on a domain that the gate never looked at.
 mIoU in %, {% if facts.standing.seeds | length > 1 %}mean over seeds{% else %}seed{% endif %} {{ seeds }}; \
 this file is seed {{ facts.seed }}{% if facts.standing.seeds | length > 1 %}, chosen by the source's validation{% endif %}.
 
-| benchmark | domain | mIoU | {% for entry in facts.standing.seeds %}seed {{ entry.seed }} | {% endfor %}
+| benchmark | domain | mIoU |{% for entry in facts.standing.seeds %} seed {{ entry.seed }} |{% endfor %}
 |---|---|---|{% for entry in facts.standing.seeds %}---|{% endfor %}
-{% for row in rows %}| {{ row.benchmark }} | {{ row.domain }} | {{ "%.2f" | format(row.mean) }} | \
-{% for value in row.values %}{{ "%.2f" | format(value) }} | {% endfor %}
-{% endfor %}| **mean** | **targets** | **{{ "%.2f" | format(target_mean) }}** | \
-{% for value in target_means %}{{ "%.2f" | format(value) }} | {% endfor %}
+{% for row in rows %}| {{ row.benchmark }} | {{ row.domain }} | {{ "%.2f" | format(row.mean) }} |\
+{% for value in row.each %} {{ "%.2f" | format(value) }} |{% endfor %}
+{% endfor %}| **mean** | **targets** | **{{ "%.2f" | format(target_mean) }}** |\
+{% for value in target_means %} {{ "%.2f" | format(value) }} |{% endfor %}
 
 Protocol: {% for protocol in protocols %}{{ protocol }}{{ "; " if not loop.last }}{% endfor %}.
 
@@ -157,7 +157,7 @@ def render_card(facts: ModelFacts, verdict: Verdict | None) -> str:
     }
     means = standing.cells()
     rows = [
-        {"benchmark": benchmark, "domain": domain, "mean": means[benchmark, domain], "values": values[benchmark, domain]}
+        {"benchmark": benchmark, "domain": domain, "mean": means[benchmark, domain], "each": values[benchmark, domain]}
         for benchmark, domain in scores
     ]
     target_means = standing.target_means()

@@ -61,7 +61,7 @@ def test_logged_student_loads_back(segmentor_folder: Path, tmp_path: Path, monke
         torch.testing.assert_close(program(images), load_segmentor(segmentor_folder)(images))
     artifacts = Path(logged.artifact_location.removeprefix("file://"))
     description = mlflow.models.Model.load(str(artifacts))
-    assert torch.equal(torch.from_numpy(description.load_input_example(str(artifacts))), EXAMPLE)
+    assert torch.equal(torch.from_numpy(description.load_input_example(str(artifacts))["images"]), EXAMPLE)
     assert description.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
     assert {path.name for path in (artifacts / "checkpoint").iterdir()} == {MANIFEST, "w.safetensors"}
 
