@@ -126,9 +126,8 @@ def test_changes_are_named_and_train_only_what_depends_on_them(
     # An unpinned target: its student is the same, measured anew.
     _change(pinned, "vaihingen")
     found = redistil()
-    assert [re.sub(r"[0-9a-f]{32}\.dir", "MD5", reason) for reason in found["data"]["due"]] == [
-        f"{NAME}: the data changed: data/vaihingen/{part}: MD5 → MD5" for part in ("images",)
-    ] or found["data"]["due"][0].startswith(f"{NAME}: the data changed: data/vaihingen")
+    due = found["data"]["due"]
+    assert due and all(reason.startswith(f"{NAME}: the data changed: data/vaihingen") for reason in due)
     stages = found["data"]["stages"]["0"]
     assert {name for name, outcome in stages.items() if outcome == "ran"} == {"prepare-data", "evaluate-potsdam-rgb", "report"}
     assert found["data"]["models"][NAME]["decision"] == "is the champion"
@@ -143,13 +142,14 @@ def test_changes_are_named_and_train_only_what_depends_on_them(
     assert found["data"]["stages"]["0"]["distill-proxy"] == "ran"
 
     # A setting of stage two alone.
-    champion = champions.registry.aliases(NAME)[CHAMPION]
+    champion = champions.registry.version(NAME, CHAMPION)
     found = redistil("learn_task.updates=3", "registry.margin=100")
-    assert found["data"]["due"] == [f"{NAME}: the recipe changed: learn_task.updates: 2 → 3"] or champion == "1"
+    assert f"{NAME}: the recipe changed: learn_task.updates: 2 → 3" in found["data"]["due"]
     stages = found["data"]["stages"]["0"]
     assert stages["distill-proxy"] == stages["distill-source-potsdam-rgb"] == "restored"
     assert stages["learn-task-potsdam-rgb"] == "ran"
     assert found["data"]["models"][NAME]["decision"] == "refused"
+    assert champions.registry.aliases(NAME) == {CHAMPION: champion.version, CHALLENGER: found["data"]["models"][NAME]["version"]}
     again = redistil("learn_task.updates=3", "registry.margin=100")
     assert "of today's data and recipe, was refused" in again["message"]
 
@@ -218,7 +218,7 @@ def _pin_digest(project: Path, name: str) -> str:
 
 def _change(project: Path, name: str) -> None:
     """Give one image the content of another. Files of the cache are read-only links: they are replaced, not written to."""
-    first, second, *_ = sorted(path for path in (project / "data" / name).rglob("*.*") if path.suffix in (".png", ".jpg", ".tif"))
+    first, second, *_ = sorted(path for path in (project / "data" / name).rglob("*") if path.is_file())
     content = second.read_bytes()
     first.unlink()
     first.write_bytes(content)
