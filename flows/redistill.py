@@ -19,7 +19,6 @@ from gkd_core.adapters.dvc_inputs import fingerprint_now
 from gkd_core.adapters.mlflow_aliases import Champions
 from gkd_core.adapters.mlflow_judge import champion_of, judge, trials_of
 from gkd_core.adapters.mlflow_registry import Registry
-from gkd_core.adapters.mlflow_students import finished_run, register_students
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.data.catalog import load_catalog
 from gkd_core.settings import Settings, load_settings
@@ -69,6 +68,9 @@ def redistill(
         return _nothing_to_do(look)
     for reason in look.reasons:
         get_run_logger().info("due: %s", reason)
+    # Loads torch, which a run with nothing to do need not.
+    from gkd_core.adapters.mlflow_students import finished_run, register_students
+
     runs = []
     for seed in look.seeds:
         result = full_pipeline(profile=profile, overrides=[*overrides, f"seed={seed}"])

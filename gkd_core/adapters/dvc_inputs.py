@@ -1,13 +1,8 @@
-"""DVC's digests of a plan's inputs as they are now, before anything runs; by a DVC in a process of its own.
-
-Run as a program in a workspace, it reads a list of paths from the JSON file named second and says `{path: digest}`, or
-`{"failed": message}`, on the socket whose number comes first.
-"""
+"""The fingerprint of a run before it begins: its pins, and DVC's digests of what has none, by a DVC in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import socket
 import sys
@@ -15,17 +10,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
 from gkd_core.adapters.child import child_process
-from gkd_core.adapters.dvc_hashes import share_hashes
-from gkd_core.adapters.dvc_pins import pinned_inputs
+from gkd_core.adapters.dvc_pins import inputs_of, pinned_inputs
 from gkd_core.adapters.dvc_recipe import QUIET
-from gkd_core.adapters.mlflow_students import loose_inputs, pin_digests
 from gkd_core.adapters.workspace import WORKSPACES, anchor_paths, create_workspace, workspace_in_use
+from gkd_core.data.pins import PinnedInputs
 from gkd_core.errors import PlatformError
 from gkd_core.settings import Settings
+from gkd_core.stages import plan
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
 
 
@@ -62,11 +54,22 @@ def input_digests_now(project: Path, settings: Settings, paths: Sequence[Path]) 
         shutil.rmtree(workspace)
 
 
+def pin_digests(pinned: PinnedInputs) -> dict[str, str]:
+    """The digest of each pin, by path."""
+    return {pin.path: pin.md5 for pin in pinned.pins}
+
+
+def loose_inputs(project: Path, settings: Settings, pinned: PinnedInputs) -> list[Path]:
+    """What a plan reads that no stage makes and no pin covers."""
+    covered = [project / pin.path for pin in pinned.pins]
+    return [path for path in inputs_of(plan(settings)) if not any((project / path).is_relative_to(pin) for pin in covered)]
+
+
 def _ask(workspace: Path, paths: list[str]) -> dict[str, str]:
     wanted = workspace / "wanted.json"
     wanted.write_text(json.dumps(paths), encoding="utf-8")
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "gkd_core.adapters.dvc_inputs", str(theirs.fileno()), str(wanted)]
+    command = [sys.executable, "-m", "gkd_core.adapters.dvc_look", str(theirs.fileno()), str(wanted)]
     with (
         ours,
         child_process(command, cwd=workspace, env=QUIET, pass_fds=[theirs.fileno()]) as child,
@@ -80,25 +83,3 @@ def _ask(workspace: Path, paths: list[str]) -> dict[str, str]:
     if "failed" in answer:
         raise PlatformError(f"DVC cannot look at the data: {answer['failed']}")
     return answer
-
-
-def _look(wanted: Path) -> dict[str, str]:
-    paths = set(json.loads(wanted.read_text(encoding="utf-8")))
-    found: dict[str, str] = {}
-    try:
-        with Repo(".", _wait_for_lock=True) as repo:
-            share_hashes(repo)
-            for stage in repo.index.stages:
-                for dependency in stage.deps:
-                    path = dependency.def_path
-                    if path in paths and path not in found:
-                        found[path] = str(dependency.get_hash().value)
-    except (DvcException, OSError) as error:
-        return {"failed": " ".join(str(error).split())}
-    return found
-
-
-if __name__ == "__main__":
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
-    with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("w", encoding="utf-8") as stream:
-        print(json.dumps(_look(Path(sys.argv[2]))), file=stream, flush=True)

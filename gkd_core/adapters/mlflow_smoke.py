@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlflow.artifacts
 import mlflow.pytorch
@@ -49,7 +50,8 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path) -> i
             raise PlatformError(
                 f"{label}: its weights are not those that were registered; restore its artifacts, or register anew"
             )
-        example = torch.from_numpy(Model.load(folder).load_input_example(folder)[IMAGES])
+        stored: Any = Model.load(folder).load_input_example(folder)
+        example = torch.from_numpy(stored[IMAGES])
         program = mlflow.pytorch.load_model(folder)
         with torch.inference_mode():
             expected, given = load_segmentor(Path(folder) / CHECKPOINT)(example), program(example)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
-from gkd_core.adapters.dvc_pins import RECORD, inputs_of
+from gkd_core.adapters.dvc_inputs import loose_inputs, pin_digests
+from gkd_core.adapters.dvc_pins import RECORD
 from gkd_core.adapters.dvc_recipe import input_digests
 from gkd_core.adapters.mlflow_registry import SHA256_TAG, Registry, Student
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, MODEL_STAGE, Tracking
@@ -48,9 +50,9 @@ def finished_run(tracking: Tracking, workspace: Path, run_id: str) -> FinishedRu
     """A run by the id of its MLflow run and its workspace.
 
     Raises:
-        PlatformError: it has not ended well.
+        PlatformError: there is no such run, or it has not ended well.
     """
-    run = tracking.client.get_run(run_id)
+    run = _mlflow_run(tracking, run_id)
     if run.info.status != "FINISHED":
         raise PlatformError(f"run {run_id}: its status is {run.info.status}; only the students of a FINISHED run are registered")
     return FinishedRun(load_settings(workspace / "params.yaml"), workspace, run)
@@ -60,9 +62,9 @@ def workspace_of(tracking: Tracking, project: Path, run_id: str) -> Path:
     """The workspace of a flow run, by the id of its MLflow run.
 
     Raises:
-        PlatformError: the run is no flow run, or its workspace was swept.
+        PlatformError: there is no such run, it is no flow run, or its workspace was swept.
     """
-    flow_run = tracking.client.get_run(run_id).data.tags.get(FLOW_RUN_TAG)
+    flow_run = _mlflow_run(tracking, run_id).data.tags.get(FLOW_RUN_TAG)
     if flow_run is None:
         raise PlatformError(f"run {run_id}: not the run of a flow (no tag {FLOW_RUN_TAG}); give the parent run of a pipeline")
     found = sorted((project / WORKSPACES).glob(f"*{flow_run[:8]}*"))
@@ -74,20 +76,16 @@ def workspace_of(tracking: Tracking, project: Path, run_id: str) -> Path:
     return found[-1]
 
 
+def _mlflow_run(tracking: Tracking, run_id: str) -> Run:
+    try:
+        return tracking.client.get_run(run_id)
+    except MlflowException:
+        raise PlatformError(f"run {run_id}: not in the MLflow store {tracking.address}; take its id from MLflow's page") from None
+
+
 def run_fingerprint(run: FinishedRun) -> Fingerprint:
     """The fingerprint of a finished run: its settings, its pins, and DVC's digests of what has none."""
     return fingerprint_of(run.settings, {**pin_digests(_pinned(run)), **_unpinned(run)})
-
-
-def pin_digests(pinned: PinnedInputs) -> dict[str, str]:
-    """The digest of each pin, by path."""
-    return {pin.path: pin.md5 for pin in pinned.pins}
-
-
-def loose_inputs(project: Path, settings: Settings, pinned: PinnedInputs) -> list[Path]:
-    """What a plan reads that no stage makes and no pin covers."""
-    covered = [project / pin.path for pin in pinned.pins]
-    return [path for path in inputs_of(plan(settings)) if not any((project / path).is_relative_to(pin) for pin in covered)]
 
 
 def register_students(registry: Registry, tracking: Tracking, runs: Sequence[FinishedRun]) -> dict[str, list[ModelVersion]]:

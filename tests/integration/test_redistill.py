@@ -50,16 +50,15 @@ flows.promotion._publish = lambda *arguments: os.kill(os.getpid(), signal.SIGKIL
 
 
 def test_the_deployment_promotes_the_first_student_and_then_finds_nothing_to_do(
-    deployed: Prefect, project: Path, tracking: Tracking
+    deployed: Prefect, server: PrefectServer, project: Path, tracking: Tracking
 ) -> None:
     done = deployed("deployment", "run", "gkd/redistill", "--watch")
     assert "finished successfully" in done.stdout, done.stdout + (project / "artifacts/logs/worker.log").read_text()
     registry = Registry(tracking.client, tracking.address)
     assert registry.aliases(NAME) == {CHAMPION: "1"}
     before = _runs(tracking)
-    started = time.monotonic()
     done = deployed("deployment", "run", "gkd/redistill", "--watch")
-    assert time.monotonic() - started < 60
+    assert _last_run(server)["total_run_time"] < 60
     log = (project / "artifacts/logs/worker.log").read_text()
     assert re.search(rf"nothing to do: {NAME}: version 1 is of today's data and recipe", log), log
     assert [run.info.run_id for run in _runs(tracking)] == [run.info.run_id for run in before], "nothing ran"
@@ -149,7 +148,10 @@ def test_changes_are_named_and_train_only_what_depends_on_them(
     assert stages["distill-proxy"] == stages["distill-source-potsdam-rgb"] == "restored"
     assert stages["learn-task-potsdam-rgb"] == "ran"
     assert found["data"]["models"][NAME]["decision"] == "refused"
-    assert champions.registry.aliases(NAME) == {CHAMPION: champion.version, CHALLENGER: found["data"]["models"][NAME]["version"]}
+    assert champions.registry.aliases(NAME) == {
+        CHAMPION: str(champion.version),
+        CHALLENGER: found["data"]["models"][NAME]["version"],
+    }
     again = redistil("learn_task.updates=3", "registry.margin=100")
     assert "of today's data and recipe, was refused" in again["message"]
 
@@ -244,6 +246,15 @@ def _mark_crashed(server: PrefectServer, flow_run: str) -> None:
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert json.load(answer)["status"] == "ACCEPT"
+
+
+def _last_run(server: PrefectServer) -> dict[str, Any]:
+    """What Prefect knows of the flow run that ended last."""
+    body = json.dumps({"sort": "END_TIME_DESC", "limit": 1}).encode()
+    request = urllib.request.Request(f"{server.url}/api/flow_runs/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (found,) = json.load(answer)
+    return dict(found)
 
 
 def _runs(tracking: Tracking) -> list[Run]:
