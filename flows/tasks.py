@@ -168,9 +168,9 @@ OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from t
 
 
 def _log_model(job: Job, run: StageRun, child_run: str) -> None:
-    from gkd_core.adapters.mlflow_model import (
-        log_segmentor,  # loads torch, which a run without training need not
-    )
+    # Both load torch, which a run without training need not.
+    from gkd_core.adapters.mlflow_model import log_segmentor
+    from gkd_core.stages.example import source_example
 
-    folder, window = job.workspace / run.output, job.settings.evaluate.window
-    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)
+    example = source_example(job.settings, str(run.source), job.workspace)
+    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, example)

@@ -14,6 +14,7 @@ from gkd_core.cli.data import data_app
 from gkd_core.cli.doctor import doctor_app
 from gkd_core.cli.measure import EXAMPLE, measure
 from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.cli.registry import registry_app
 from gkd_core.cli.run import run_command_line
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app.add_typer(bucket_app)
 app.add_typer(doctor_app)
 app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
+app.add_typer(registry_app)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")

@@ -21,6 +21,7 @@ from gkd_core.settings.reading import (
     read_yaml_mapping,
     settings_from_tree,
 )
+from gkd_core.settings.registry import RegistrySettings
 from gkd_core.settings.task import LearnTaskSettings
 from gkd_core.settings.tree import MethodName, Settings
 
@@ -39,6 +40,7 @@ __all__ = [
     "PictureKind",
     "Precision",
     "ProfileName",
+    "RegistrySettings",
     "Section",
     "Settings",
     "SettingsChanges",

@@ -13,6 +13,7 @@ from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
 from gkd_core.settings.illustrate import IllustrateSettings
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
+from gkd_core.settings.registry import RegistrySettings
 from gkd_core.settings.task import LearnTaskSettings
 
 MethodName = Literal["gkd", "two-stage-mse", "single-stage-mse", "no-kd", "teacher"]
@@ -48,3 +49,4 @@ class Settings(Section):
     illustrate: IllustrateSettings = Field(IllustrateSettings(), description="Pictures of what a student sees.")
     compute: ComputeSettings = Field(ComputeSettings(), description="The machine.")
     tracking: TrackingSettings = Field(TrackingSettings(), description="MLflow.")
+    registry: RegistrySettings = Field(RegistrySettings(), description="The registry of students, and its gate.")
