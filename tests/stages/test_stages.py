@@ -271,13 +271,15 @@ def test_a_stage_without_its_input_says_which_to_run(tmp_path: Path, tiny_settin
 
 
 def test_a_domain_without_counted_pixels_is_an_error(gkd_run: Path, tiny_settings: Settings) -> None:
-    from gkd_core.stages.evaluate import _score
+    from gkd_core.evaluate.places import Place
+    from gkd_core.stages.evaluate import score
 
     run = find_run(tiny_settings, "evaluate", "gta5")
     record = SegmentorCheckpoint.read(gkd_run / "artifacts" / "learn-task" / "gta5" / MANIFEST)
     context = Context(tiny_settings, load_catalog(), run, gkd_run)
     with pytest.raises(DataError, match="cityscapes/val: every pixel of its labels is ignored"):
-        _score(context, "G2C", "cityscapes", "cityscapes/val", torch.zeros(19, 19, dtype=torch.int64), record)
+        place = Place("G2C", "cityscapes", "cityscapes/val", in_domain=False)
+        score(context, place, torch.zeros(19, 19, dtype=torch.int64), record, "teacher")
 
 
 def test_without_stage_1a_the_source_starts_from_the_students_own_weights(tiny_tree: dict[str, Any], workspace: Path) -> None:
