@@ -26,8 +26,8 @@ Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Path:
     """A project of four stages, one benchmark and no distillation: a checkout in git, as a user has it."""
     folder = tmp_path_factory.mktemp("project")
-    student = tiny_tree["student"] | {"weights": "random"}
-    tree = tiny_tree | {"method": "no-kd", "student": student, "data": tiny_tree["data"] | {"benchmarks": ["P2R"]}}
+    encoders = {role: tiny_tree[role] | {"weights": "random"} for role in ("teacher", "student")}  # no internet
+    tree = tiny_tree | {"method": "no-kd", **encoders, "data": tiny_tree["data"] | {"benchmarks": ["P2R"]}}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     for name in ("flows", "prefect.yaml"):
         (folder / name).symlink_to(REPOSITORY / name)
