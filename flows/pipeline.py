@@ -16,7 +16,7 @@ from flows.server import LOGS
 from flows.tasks import Job, fetch_task, stage_task
 from gkd_core.adapters.dvc_recipe import Outcome
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking, source_tags
-from gkd_core.adapters.ray_cluster import ray_stages, shared_cluster
+from gkd_core.adapters.ray_cluster import shared_cluster
 from gkd_core.adapters.workspace import (
     anchor_paths,
     create_workspace,
@@ -27,6 +27,7 @@ from gkd_core.adapters.workspace import (
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages import REPORT, StageRun, find_run, plan
+from gkd_core.stages.waves import waves
 
 PARAMS = Path("params.yaml")
 KEEP_WORKSPACES = 5
@@ -79,21 +80,6 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         "mlflow_run": parent.run_id,
         "stages": outcomes,
     }
-
-
-def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:
-    """The plan cut into groups that may run side by side: runs of one stage, for different sources.
-
-    Stages on Ray stay alone: each fills the cluster.
-    """
-    grouped: list[list[StageRun]] = []
-    for run in runs:
-        alone = run.stage in ray_stages(settings) or not grouped or len(grouped[-1]) >= settings.compute.stages_at_once
-        if alone or grouped[-1][0].stage != run.stage:
-            grouped.append([run])
-        else:
-            grouped[-1].append(run)
-    return grouped
 
 
 def _run_wave(job: Job, wave: list[StageRun]) -> dict[str, Outcome]:
