@@ -43,9 +43,9 @@ def print_estimate(estimate: RunEstimate, cluster: Cluster, settings: Settings) 
 
 def _stages(estimate: RunEstimate, cluster: Cluster) -> Table:
     title = f"Simulated on {cluster.nodes} × {cluster.gpus_per_node} workers; shares of each stage's time"
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE)
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("stage", "workers", "hours", "update\nms", "effi-\nciency", "limit", *COLUMNS):
-        grid.add_column(column, justify="left" if column in ("stage", "limit") else "right", no_wrap=column == "stage")
+        grid.add_column(column, justify="left" if column in ("stage", "limit") else "right", no_wrap=column in ("stage", "limit"))
     for stage in estimate.stages:
         grid.add_row(*_row(stage))
     grid.add_section()
