@@ -21,6 +21,13 @@ def ring_seconds(size: float, members: int, bandwidth: float, latency: float) ->
     return steps * (size / members / (bandwidth * 1e9) + latency)
 
 
+def tree_seconds(size: float, members: int, bandwidth: float, latency: float) -> float:
+    """Seconds of an all-reduce by trees (arguments as for a ring): all of the bytes up and down, but few steps."""
+    if members == 1:
+        return 0.0
+    return 2 * (size / (bandwidth * 1e9) + math.ceil(math.log2(members)) * latency)
+
+
 def bucket_count(size: float) -> int:
     """Buckets that gradients of so many bytes are exchanged in."""
     return max(1, math.ceil(size / BUCKET_BYTES))
@@ -29,13 +36,15 @@ def bucket_count(size: float) -> int:
 def all_reduce_seconds(size: float, workers: int, cluster: Cluster) -> float:
     """Seconds until all workers have the sum of gradients of so many bytes each: on each host, and between the hosts.
 
-    Hosts scatter their sum over their GPUs, each GPU runs a ring with its likes on the other hosts, all of them sharing the
-    host's network, and the result is gathered on each host. Every bucket pays the latencies.
+    Hosts scatter their sum over their GPUs, each GPU exchanges its part with its likes on the other hosts, all of them sharing
+    the host's network, and the result is gathered on each host. Between hosts the faster of ring and tree counts, as NCCL
+    chooses by size. Every bucket pays the latencies.
     """
     nodes, local = cluster.nodes_of(workers), min(workers, cluster.gpus_per_node)
     buckets = bucket_count(size)
     inside = ring_seconds(size / buckets, local, cluster.intra_bandwidth, cluster.intra_latency)
-    between = ring_seconds(size / buckets, nodes, cluster.inter_bandwidth, cluster.inter_latency)
+    ways = (ring_seconds, tree_seconds)
+    between = min(way(size / buckets, nodes, cluster.inter_bandwidth, cluster.inter_latency) for way in ways)
     return buckets * (inside + between)
 
 

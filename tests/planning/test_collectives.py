@@ -11,6 +11,7 @@ from gkd_core.planning.collectives import (
     bytes_between_nodes,
     exposed_seconds,
     ring_seconds,
+    tree_seconds,
 )
 from tests.planning.clusters import cluster
 
@@ -20,6 +21,17 @@ def test_a_ring_sends_almost_twice_the_bytes_whatever_its_size() -> None:
     assert ring_seconds(1e9, 4, bandwidth=1, latency=0.01) == pytest.approx(6 * 0.25 + 6 * 0.01)
     assert ring_seconds(1e9, 1, bandwidth=1, latency=0.01) == 0
     assert ring_seconds(1e9, 1024, bandwidth=1, latency=0) == pytest.approx(2 * 1023 / 1024)
+
+
+def test_a_tree_has_few_steps_and_hosts_take_what_is_faster() -> None:
+    assert tree_seconds(1e9, 1024, bandwidth=1, latency=0.01) == pytest.approx(2 * (1 + 10 * 0.01))
+    assert tree_seconds(1e9, 1, bandwidth=1, latency=0.01) == 0
+
+    def between(latency: float) -> float:
+        return all_reduce_seconds(20e6, 128, cluster(nodes=128, gpus_per_node=1, inter_bandwidth=1, inter_latency=latency))
+
+    assert between(1e-6) == pytest.approx(254 * (20e6 / 128 / 1e9 + 1e-6))  # a ring: 39.9 ms, a tree 40.01
+    assert between(1e-4) == pytest.approx(2 * (20e6 / 1e9 + 7 * 1e-4))  # a tree: 41.4 ms, a ring 65
 
 
 def test_hosts_sum_inside_and_then_between_each_other() -> None:
