@@ -96,6 +96,7 @@ def _draw(upper: Axes, lower: Axes, title: str, estimates: Sequence[StageEstimat
     upper.loglog(workers, hours, "o-", color="black", markersize=3, label="simulated", base=2)
     upper.loglog(workers, [hours[0] * workers[0] / count for count in workers], ":", color="grey", label="proportional", base=2)
     upper.set_title(title, fontsize=9)
+    upper.set_yticks([1 / 16, 1 / 4, 1, 4, 16], ["1/16", "1/4", "1", "4", "16"])
     upper.legend(frameon=False, fontsize=7)
     shares = [[estimate.parts[part] / estimate.seconds for estimate in estimates] for part in PARTS]
     lower.stackplot(workers, shares, labels=PARTS, colors=[colormaps["tab10"](index) for index in range(len(PARTS))])

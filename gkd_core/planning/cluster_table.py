@@ -19,7 +19,8 @@ from gkd_core.settings import Settings
 # What moves a limit, by its name.
 ADVICE = {
     "launches": "a larger batch_size for this many workers, or fewer nodes; compile: true launches less",
-    "input": "more compute.loaders, up to the cores; then augment: light, smaller pictures, or hosts with more cores",
+    "input": "more compute.loaders, up to the cores; then augment: light, smaller pictures, or hosts with "
+    "more cores; in evaluation, more evaluate.workers",
     "storage": "shards in a bucket with data.streaming and a compute.shard_cache_bytes that holds a node's share",
     "stragglers": "fewer, equal nodes; a larger batch_size lets each update weigh more",
     "all-reduce": "a larger batch_size, a faster network between nodes, or fewer nodes",
@@ -118,12 +119,17 @@ def _failure_remarks(estimate: RunEstimate, settings: Settings) -> Iterator[str]
                 f"{stage.name}: {stage.failures:.1f} failures expected; compute.max_failures={settings.compute.max_failures} "
                 f"gives up with probability {stage.given_up:.0%}"
             )
-        lost = (stage.parts["failures"] + stage.parts["checkpoints"]) / stage.seconds
-        if stage.best_checkpoint_every and lost > NOTICEABLE:
-            yield (
-                f"{stage.name}: checkpoints and failures take {lost:.0%}; least with about one checkpoint in "
-                f"{stage.best_checkpoint_every:,} updates"
-            )
+    worst = max(estimate.stages, key=_to_failures, default=None)
+    if worst is not None and worst.best_checkpoint_every and _to_failures(worst) > NOTICEABLE * worst.seconds:
+        yield (
+            f"{worst.name}: checkpoints and failures take {_to_failures(worst) / worst.seconds:.0%}; least with about one "
+            f"checkpoint in {worst.best_checkpoint_every:,} updates (checkpoint_every)"
+        )
+
+
+def _to_failures(stage: StageEstimate) -> float:
+    """Seconds that go to failures and to being ready for them."""
+    return stage.parts["failures"] + stage.parts["checkpoints"]
 
 
 def size(count: float) -> str:
