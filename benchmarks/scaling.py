@@ -53,7 +53,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Folder for measured.json and cluster.yaml.")] = None,
 ) -> None:
     """Measure, predict, and print both."""
-    settings = load_settings(None, profile, [*(set_ or []), "compute.device=cpu", "distill_source.ema_decay=null"])
+    settings = load_settings(None, profile, [*(set_ or []), "compute.device=cpu"])
     demand = _demand(settings, stage)
     with tempfile.TemporaryDirectory() as folder:
         job = _job(settings, demand, write_photographs(Path(folder) / "images", images, size), updates, reports + 1)
@@ -176,7 +176,8 @@ def _show(runs: dict[str, Run], demand: Demand, pace: Pace, cluster: Cluster, wh
         f"An exchange of {demand.gradient_bytes / 1e6:.1f} MB takes {1000 * whole:.1f} ms; an update has "
         f"{1000 * pace.update_seconds:.1f} ms that no worker is spared; side by side each is {cluster.contention:.2f} × slower; "
         f"an update's time deviates by {cluster.straggling:.0%}. Load of the machine: {os.getloadavg()[0]:.1f} on "
-        f"{os.cpu_count()} cores."
+        f"{os.cpu_count()} cores.",
+        soft_wrap=True,
     )
 
 
