@@ -67,6 +67,18 @@ def test_stages_ask_for_what_their_settings_say(paper: dict[str, Any], tmp_path:
     assert asked(averaged, tmp_path)["distill-proxy"].state_bytes == 4 * 4 * student
 
 
+@pytest.mark.parametrize(
+    ("method", "encoder", "moments"), [("teacher", "teacher", 0), ("no-kd", "student", 2), ("single-stage-mse", "student", 2)]
+)
+def test_what_stage_two_trains_has_moments(
+    paper: dict[str, Any], tmp_path: Path, method: str, encoder: str, moments: int
+) -> None:
+    task = asked(paper | {"method": method}, tmp_path)["learn-task-gta5"]
+    costs = task.work.costs
+    assert task.state_bytes == 4 * ((1 + moments) * costs[encoder].parameters + 3 * costs["decoder"].parameters)
+    assert 0 < task.backward_share < 2 / 3 + 1e-9
+
+
 def test_a_larger_proxy_needs_no_data_at_hand(paper: dict[str, Any], tmp_path: Path) -> None:
     long = paper | {"distill_proxy": paper["distill_proxy"] | {"updates": None, "epochs": 2}}
     proxy = asked(long, tmp_path, proxy_images=14_200_000, proxy_bytes=92e3)["distill-proxy"]
