@@ -14,11 +14,12 @@ from flows.sight import run_page, show_page
 from flows.tasks import Job, fetch_task, stage_task
 from gkd_core.adapters.dvc_recipe import Outcome
 from gkd_core.adapters.mlflow_tracking import Tracking, run_name
-from gkd_core.adapters.ray_cluster import ray_stages, shared_cluster
+from gkd_core.adapters.ray_cluster import shared_cluster
 from gkd_core.adapters.workspace import anchor_paths, publish_report
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import REPORT, StageRun, find_run, plan
+from gkd_core.stages.waves import waves
 
 PICTURE_STAGE = "illustrate"
 
@@ -73,21 +74,6 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         "mlflow_run": parent.run_id,
         "stages": outcomes,
     }
-
-
-def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:
-    """The plan cut into groups that may run side by side: runs of one stage, for different sources.
-
-    Stages on Ray stay alone: each fills the cluster.
-    """
-    grouped: list[list[StageRun]] = []
-    for run in runs:
-        alone = run.stage in ray_stages(settings) or not grouped or len(grouped[-1]) >= settings.compute.stages_at_once
-        if alone or grouped[-1][0].stage != run.stage:
-            grouped.append([run])
-        else:
-            grouped[-1].append(run)
-    return grouped
 
 
 def _run_wave(job: Job, wave: list[StageRun]) -> dict[str, Outcome]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
+from gkd_core.stages.waves import ray_stages
 
 START_SECONDS = 120.0
 PREFIX = "gkd-ray-"
@@ -36,11 +37,6 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 _shared: ContextVar[LocalCluster | None] = ContextVar("shared cluster", default=None)
-
-
-def ray_stages(settings: Settings) -> tuple[str, ...]:
-    """Stages whose work Ray's workers do: they wait for the cluster, and run one by one."""
-    return ("distill-proxy", "distill-source", *(("evaluate",) if settings.evaluate.workers else ()))
 
 
 class LocalCluster:

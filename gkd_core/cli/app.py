@@ -13,7 +13,8 @@ from gkd_core.cli.compare import compare
 from gkd_core.cli.data import data_app
 from gkd_core.cli.doctor import doctor_app
 from gkd_core.cli.measure import EXAMPLE, measure
-from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.cli.options import Profile, Set, one_profile, read_settings
+from gkd_core.cli.plan import plan
 from gkd_core.cli.registry import registry_app
 from gkd_core.cli.run import run_command_line
 
@@ -70,31 +71,7 @@ def profiles() -> None:
         typer.echo(f"{name:<22}{first.removeprefix('#').strip()}")
 
 
-@app.command(epilog="Example: gkd plan f2l-dinov2-b-deit-s --mfu 0.35")
-def plan(
-    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile, as with --profile.")] = None,
-    profile: Profile = None,
-    set_: Set = None,
-    mfu: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the peak that training reaches.")] = 0.4,
-    peak_tflops: Annotated[
-        float, typer.Option(min=0.001, help="Peak of one GPU, in TFLOP/s: 989 is an H100's in bf16, without sparsity.")
-    ] = 989,
-) -> None:
-    """List the stages that these settings ask for, what each reads and writes, and the work that it is estimated to be."""
-    from gkd_core import stages
-    from gkd_core.data.catalog import load_catalog
-
-    settings = read_settings(_one_profile(name, profile), set_)
-    catalog = load_catalog(settings.data.catalogs)
-    for run in stages.plan(settings, catalog):
-        inputs = ", ".join(str(path) for path in run.inputs[:4]) + (
-            f" and {len(run.inputs) - 4} more" if len(run.inputs) > 4 else ""
-        )
-        typer.echo(f"{run.command}\n    reads   {inputs or 'settings only'}\n    writes  {run.output}")
-    from gkd_core.planning.table import print_work
-    from gkd_core.planning.work import Machine, plan_work
-
-    print_work(plan_work(settings, catalog, Path.cwd()), Machine(peak_tflops, mfu))
+app.command(epilog="Example: gkd plan f2l-dinov2-b-deit-s --nodes 8")(plan)
 
 
 @app.command(epilog="Example: gkd dry-run f2f-dinov2-l-b --depth 2")
@@ -109,7 +86,7 @@ def dry_run(
     """Rehearse the recipe: both models as they are, with random weights, for one update a stage on small rendered images."""
     from gkd_core.planning.rehearsal import rehearse, small
 
-    for line in rehearse(small(read_settings(_one_profile(name, profile), set_), depth)):
+    for line in rehearse(small(read_settings(one_profile(name, profile), set_), depth)):
         typer.echo(line)
 
 
@@ -209,11 +186,3 @@ def demo_teacher(
 def main() -> None:
     """The command `gkd`."""
     run_command_line(app)
-
-
-def _one_profile(argument: str | None, option: str | None) -> str | None:
-    if argument and option and argument != option:
-        from gkd_core.errors import SettingsError
-
-        raise SettingsError(f"--profile {option}: {argument} is named beside it; give one profile")
-    return argument or option
