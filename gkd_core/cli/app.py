@@ -10,6 +10,7 @@ import typer
 
 from gkd_core.cli.bucket import bucket_app
 from gkd_core.cli.data import data_app
+from gkd_core.cli.infra import infra_app
 from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.cli.run import run_command_line
 
@@ -42,6 +43,7 @@ Settings come from params.yaml here, or, with --profile, from a shipped profile;
 )
 app.add_typer(data_app)
 app.add_typer(bucket_app)
+app.add_typer(infra_app)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")
