@@ -37,3 +37,16 @@ def bootstrap(
         note = f" ({finding.note})" if finding.note else ""
         typer.echo(f"{finding.feature}: {finding.state}{note}")
     typer.echo(f"{changes} changed" if changes else "nothing changed")
+
+
+@infra_app.command("tracking-user", epilog="Example: gkd infra tracking-user")
+def tracking_user() -> None:
+    """Make the MLflow user as whom flow runs write (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or set its password.
+
+    MLFLOW_TRACKING_URI names the server, MLFLOW_AUTH_ADMIN_USERNAME and MLFLOW_AUTH_ADMIN_PASSWORD its administrator.
+    """
+    from gkd_core.adapters.infra.tracking_user import ensure_tracking_user
+
+    finding = ensure_tracking_user()
+    note = f" ({finding.note})" if finding.note else ""
+    typer.echo(f"{finding.feature}: {finding.state}{note}")

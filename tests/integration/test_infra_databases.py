@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,53 +10,19 @@ import pytest
 
 from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
 from gkd_core.errors import PlatformError
+from tests.integration.infra_postgres import postgres
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 PASSWORDS = {owner.password_variable: f"canary-{owner.name}" for owner in OWNERS}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of its administrator, without the password, which is in PGPASSWORD."""
-    if not BINARIES:
-        pytest.skip("no PostgreSQL server is installed")
-    folder = Path(tempfile.mkdtemp(prefix="gkd-pg-"))
-    password = folder / "password"
-    password.write_text(secrets.token_hex(16))
-    as_user = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        shutil.chown(folder, "postgres")
-        shutil.chown(password, "postgres")
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    initdb = [BINARIES[0] / "initdb", "-D", folder / "data", "-U", "admin", f"--pwfile={password}", "-A", "scram-sha-256", "-N"]
-    subprocess.run([*as_user, *initdb], check=True, capture_output=True, cwd=folder)
-    options = ["-h", "127.0.0.1", "-p", str(port), "-k", folder, "-c", "fsync=off", "-c", "log_statement=all"]
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen([*as_user, BINARIES[0] / "postgres", "-D", folder / "data", *options], stdout=log, stderr=log)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PGPASSWORD", password.read_text())
-        address = f"postgresql://admin@127.0.0.1:{port}/postgres?application_name={folder}"
-        _wait(address)
-        yield address
-        process.terminate()
-        process.wait(30)
-    log.close()
-    shutil.rmtree(folder)
-
-
-def _wait(address: str) -> None:
-    for _ in range(150):
-        try:
-            psycopg.connect(address).close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-    raise AssertionError("PostgreSQL did not start")
+    with postgres() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", running.password)
+        yield f"{running.address}?application_name={running.folder}"
 
 
 @pytest.fixture
