@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 from tests.infra.kubernetes import Manifests, PodTemplate, Tree
 
 ACCESS = "access.gkd/"
-# What a client of each server knows it by. A pod has the right where it has the address, and not otherwise.
+# What a client of each server has of it: its address, or what lets one in where the address is a setting. A pod has the right
+# where it has this, and not otherwise.
 ADDRESSES = {
     "prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "database": "PGHOST", "store": "AWS_ENDPOINT_URL",
-    "ray": "RAY_ADDRESS",
+    "ray": "RAY_AUTH_TOKEN_PATH",
 }  # fmt: skip
 
 

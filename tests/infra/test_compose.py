@@ -181,9 +181,7 @@ def test_compose_and_kubernetes_say_the_same(name: str, compose: Tree, dev: Mani
 
     theirs = {key: expanded(value) for key, value in dev.environment(container).items()}
     ours = {key: str(value) for key, value in service.get("environment", {}).items()}
-    theirs |= (
-        {"RAY_ADDRESS": "http://ray-head:8265", "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1"} if name == "prefect-worker" else {}
-    )
+    theirs |= {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1"} if name == "prefect-worker" else {}
     assert ours == theirs
     mounted = {item["target"].rpartition("/")[2] for item in service["secrets"] if item["target"].startswith("/run/environment/")}
     assert mounted == set(mounted_variables(container, pod))

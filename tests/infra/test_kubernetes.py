@@ -244,7 +244,7 @@ DAMAGE: dict[str, Callable[[Manifests], object]] = {
         m, "mlflow-is-asked"
     )["ingress"][0]["ports"].append({"protocol": "TCP", "port": 22}),
     "only one end knows of the flow store": lambda m: policy(m, "store-may-be-asked")["egress"][0]["ports"][0].update(port=9000),
-    "Deployment/prefect-worker: has the address of ray (RAY_ADDRESS), and may not ask it": lambda m: m.named(
+    "Deployment/prefect-worker: has the address of ray (RAY_AUTH_TOKEN_PATH), and may not ask it": lambda m: m.named(
         "Deployment", "prefect-worker"
     )["spec"]["template"]["metadata"]["labels"].pop("access.gkd/ray"),
     "StatefulSet/postgres: may ask prefect, and has not its address": lambda m: m.named("StatefulSet", "postgres")["spec"][

@@ -21,7 +21,6 @@ READ_IN = {
     ),
     "mlflow/utils/cli_args.py": ("MLFLOW_ARTIFACTS_DESTINATION",),
     "mlflow/cli/__init__.py": ("MLFLOW_BACKEND_STORE_URI",),
-    "ray/_private/ray_constants.py": ("RAY_ADDRESS",),
     "ray/_private/authentication/authentication_token_setup.py": ("RAY_AUTH_MODE",),
     "ray/_private/authentication_test_utils.py": ("RAY_AUTH_TOKEN_PATH",),
     "gkd_core/adapters/infra/databases.py": (
