@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,6 +30,12 @@ from tests.integration.infra_postgres import ADMINISTRATOR, postgres
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 START_SECONDS = 240
+# As a pod: nothing can be written but the test's own folder, and no capability is left. (The user stays ours: it may have to
+# read a Python that lies in its home.)
+CONFINED = """
+mount --bind "$0" "$0" && mount -o remount,bind,ro / &&
+exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
 # Names of the Secrets' keys, and the files that infra/secrets.sh makes.
 FILES = {
     ("prefect-auth", "auth"): "prefect-auth", ("database-admin", "password"): "database-admin",
@@ -126,9 +133,16 @@ def start(cluster: Cluster, owner: str, here: dict[str, str], url: str = "") -> 
     if arguments[0] == "gkd":
         arguments = [sys.executable, "-c", "from gkd_core.cli import main; main()", *arguments[1:]]
     script = REPOSITORY / "infra/images/entrypoint.sh"
-    return Command(
-        ["sh", str(script), *arguments], {**os.environ, **environment, "SECRET_ENVIRONMENT": str(mounted), "DO_NOT_TRACK": "1"}
-    )
+    environment |= {"SECRET_ENVIRONMENT": str(mounted), "DO_NOT_TRACK": "1", "TMPDIR": str(cluster.folder / "home")}
+    environment |= {"HOME": str(cluster.folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Command([*confined(cluster.folder), "sh", str(script), *arguments], {**os.environ, **environment})
+
+
+def confined(folder: Path) -> list[str]:
+    """What makes a command's root read-only but for a folder; nothing where we may not do that."""
+    prefix = ["unshare", "--mount", "--propagation=private", "sh", "-c", CONFINED, str(folder)]
+    allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    return prefix if allowed else []
 
 
 def wait(url: str, log: Path) -> None:
@@ -141,6 +155,18 @@ def wait(url: str, log: Path) -> None:
             pass
         time.sleep(0.5)
     raise AssertionError(f"{url}: no answer\n{log.read_text()[-3000:]}")
+
+
+def test_the_servers_ran_where_nothing_else_can_be_written(tmp_path: Path) -> None:
+    """Beside the fixture, which starts both in such a place: that the place is one."""
+    prefix = confined(tmp_path)
+    if not prefix:
+        pytest.skip("no right to make a mount namespace: the servers of these tests could write anywhere")
+    for path, code in ((tmp_path / "file", 0), (Path(tempfile.gettempdir()) / f"gkd-{os.getpid()}", 1)):
+        done = subprocess.run([*prefix, sys.executable, "-c", f"open({str(path)!r}, 'w')"], capture_output=True, check=False)
+        assert done.returncode == code, path
+    status = subprocess.run([*prefix, "cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^CapEff:\s*0+$", status, re.MULTILINE)
 
 
 def test_prefect_lets_nobody_in_without_the_auth_string(cluster: Cluster) -> None:
