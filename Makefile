@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: up down status demo compare camvid camvid-compare teacher test test-all lint types lock clean help
+.PHONY: up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit clean help
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,15 @@ lock:  ## Compile requirements.txt from pyproject.toml.
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
+
+sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, CycloneDX, to artifacts/sbom.json.
+	mkdir -p artifacts
+	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --no-validate \
+		--output-file artifacts/sbom.json
+
+# Strict: a package that cannot be looked up is not one without vulnerabilities. In an environment of its own, by uv.
+audit: $(READY)  ## Look the pinned versions up in the advisory database (needs pypi.org).
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement requirements.txt
 
 clean:  ## Remove the environment and everything that runs left behind.
 	rm -rf $(VENV) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -12,6 +12,7 @@ from gkd_core.cli.bucket import bucket_app
 from gkd_core.cli.compare import compare
 from gkd_core.cli.data import data_app
 from gkd_core.cli.doctor import doctor_app
+from gkd_core.cli.infra import infra_app
 from gkd_core.cli.measure import EXAMPLE, measure
 from gkd_core.cli.options import Profile, Set, one_profile, read_settings
 from gkd_core.cli.plan import plan
@@ -51,6 +52,7 @@ app.add_typer(doctor_app)
 app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 app.add_typer(registry_app)
+app.add_typer(infra_app)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")
