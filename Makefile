@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: demo compare camvid camvid-compare teacher test test-all lint types lock clean help
+.PHONY: up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit clean help
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,16 @@ camvid: $(READY)  ## Run the pipeline on real images: CamVid day to dusk (CAMVID
 
 camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about half an hour a seed; SEEDS=0,1,2).
 	$(BIN)/python -m flows.local compare --profile camvid --seeds $(or $(SEEDS),0) --set compute.workers=0 $(if $(CAMVID),--set data.root=$(CAMVID))
+
+# Ports: make up PREFECT_PORT=4300 MLFLOW_PORT=5001 WORKER_PORT=4301. PostgreSQL: GKD_DATABASE_URL, see docs/platform.md.
+up: $(READY)  ## Start the platform on loopback: Prefect server, MLflow server, worker (docs/platform.md).
+	@$(BIN)/python -m flows.platform up
+
+down: $(READY)  ## Stop the platform, flow runs included.
+	@$(BIN)/python -m flows.platform down
+
+status: $(READY)  ## Show what of the platform runs where.
+	@$(BIN)/python -m flows.platform status
 
 teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.
 	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors
@@ -47,6 +57,15 @@ lock:  ## Compile requirements.txt from pyproject.toml.
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
+
+sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, CycloneDX, to artifacts/sbom.json.
+	mkdir -p artifacts
+	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --no-validate \
+		--output-file artifacts/sbom.json
+
+# Strict: a package that cannot be looked up is not one without vulnerabilities. In an environment of its own, by uv.
+audit: $(READY)  ## Look the pinned versions up in the advisory database (needs pypi.org).
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement requirements.txt
 
 clean:  ## Remove the environment and everything that runs left behind.
 	rm -rf $(VENV) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

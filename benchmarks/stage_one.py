@@ -7,6 +7,7 @@ The real training loop on generated photographs, with random weights, which are 
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 from collections.abc import Mapping
@@ -45,6 +46,8 @@ def main(
     checkpointing: Annotated[bool, typer.Option("--activation-checkpointing", help="Trade speed for memory.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
     peak_tflops: Annotated[float | None, typer.Option(help="The device's peak in this precision, for the MFU.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File to write for gkd plan --measured.")] = None,
+    stage: Annotated[str, typer.Option(help="Stage that --json calls it: distill-proxy or distill-source.")] = "distill-proxy",
 ) -> None:
     """Measure stage one with these models on this device."""
     section = DistillSettings(
@@ -66,6 +69,9 @@ def main(
     flops = sum(cost.flops for cost in distillation_cost(section, objective, **roles).values())
     on_gpu = device == "cuda"
     speed = rate * flops / 1e12
+    if json_file is not None:
+        computing = 1 - statistics.median(line["waiting_share"] for line in measured)
+        json_file.write_text(json.dumps({stage: {"images_per_second": rate / computing}}, indent=1) + "\n")
     _show(
         {
             "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} thread(s)",

@@ -13,14 +13,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow, FlowStateHook
 from prefect.logging import get_logger
 
+from flows.frame import settings_of
 from flows.lifetime import end_with_worker
 from flows.reconciliation import reconcile
 from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
 from gkd_core.adapters.mlflow_tracking import tracking_address
-from gkd_core.errors import GkdError
-from gkd_core.settings import Settings, load_settings
+from gkd_core.settings import Settings
 
-PARAMS = Path("params.yaml")
 Hook = FlowStateHook[..., Any]
 
 
@@ -64,7 +63,7 @@ def _try(what: str, action: Callable[[], object]) -> None:
 def _address(parameters: Mapping[str, Any]) -> str:
     """Where the run logs to; where its settings cannot be loaded, as they may be what it failed by, where it would by default."""
     try:
-        settings = load_settings(PARAMS, parameters.get("profile"), parameters.get("overrides") or ())
-    except (GkdError, OSError):
+        settings = settings_of(parameters)
+    except Exception:  # parameters may be anything, and the flow's own message names what is wrong with them
         settings = Settings()
     return tracking_address(settings, Path.cwd())

@@ -32,7 +32,7 @@ def full_pipeline_command(profile: Profile = None, set_: Set = None, port: Port 
     def run() -> dict[str, Any]:
         from flows.pipeline import full_pipeline
 
-        return full_pipeline(profile, set_ or [])
+        return full_pipeline(profile=profile, overrides=set_ or [])
 
     _check_settings(profile, set_)
     _run_here(run, port)
@@ -43,15 +43,51 @@ def compare_command(
     profile: Profile = None,
     set_: Set = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
+    students: Annotated[
+        list[str] | None, typer.Option("--student", help="A student, ARCH@WEIGHTS; that of the settings if not given.")
+    ] = None,
+    label_fractions: Annotated[
+        list[float] | None, typer.Option("--label-fraction", help="A share of the labels; that of the settings if not given.")
+    ] = None,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Runs side by side.")] = 1,
     port: Port = None,
 ) -> None:
-    """Run the flow compare: all methods over several seeds, in one matrix. Example: --profile demo --seeds 0,1"""
+    """Run the comparison: all methods over several seeds, in one matrix. Example: --profile demo --seeds 0,1"""
     numbers = _seeds(seeds)
 
     def run() -> dict[str, Any]:
         from flows.compare import compare
 
-        return compare(profile, set_ or [], seeds=numbers)
+        return compare(
+            profile=profile,
+            overrides=set_ or [],
+            students=students or [],
+            label_fractions=label_fractions or [],
+            seeds=numbers,
+            at_once=at_once,
+        )
+
+    _check_settings(profile, set_)
+    _run_here(run, port)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/MODEL, or a folder.")],
+    domains: Annotated[
+        list[str] | None,
+        typer.Option("--domain", help="A dataset/split or a benchmark; those of the model's source if not given."),
+    ] = None,
+    profile: Profile = None,
+    set_: Set = None,
+    port: Port = None,
+) -> None:
+    """Measure a model on domains, without training. Example: models:/gkd-student-gta5@champion --domain acdc/night"""
+
+    def run() -> dict[str, Any]:
+        from flows.evaluate import evaluate
+
+        return evaluate(model=model, domains=domains or [], profile=profile, overrides=set_ or [])
 
     _check_settings(profile, set_)
     _run_here(run, port)
@@ -125,10 +161,13 @@ def _show(result: dict[str, Any]) -> None:
 
     report = Path(result["report"])
     print_matrix(ScoreTable.read(report / "matrix.json"))
-    console.print(f"Report:    {_near(report)}  (matrix.png, matrix.csv, matrix.json, summary.md)")
+    console.print(
+        f"Report:    {_near(report)}  (report.html, matrix.png, radar.png, matrix.csv, classes.csv, matrix.json, summary.md)"
+    )
     if "mlflow" in result:
         command = f"mlflow ui --backend-store-uri {result['mlflow']}"
         console.print(f"MLflow:    {command}   (run {result['mlflow_run'][:8]})", soft_wrap=True)
+    if "workspace" in result:
         console.print(f"Workspace: {_near(Path(result['workspace']))}")
 
 

@@ -1,22 +1,19 @@
 """A Prefect server of our own: on loopback, with its home in the project, ended with us."""
 
-import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import PlatformError
+from gkd_core.loopback import LOOPBACK, answers, free_port, is_free
 from gkd_core.stages import ARTIFACTS
 
 HOME = ARTIFACTS / "prefect"
 LOGS = ARTIFACTS / "logs"
 START_SECONDS = 120.0
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
-LOOPBACK = "127.0.0.1"
 
 
 class PrefectServer:
@@ -40,19 +37,23 @@ class PrefectServer:
             PlatformError: it ended or did not answer in time; the message names its log.
         """
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while not answers(health_of(self.url)):
             if self._ended():
                 raise PlatformError(f"the Prefect server ended at its start; see {self._log}")
             if time.monotonic() > deadline:
                 raise PlatformError(f"the Prefect server did not answer within {START_SECONDS:.0f} s; see {self._log}")
             time.sleep(0.1)
 
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+
+def health_of(url: str) -> str:
+    """The address that a Prefect server answers while it is well."""
+    return f"{url}/api/health"
+
+
+def server_command(port: int) -> list[str]:
+    """What `prefect server start` runs in the end, without the seconds that the prefect command takes to load."""
+    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
+    return [*command, "--no-access-log", "--host", LOOPBACK, "--port", str(port)]
 
 
 @contextmanager
@@ -70,19 +71,14 @@ def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectSe
     home.mkdir(parents=True, exist_ok=True)
     url = f"http://{LOOPBACK}:{port}"
     environment = {"PREFECT_API_URL": f"{url}/api", "PREFECT_HOME": str(home), **QUIET}
-    # What `prefect server start` runs in the end, without the seconds that the prefect command takes to load.
-    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
-    command += ["--host", LOOPBACK, "--port", str(port)]
     log = project / LOGS / "prefect-server.log"
-    with child_process(command, cwd=home, env=environment, log=log) as process:
+    with child_process(server_command(port), cwd=home, env=environment, log=log) as process:
         yield PrefectServer(url, environment, lambda: process.poll() is not None, log)
 
 
 def _claim(port: int | None) -> int:
-    with socket.socket() as probe:
-        try:
-            probe.bind((LOOPBACK, port or 0))
-        except OSError:
-            raise PlatformError(f"port {port} is in use; give another with --port, or leave it out for a free one") from None
-        bound: int = probe.getsockname()[1]
-        return bound
+    if port is None:
+        return free_port()
+    if not is_free(port):
+        raise PlatformError(f"port {port} is in use; give another with --port, or leave it out for a free one")
+    return port

@@ -2,26 +2,30 @@
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.entities import DatasetInput
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run as this_run
 from prefect.tasks import Task
 
+from flows.sight import stage_progress
 from gkd_core.adapters.dvc_pins import RECORD, fetch_pinned, pinned_inputs
 from gkd_core.adapters.dvc_recipe import Outcome, StageFailed, reproduce
 from gkd_core.adapters.mlflow_datasets import dataset_inputs, version_tags
 from gkd_core.adapters.mlflow_errors import explained
 from gkd_core.adapters.mlflow_tracking import MODEL_STAGE, ParentRun, Tracking
 from gkd_core.adapters.ray_cluster import LocalCluster
+from gkd_core.adapters.stage_lock import digest_of, stage_lock
 from gkd_core.data.catalog import load_catalog
 from gkd_core.data.pins import PinnedInputs
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, find_run, run_folder
+from gkd_core.stages.length import Length, length_of
 
 TRAINING_STAGES = ("distill-proxy", "distill-source", MODEL_STAGE)
 RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced node minutes
@@ -36,6 +40,7 @@ class Job:
     cluster: LocalCluster
     tracking: Tracking
     parent: ParentRun
+    seconds: dict[str, float] = field(default_factory=dict)  # what each stage took, as they end
 
     def datasets(self, run: StageRun) -> list[DatasetInput]:
         """What MLflow is to know of the data that a stage reads; prepare-data is done by then."""
@@ -43,6 +48,10 @@ class Job:
         catalog = load_catalog(self.settings.data.catalogs)
         pinned = PinnedInputs.read(self.workspace / RECORD)
         return dataset_inputs(self.settings, catalog, run, pinned, prepare, self.workspace)
+
+    def length(self, run: StageRun) -> Length | None:
+        """How long a stage is; prepare-data is done by then."""
+        return length_of(self.settings, load_catalog(self.settings.data.catalogs), run, self.workspace)
 
 
 def _fetch_data(job: Job, project: Path) -> None:
@@ -79,7 +88,7 @@ def fetch_task(job: Job, project: Path) -> Task[[], None]:
         cache_policy=NO_CACHE,
         retries=len(RETRY_SECONDS),
         retry_delay_seconds=list(RETRY_SECONDS),
-        retry_condition_fn=_retried,
+        retry_condition_fn=retried,
     )
     def fetch_data() -> None:
         with explained(job.tracking.address):
@@ -96,7 +105,7 @@ def may_pass(error: object) -> bool:
     return isinstance(error, TransientError) or (isinstance(error, StageFailed) and error.may_pass)
 
 
-def _retried(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
+def retried(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
     return may_pass(state.result(raise_on_failure=False))
 
 
@@ -114,7 +123,7 @@ def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
         cache_policy=NO_CACHE,
         retries=len(RETRY_SECONDS),
         retry_delay_seconds=list(RETRY_SECONDS),
-        retry_condition_fn=_retried,
+        retry_condition_fn=retried,
     )
     def stage() -> Outcome:
         with explained(job.tracking.address):
@@ -126,23 +135,32 @@ def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
 def _run_stage(job: Job, run: StageRun) -> Outcome:
     log = get_run_logger()
     started = time.monotonic()
-    with ExitStack() as stack:
+    folder = run_folder(job.settings, run, job.workspace)
+
+    def on_wait(holder: str) -> None:
+        log.info("%s: %s works on it; waiting for its result", run.name, holder)
+
+    holder = f"the flow run {this_run.name}"
+    with stage_lock(job.workspace, run, digest_of(folder, run), holder, on_wait) as lock, ExitStack() as stack:
         child_run: list[str] = []
 
         def on_start() -> None:
+            stack.enter_context(job.cluster.turn(run.stage))
             log.info("%s: running", run.name)
             job.cluster.before(run.stage)
-            metrics = run_folder(job.settings, run, job.workspace) if run.stage in TRAINING_STAGES else None
-            child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics)))
+            metrics = folder if run.stage in TRAINING_STAGES else None
+            child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics, folder)))
+            stack.enter_context(stage_progress(run.name, job.length(run), folder, log))
 
-        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment)
+        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment, held=[lock])
         if child_run:
             job.parent.log_datasets(child_run[0], job.datasets(run))
         if outcome == "ran" and run.stage == MODEL_STAGE:
             _log_model(job, run, child_run[0])
-    if outcome == "restored":
+    if outcome != "ran":
         job.parent.note_restored(run, job.workspace)
-    log.info("%s: %s in %.1f s", run.name, OUTCOME_WORDS[outcome], time.monotonic() - started)
+    job.seconds[run.name] = time.monotonic() - started
+    log.info("%s: %s in %.1f s", run.name, OUTCOME_WORDS[outcome], job.seconds[run.name])
     return outcome
 
 
@@ -150,9 +168,9 @@ OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from t
 
 
 def _log_model(job: Job, run: StageRun, child_run: str) -> None:
-    from gkd_core.adapters.mlflow_model import (
-        log_segmentor,  # loads torch, which a run without training need not
-    )
+    # Both load torch, which a run without training need not.
+    from gkd_core.adapters.mlflow_model import log_segmentor
+    from gkd_core.stages.example import source_example
 
-    folder, window = job.workspace / run.output, job.settings.evaluate.window
-    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, folder, window)
+    example = source_example(job.settings, str(run.source), job.workspace)
+    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, example)

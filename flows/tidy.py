@@ -6,12 +6,11 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.pipeline import KEEP_WORKSPACES, PARAMS
+from flows.frame import settings_of
 from flows.reconciliation import Reconciliation, reconcile
 from gkd_core.adapters.mlflow_tracking import tracking_address
 from gkd_core.adapters.ray_cluster import sweep_clusters
 from gkd_core.adapters.workspace import sweep_workspaces
-from gkd_core.settings import load_settings
 
 
 @flow(name="gkd", persist_result=False)
@@ -22,8 +21,9 @@ def tidy() -> dict[str, Any]:
         what was done: small, JSON-able.
     """
     project = Path.cwd()
-    found = reconcile(tracking_address(load_settings(PARAMS), project))
-    workspaces = sweep_workspaces(project, KEEP_WORKSPACES)
+    settings = settings_of({})
+    found = reconcile(tracking_address(settings, project))
+    workspaces = sweep_workspaces(project, settings.compute.keep_workspaces, settings.compute.keep_hours)
     clusters = sweep_clusters()
     text = summary(found, workspaces, clusters)
     get_run_logger().info(text)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_UMASK = threading.Lock()  # it can only be read by setting it, for all threads
 
 
 @contextmanager
@@ -27,20 +31,39 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside `path`; it takes the place of `path` when the block ends without an error."""
+    """Give an empty temporary folder beside `path`; it takes the place of `path` when the block ends without an error.
+
+    Several processes may do so at once: the last takes the place, and its folder is whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _take_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _take_place(new: Path, path: Path) -> None:
+    """Rename a folder to `path`, and remove the folder that was there."""
+    while True:
+        try:
+            os.replace(new, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        # Out of the way by a rename, as removing takes time in which another could come to lie there.
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        with suppress(FileNotFoundError):  # another has just done so
+            os.replace(path, old)
+        shutil.rmtree(old)
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

@@ -19,7 +19,7 @@ class Method:
         encoder: the encoder that stage two puts its decoder on.
         freeze_encoder: whether stage two leaves the encoder as it is; the ablation `learn_task.freeze_encoder: false` aside.
         joint_distillation: whether stage two adds a distillation loss to the task loss.
-        summary: one line for tables and reports.
+        summary: what it learns from, for tables and reports; `describe` says it whole.
     """
 
     distillation: Literal["qsd", "mse"] | None
@@ -30,14 +30,20 @@ class Method:
 
 
 METHODS: dict[MethodName, Method] = {
-    "gkd": Method(
-        "qsd", "student", True, False, "features first by query-based soft distillation, then a decoder on the frozen student"
-    ),
-    "two-stage-mse": Method("mse", "student", True, False, "features first by plain MSE, then a decoder on the frozen student"),
+    "gkd": Method("qsd", "student", True, False, "features first by query-based soft distillation"),
+    "two-stage-mse": Method("mse", "student", True, False, "features first by plain MSE"),
     "single-stage-mse": Method(None, "student", False, True, "task loss and feature MSE together, on the source only"),
     "no-kd": Method(None, "student", False, False, "task loss alone, on the source only"),
-    "teacher": Method(None, "teacher", True, False, "a decoder on the frozen teacher: the upper row"),
+    "teacher": Method(None, "teacher", True, False, "the upper row: the teacher as it comes"),
 }
+
+
+def describe(method: Method, encoder_frozen: bool) -> str:
+    """One line on a method, as it was run: with its encoder frozen in stage two, or trained on there (the ablation)."""
+    if not method.freeze_encoder:
+        return method.summary
+    end = f"a decoder on the frozen {method.encoder}" if encoder_frozen else f"decoder and {method.encoder} trained together"
+    return f"{method.summary}, then {end}"
 
 
 def method_of(settings: Settings) -> Method:

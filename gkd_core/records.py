@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
-from gkd_core.settings import EncoderSettings, Mask2FormerSettings
+from gkd_core.settings import EncoderSettings, Mask2FormerSettings, PictureKind
 
 MANIFEST = "manifest.json"
 
@@ -73,7 +73,10 @@ class EncoderCheckpoint(Record):
 
 
 class SegmentorCheckpoint(Record):
-    """An encoder and its decoder, trained on one source domain. `mask2former` counts where that is the decoder."""
+    """An encoder and its decoder, trained on one source domain. `mask2former` counts where that is the decoder.
+
+    `teacher` is the architecture that the student learnt from; null where there was none, or where it is not known.
+    """
 
     kind: Literal["segmentor"] = "segmentor"
     encoder: EncoderSettings
@@ -89,6 +92,8 @@ class SegmentorCheckpoint(Record):
     seed: int
     updates: int
     encoder_frozen: bool
+    teacher: str | None = None
+    label_fraction: float = 1.0
 
 
 class ScoreProtocol(Record):
@@ -115,13 +120,15 @@ class ScoreProtocol(Record):
 class Score(Record):
     """The mIoU of one student on one domain, in percent, and the IoU of each class (null where it has no pixels).
 
-    `source` is the dataset learnt from, `dataset` the `dataset/split` measured on.
+    `source` is the dataset learnt from, `label_fraction` the share of its labels, `dataset` the `dataset/split` measured on.
+    `encoder_frozen` says whether stage two left the encoder as it was (null: not recorded).
     """
 
     method: str
     teacher: str
     student: str
     seed: int
+    encoder_frozen: bool | None = None
     benchmark: str
     source: str
     domain: str
@@ -131,6 +138,7 @@ class Score(Record):
     class_iou: dict[str, float | None]
     images: int
     protocol: ScoreProtocol
+    label_fraction: float = 1.0
 
 
 class ScoreTable(Record):
@@ -138,6 +146,44 @@ class ScoreTable(Record):
 
     kind: Literal["scores"] = "scores"
     scores: tuple[Score, ...]
+
+
+class Picture(Record):
+    """One drawn picture: a PNG beside the record.
+
+    `domain` is the `dataset/split` that it shows; null where it shows several. `values` are the numbers in it, each a `measure`:
+    of an image by its name, or of a `dataset/split`; null where there is nothing to measure.
+    """
+
+    file: str
+    kind: PictureKind
+    title: str
+    domain: str | None
+    measure: str
+    values: dict[str, float | None]
+
+
+class PictureList(Record):
+    """Pictures of one source's student."""
+
+    kind: Literal["pictures"] = "pictures"
+    method: str
+    student: str
+    seed: int
+    source: str
+    pictures: tuple[Picture, ...]
+
+
+class StudentSize(Record):
+    """What a student takes: parameters with its decoder, FLOPs of one evaluation window, bytes of its safetensors.
+
+    `window` is (height, width) in pixels.
+    """
+
+    parameters: int
+    flops: float
+    window: tuple[int, int]
+    weights_bytes: int
 
 
 def sha256_of(path: Path) -> str:

@@ -63,6 +63,7 @@ def tiny_tree() -> dict[str, Any]:
         "distill_source": TINY_DISTILL | {"updates": 2},
         "learn_task": {"updates": 2, "batch_size": 2, "image_size": [32, 32], "decoder": "linear"},
         "evaluate": {"window": [32, 32], "stride": [32, 32]},
+        "illustrate": {"images": 0},
         "compute": {"workers": 0, "device": "cpu"},
     }  # fmt: skip
 

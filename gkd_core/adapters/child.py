@@ -74,7 +74,8 @@ def _path() -> str:
 
 def _open_log(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    # Appending, so that a log which is emptied while it is written goes on at its beginning.
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
 
 
 def _guard(command: list[str]) -> int:

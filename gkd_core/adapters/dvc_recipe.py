@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -60,13 +60,18 @@ def _entry(run: StageRun) -> dict[str, Any]:
 
 
 def reproduce(
-    workspace: Path, run: StageRun, on_start: Callable[[], None] = lambda: None, env: Mapping[str, str] | None = None
+    workspace: Path,
+    run: StageRun,
+    on_start: Callable[[], None] = lambda: None,
+    env: Mapping[str, str] | None = None,
+    held: Sequence[int] = (),
 ) -> Outcome:
     """Bring one stage up to date, its inputs being so already.
 
     Args:
         on_start: called when the stage's command is about to run, not where its result is restored; the command waits for it.
         env: further environment variables of the command.
+        held: open files with locks, which last as long as the command and all that it starts.
 
     Returns:
         "ran" where the command ran, "restored" where DVC's cache had the result, "unchanged" where it was in place.
@@ -80,7 +85,7 @@ def reproduce(
     command = [sys.executable, "-m", "gkd_core.adapters.dvc_stage", run.name, str(theirs.fileno())]
     with (
         ours,
-        child_process(command, cwd=workspace, env={**(env or {}), **QUIET}, pass_fds=[theirs.fileno()]) as child,
+        child_process(command, cwd=workspace, env={**(env or {}), **QUIET}, pass_fds=[theirs.fileno(), *held]) as child,
         ours.makefile("rw", encoding="utf-8") as stream,
     ):
         theirs.close()

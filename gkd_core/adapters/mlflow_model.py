@@ -20,14 +20,18 @@ from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 
+IMAGES = "images"  # name of the input, in the signature and in the example
 _EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 
-def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Path, window: tuple[int, int]) -> str:
+def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Path, example: torch.Tensor) -> str:
     """Log the segmentor that lies in `folder` as a model of a run.
 
-    The pt2 program maps float32 images (B, 3, H, W) in 0..1 to logits (B, K, H, W), B free, (H, W) the window. Beside it,
-    under `checkpoint/`, lie the safetensors and the manifest as the stage wrote them.
+    The pt2 program maps float32 images (B, 3, H, W) in 0..1 to logits (B, K, H, W), B free, (H, W) as in the example. Beside
+    it, under `checkpoint/`, lie the safetensors and the manifest as the stage wrote them.
+
+    Args:
+        example: images (B, 3, H, W) that the model's page shows, B at least 2.
 
     Returns:
         the model's id; `mlflow.pytorch.load_model(f"models:/{id}")` loads it.
@@ -42,7 +46,7 @@ def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Pa
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model"
         try:
-            _export(folder, target, Model(model_id=logged.model_id), window, len(manifest.classes))
+            _export(folder, target, Model(model_id=logged.model_id), example.numpy(), len(manifest.classes))
         except (RuntimeError, TypeError, ValueError) as error:
             client.finalize_logged_model(logged.model_id, "FAILED")
             reason = " ".join(str(error).split())[:300]
@@ -54,10 +58,12 @@ def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Pa
     return str(logged.model_id)
 
 
-def _export(folder: Path, target: Path, description: Model, window: tuple[int, int], classes: int) -> None:
-    batch = np.dtype("float32")
+def _export(folder: Path, target: Path, description: Model, example: np.ndarray, classes: int) -> None:
+    height, width = example.shape[-2:]
+    kind = np.dtype("float32")
     signature = ModelSignature(
-        Schema([TensorSpec(batch, (-1, 3, *window), "images")]), Schema([TensorSpec(batch, (-1, classes, *window), "logits")])
+        Schema([TensorSpec(kind, (-1, 3, height, width), IMAGES)]),
+        Schema([TensorSpec(kind, (-1, classes, height, width), "logits")]),
     )
     with _EXPORT:
         mlflow.pytorch.save_model(
@@ -65,7 +71,7 @@ def _export(folder: Path, target: Path, description: Model, window: tuple[int, i
             str(target),
             mlflow_model=description,
             signature=signature,
-            input_example=np.zeros((2, 3, *window), np.float32),  # a batch of one would be exported as always one
+            input_example=example.astype(np.float32),  # a batch of one would be exported as always one
             serialization_format="pt2",
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
         )

@@ -8,6 +8,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is
 
 import hashlib
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.mlflow_tracking import tracking_address
 from gkd_core.errors import PlatformError, WeightsError
+from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.settings.encoder import FILE_SUFFIXES
@@ -60,6 +62,34 @@ def fetch_weights(uri: str, address: str, folder: Path) -> Path:
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{uri}: no weights at this address of {address} ({reason}); see the Models page of MLflow") from None
+
+
+def fetch_segmentor(uri: str, address: str, folder: Path) -> Path:
+    """Bring a logged segmentor, by its MLflow address, to a folder of its own below `folder`: its manifest and its weights.
+
+    Raises:
+        WeightsError: there is no segmentor at the address, or its content is not what its manifest describes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        location = _location(MlflowClient(address), uri)
+        if location.endswith(FILE_SUFFIXES):
+            raise WeightsError(f"{uri}: is a file of weights; expected a model, which has its manifest with it")
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            manifest = _download(f"{location}/{CHECKPOINT}/{MANIFEST}", address, temporary)
+            record = SegmentorCheckpoint.read(manifest)
+            weights = _fetch_file(f"{location}/{CHECKPOINT}/{record.weights}", address, folder, record.sha256, record.sha256)
+            target = folder / sha256_of(manifest)
+            if not target.is_dir():  # another process may read it just now
+                with atomic_folder(target) as unfinished:
+                    shutil.copyfile(manifest, unfinished / MANIFEST)
+                    os.link(weights, unfinished / record.weights)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{uri}: no segmentor at this address of {address} ({reason}); see the Models page of MLflow"
+        ) from None
+    return target
 
 
 def _location(client: MlflowClient, uri: str) -> str:

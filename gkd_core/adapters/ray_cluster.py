@@ -13,15 +13,17 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
+from gkd_core.stages.waves import ray_stages
 
 START_SECONDS = 120.0
 PREFIX = "gkd-ray-"
@@ -37,11 +39,6 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _shared: ContextVar[LocalCluster | None] = ContextVar("shared cluster", default=None)
 
 
-def ray_stages(settings: Settings) -> tuple[str, ...]:
-    """Stages whose work Ray's workers do: they wait for the cluster, and run one by one."""
-    return ("distill-proxy", "distill-source", *(("evaluate",) if settings.evaluate.workers else ()))
-
-
 class LocalCluster:
     """A Ray head on loopback with a token of its own, started when first asked for."""
 
@@ -53,12 +50,20 @@ class LocalCluster:
         self._token = secrets.token_hex(32)
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+        self._starting = threading.Lock()
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables by which a stage finds the cluster and is let in."""
         access = {"RAY_ADDRESS": f"127.0.0.1:{self._port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
         return {**access, **QUIET, **LOOPBACK, **PROMPT, **OWN_MACHINE} if self._workers else {}
+
+    @contextmanager
+    def turn(self, stage: str) -> Iterator[None]:
+        """Have the cluster for a stage while the block lasts, where it needs one: it is sized for one at a time."""
+        with self._turn if self._workers and stage in self._stages else nullcontext():
+            yield
 
     def before(self, stage: str) -> None:
         """Called when a stage is about to run: starts the cluster, anew if it is lost, and waits for it where the stage needs it.
@@ -68,13 +73,15 @@ class LocalCluster:
         """
         if self._workers == 0:
             return
-        if self._process is not None and self._process.poll() is not None:
-            self.stop()
-            self._process = None
-        if self._process is None:
-            self._process = self._start()
+        with self._starting:  # runs side by side share it
+            if self._process is not None and self._process.poll() is not None:
+                self.stop()
+                self._process = None
+            if self._process is None:
+                self._process = self._start()
+            process = self._process
         if stage in self._stages:
-            self._wait(self._process)
+            self._wait(process)
 
     def stop(self) -> None:
         """Stop the cluster and remove its files."""

@@ -19,6 +19,7 @@ from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.settings import EvaluateSettings
+from gkd_core.training.cost import Meter
 
 SHARDS_A_WORKER = 8  # so that progress shows and a slow worker does not keep the others waiting
 RETRIES = 2  # of a shard whose worker was lost; measuring it again gives the same
@@ -26,18 +27,20 @@ RETRIES = 2  # of a shard whose worker was lost; measuring it again gives the sa
 
 @dataclass(frozen=True)
 class Share:
-    """What a worker needs to know once: the segmentor's folder and how it is measured."""
+    """What a worker needs to know once: the segmentor's folder, how it is measured, and where its cost is noted."""
 
     folder: Path
     settings: EvaluateSettings
     device: str
     threads: int
+    run_folder: Path
 
 
 class ShardWorker:
     """Holds the segmentor and measures one shard after the other."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, number: int) -> None:
+        self._meter = Meter(share.run_folder, f"worker-{number}")
         torch.set_num_threads(share.threads)
         self._share = share
         self._device = torch.device(share.device)
@@ -45,7 +48,10 @@ class ShardWorker:
 
     def measure(self, shard: Domain) -> tuple[int, Tensor]:
         """Number of images, and their confusion matrix."""
-        return len(shard.pairs), measure(self._model, shard, self._share.settings, self._device, lambda done: None)
+        matrix = measure(self._model, shard, self._share.settings, self._device, lambda done: None)
+        # After each shard, as the actor is killed in the end: it has no last word.
+        self._meter.write()
+        return len(shard.pairs), matrix
 
 
 @contextmanager
@@ -65,7 +71,7 @@ def measuring_on_ray(share: Share) -> Iterator[Callable[[Domain, Callable[[int],
         worker = ray.remote(ShardWorker).options(
             num_cpus=1, num_gpus=int(share.device == "cuda"), max_restarts=RETRIES, max_task_retries=RETRIES
         )
-        actors: list[Any] = [worker.remote(share) for _ in range(workers)]
+        actors: list[Any] = [worker.remote(share, number) for number in range(workers)]
         pool = ActorPool(actors)
         try:
             yield lambda domain, advance: _measure(pool, domain, workers * SHARDS_A_WORKER, advance)

@@ -24,6 +24,10 @@ class Nodes(Protocol):
         """Where the first worker writes step metrics."""
         ...
 
+    def finish(self, folder: Path) -> None:
+        """Called by each worker at its end: what it noted of its costs in its run folder must reach us."""
+        ...
+
 
 class SharedFolders:
     """Every node sees our own folders, at their own paths: one machine, or a network disk."""
@@ -36,6 +40,9 @@ class SharedFolders:
 
     def sink(self, folder: Path) -> MetricsSink:
         return file_sink(folder)
+
+    def finish(self, folder: Path) -> None:
+        """Nothing: it has."""
 
 
 nodes: ContextVar[Nodes] = ContextVar("nodes", default=SharedFolders())  # noqa: B039  # it has no state

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from gkd_core.adapters.dvc_recipe import render
 from gkd_core.errors import PlatformError
@@ -17,6 +19,7 @@ from gkd_core.stages import ARTIFACTS, REPORT, RUNS
 
 WORKSPACES = ARTIFACTS / "workspaces"
 IN_USE = ".in-use"
+SWEEPING = ".sweeping"
 
 # Outputs are hard links to read-only files of the cache (or reflinks, which are independent copies), so that neither
 # an edit nor a stage can change what the cache holds. The state database lies in the workspace and goes with it.
@@ -113,37 +116,58 @@ def workspace_in_use(workspace: Path) -> Iterator[None]:
         yield
 
 
-def sweep_workspaces(project: Path, keep: int) -> list[str]:
-    """Remove all but the newest `keep` workspaces, and none that is in use. Cache and checkpoints stay.
+def sweep_workspaces(project: Path, keep: int, hours: float) -> list[str]:
+    """Remove workspaces whose run has ended: all but the newest `keep` and those worked in within the last `hours`.
+
+    None that is in use is removed, whatever its age; one that a killed run left behind is in nobody's use. Cache and
+    checkpoints stay. Where another process sweeps just now, nothing is left to do.
 
     Returns:
         the names of those removed.
     """
     folder = project / WORKSPACES
-    workspaces = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime, reverse=True)
-    removed = []
-    for workspace in workspaces[keep:]:
-        if not _is_in_use(workspace):
-            shutil.rmtree(workspace)
-            removed.append(workspace.name)
-    return removed
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / SWEEPING).open("w") as turn:
+        if not _locked(turn):
+            return []
+        newest_first = sorted(_ages(folder).items(), key=lambda item: item[1])
+        old = [path for path, age in newest_first[keep:] if age > hours * 3600]
+        return [workspace.name for workspace in old if _remove_unused(workspace)]
 
 
-def _is_in_use(workspace: Path) -> bool:
+def _ages(folder: Path) -> dict[Path, float]:
+    """Seconds since each workspace was last worked in: since the newest of its files was written."""
+    now = time.time()
+    workspaces = [path for path in folder.iterdir() if path.is_dir()]
+    return {path: now - max(item.lstat().st_mtime for item in (path, *path.iterdir())) for path in workspaces}
+
+
+def _remove_unused(workspace: Path) -> bool:
+    """Remove a workspace unless it is in use; whether it was removed. Its mark is held meanwhile."""
     mark = workspace / IN_USE
-    if not mark.exists():
+    with mark.open("a") as stream:  # absent where a run was killed while it made the workspace
+        if not _locked(stream):
+            return False
+        shutil.rmtree(workspace)
+    return True
+
+
+def _locked(file: IO[str]) -> bool:
+    """Take a lock on an open file, until it is closed; False where another has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    with mark.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return True
 
 
-def publish_report(workspace: Path, project: Path) -> Path:
-    """Copy the workspace's report to `artifacts/report` of the project, whole or not at all; returns that folder."""
-    target = project / REPORT
+def publish_report(workspace: Path, project: Path, place: Path = REPORT) -> Path:
+    """Copy the workspace's report to a folder of the project, whole or not at all; returns that folder.
+
+    Args:
+        place: the folder, relative to the project.
+    """
+    target = project / place
     with atomic_folder(target) as temporary:
         for source in sorted((workspace / REPORT).iterdir()):
             shutil.copyfile(source, temporary / source.name)

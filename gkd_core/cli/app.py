@@ -9,8 +9,14 @@ from typing import Annotated
 import typer
 
 from gkd_core.cli.bucket import bucket_app
+from gkd_core.cli.compare import compare
 from gkd_core.cli.data import data_app
-from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.cli.doctor import doctor_app
+from gkd_core.cli.infra import infra_app
+from gkd_core.cli.measure import EXAMPLE, measure
+from gkd_core.cli.options import Profile, Set, one_profile, read_settings
+from gkd_core.cli.plan import plan
+from gkd_core.cli.registry import registry_app
 from gkd_core.cli.run import run_command_line
 
 app = typer.Typer(
@@ -30,7 +36,7 @@ A tour, in the order in which one needs it:
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 
-4. `gkd show artifacts/report` prints the matrix that a run left behind.
+4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
 5. `gkd export artifacts/learn-task/gta5 --output student.safetensors` takes the student away; `gkd import-checkpoint` reads the
 authors' own.
@@ -42,6 +48,11 @@ Settings come from params.yaml here, or, with --profile, from a shipped profile;
 )
 app.add_typer(data_app)
 app.add_typer(bucket_app)
+app.add_typer(doctor_app)
+app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
+app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
+app.add_typer(registry_app)
+app.add_typer(infra_app)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")
@@ -62,31 +73,7 @@ def profiles() -> None:
         typer.echo(f"{name:<22}{first.removeprefix('#').strip()}")
 
 
-@app.command(epilog="Example: gkd plan f2l-dinov2-b-deit-s --mfu 0.35")
-def plan(
-    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile, as with --profile.")] = None,
-    profile: Profile = None,
-    set_: Set = None,
-    mfu: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the peak that training reaches.")] = 0.4,
-    peak_tflops: Annotated[
-        float, typer.Option(min=0.001, help="Peak of one GPU, in TFLOP/s: 989 is an H100's in bf16, without sparsity.")
-    ] = 989,
-) -> None:
-    """List the stages that these settings ask for, what each reads and writes, and the work that it is estimated to be."""
-    from gkd_core import stages
-    from gkd_core.data.catalog import load_catalog
-
-    settings = read_settings(_one_profile(name, profile), set_)
-    catalog = load_catalog(settings.data.catalogs)
-    for run in stages.plan(settings, catalog):
-        inputs = ", ".join(str(path) for path in run.inputs[:4]) + (
-            f" and {len(run.inputs) - 4} more" if len(run.inputs) > 4 else ""
-        )
-        typer.echo(f"{run.command}\n    reads   {inputs or 'settings only'}\n    writes  {run.output}")
-    from gkd_core.planning.table import print_work
-    from gkd_core.planning.work import Machine, plan_work
-
-    print_work(plan_work(settings, catalog, Path.cwd()), Machine(peak_tflops, mfu))
+app.command(epilog="Example: gkd plan f2l-dinov2-b-deit-s --nodes 8")(plan)
 
 
 @app.command(epilog="Example: gkd dry-run f2f-dinov2-l-b --depth 2")
@@ -101,7 +88,7 @@ def dry_run(
     """Rehearse the recipe: both models as they are, with random weights, for one update a stage on small rendered images."""
     from gkd_core.planning.rehearsal import rehearse, small
 
-    for line in rehearse(small(read_settings(_one_profile(name, profile), set_), depth)):
+    for line in rehearse(small(read_settings(one_profile(name, profile), set_), depth)):
         typer.echo(line)
 
 
@@ -201,11 +188,3 @@ def demo_teacher(
 def main() -> None:
     """The command `gkd`."""
     run_command_line(app)
-
-
-def _one_profile(argument: str | None, option: str | None) -> str | None:
-    if argument and option and argument != option:
-        from gkd_core.errors import SettingsError
-
-        raise SettingsError(f"--profile {option}: {argument} is named beside it; give one profile")
-    return argument or option

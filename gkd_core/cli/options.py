@@ -23,3 +23,12 @@ def read_settings(profile: str | None, overrides: list[str] | None) -> Settings:
     from gkd_core.settings import load_settings
 
     return load_settings(PARAMS, profile, overrides or [])
+
+
+def one_profile(argument: str | None, option: str | None) -> str | None:
+    """The profile that a command names as its argument or by --profile; `SettingsError` where these are two."""
+    if argument and option and argument != option:
+        from gkd_core.errors import SettingsError
+
+        raise SettingsError(f"--profile {option}: {argument} is named beside it; give one profile")
+    return argument or option

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from gkd_core.data.catalog import Catalog
+from gkd_core.data.colors import class_patches, color_label
 from gkd_core.data.origin import Origin
 from gkd_core.data.reading import read_image, read_pair
-from gkd_core.data.taxonomy import IGNORE, Taxonomy
+from gkd_core.data.taxonomy import Taxonomy
 from gkd_core.files import atomic_file
 
 COLUMN, TITLE, LEGEND_LINE = 2.3, 0.3, 0.2  # inches
@@ -23,7 +24,6 @@ LEGEND_COLUMN = 1.35  # inches
 LEAST_COLUMNS = 2  # room for a title and a legend
 EDGE = 0.005  # of the width
 DPI = 100
-STRIPE = 12  # pixels at which stripes of ignored areas repeat, for an image 240 pixels high
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,6 @@ def draw_sample(catalog: Catalog, reference: str, origin: Origin, count: int, se
     read = [read_pair(pairs[index], encoding) for index in _choose(numbers, len(pairs), count)]
     images, labels = zip(*read, strict=True)
     return Sample(reference, catalog.taxonomy_of(entry), images, labels)
-
-
-def color_label(label: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """Train ids (height, width) as colours, uint8 (height, width, 3); what is ignored is striped black and white."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(taxonomy.colors)] = taxonomy.colors
-    colors = table[label]
-    rows, columns = np.indices(label.shape)
-    period = max(4, STRIPE * label.shape[0] // 240)
-    stripes = (rows + columns) % period < period / 3
-    colors[(label == IGNORE) & stripes] = 255
-    return colors
 
 
 def save_samples(samples: Sequence[Sample], path: Path) -> None:
@@ -102,18 +90,7 @@ def _draw(part: SubFigure, sample: Sample, legend: list[Patch], columns: int, he
 
 
 def _legend(sample: Sample) -> list[Patch]:
-    """A patch for each class that occurs in the sample, in the order of the train ids, and one for ignored pixels."""
-    if sample.taxonomy is None:
-        return []
-    present = sorted({int(value) for label in sample.labels for value in np.unique(label)} - {IGNORE})
-    patches = [
-        Patch(facecolor="#{:02x}{:02x}{:02x}".format(*sample.taxonomy.colors[index]), edgecolor="black", linewidth=0.4,
-              label=sample.taxonomy.classes[index])
-        for index in present
-    ]  # fmt: skip
-    if any((label == IGNORE).any() for label in sample.labels):
-        patches.append(Patch(facecolor="black", edgecolor="white", hatch="//////", linewidth=0, label="ignored"))
-    return patches
+    return [] if sample.taxonomy is None else class_patches(sample.labels, sample.taxonomy)
 
 
 def _rows(sample: Sample) -> int:

@@ -27,6 +27,19 @@ def resized(image: Tensor, size: Size) -> Tensor:
     return functional.interpolate(image.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
 
 
+def middle(image: Tensor, size: Size) -> Tensor:
+    """The middle (C, *size) of an image (C, H, W), at the least scale at which it covers that size."""
+    height, width = image.shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    covering = (max(size[0], round(height * scale)), max(size[1], round(width * scale)))
+    if covering != (height, width):
+        image = functional.interpolate(image.unsqueeze(0), size=covering, mode="bilinear", align_corners=False, antialias=True)[
+            0
+        ].clamp(0, 1)
+    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
+    return image[:, top : top + size[0], left : left + size[1]]
+
+
 def nearest(ids: Tensor, size: Size) -> Tensor:
     """Train ids (H, W), uint8, at another size."""
     if tuple(ids.shape) == size:

@@ -19,15 +19,12 @@ def save_heatmap(rows: Sequence[Row], path: Path) -> None:
     """Methods by domains, each cell its mIoU in percent; the columns of means stand apart on the left."""
     cells = list(dict.fromkeys(cell for row in rows for cell in row.cells))
     columns = ["in-domain\nmean", "targets\nmean", *(f"{benchmark}\n{domain}" for benchmark, domain in cells)]
-    values = [
-        [statistics.fmean(row.in_domain), statistics.fmean(row.targets)]
-        + [statistics.fmean(row.cells[cell]) if cell in row.cells else float("nan") for cell in cells]
-        for row in rows
-    ]
-    figure = Figure(figsize=(2.2 + 0.95 * len(columns), 1.5 + 0.5 * len(rows)), layout="constrained")
+    values = [[_mean(row.in_domain), _mean(row.targets)] + [_mean(row.cells.get(cell, ())) for cell in cells] for row in rows]
+    longest = max(len(_label(row)) for row in rows)
+    figure = Figure(figsize=(max(2.2, 0.9 + 0.075 * longest) + 0.95 * len(columns), 1.5 + 0.5 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    highest = max(v for line in values for v in line if v == v) or 1.0
+    highest = max((v for line in values for v in line if v == v), default=0.0) or 1.0
     image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=0, vmax=highest)
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=9)
@@ -46,5 +43,10 @@ def save_heatmap(rows: Sequence[Row], path: Path) -> None:
         figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
 
 
+def _mean(values: Sequence[float]) -> float:
+    """nan where there are none: such a cell stays empty."""
+    return statistics.fmean(values) if values else float("nan")
+
+
 def _label(row: Row) -> str:
-    return f"{row.method} ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else row.method
+    return f"{row.label} ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else row.label

@@ -49,14 +49,45 @@ def measure(
     """
     total = torch.zeros(domain.classes, domain.classes, dtype=torch.int64)
     for index, pair in enumerate(domain.pairs):
-        image, target = _as_scored(pair, domain)
-        logits = resized(view_logits(model, image.to(device), settings), (target.shape[0], target.shape[1]))
-        try:
-            total += confusion(logits.argmax(dim=0).cpu(), target, domain.classes)
-        except DataError as error:
-            raise DataError(f"{pair.label}: {error}") from None
+        total += predict(model, pair, domain, settings, device).confusion(domain.classes)
         advance(index + 1)
     return total
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image as it is scored.
+
+    Attributes:
+        pair: its files.
+        image: what the model was shown, (3, h, w) in 0..1.
+        truth: train ids, (H, W), uint8.
+        answer: the model's classes, (H, W), int64.
+    """
+
+    pair: Pair
+    image: Tensor
+    truth: Tensor
+    answer: Tensor
+
+    def confusion(self, classes: int) -> Tensor:
+        """Confusion matrix (classes, classes), int64, of this image; `DataError`, with the file's name, as in `confusion`."""
+        try:
+            return confusion(self.answer, self.truth, classes)
+        except DataError as error:
+            raise DataError(f"{self.pair.label}: {error}") from None
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, pair: Pair, domain: Domain, settings: EvaluateSettings, device: torch.device) -> Prediction:
+    """What a model in evaluation mode makes of one image of a domain, by the protocol of the scores; all on the CPU.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    image, truth = _as_scored(pair, domain)
+    logits = resized(view_logits(model, image.to(device), settings), (truth.shape[0], truth.shape[1]))
+    return Prediction(pair, image, truth, logits.argmax(dim=0).cpu())
 
 
 def _as_scored(pair: Pair, domain: Domain) -> tuple[Tensor, Tensor]:

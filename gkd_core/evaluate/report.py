@@ -1,45 +1,52 @@
-"""The matrix for people: a CSV, a JSON with every score's protocol, a heatmap, and a page of text."""
+"""The matrix for people: CSVs, a JSON with every score's protocol, a heatmap, a radar, a page of text and a page of HTML."""
 
 from __future__ import annotations
 
 import csv
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from gkd_core.evaluate.classes import write_classes
+from gkd_core.evaluate.comparison import Comparison
 from gkd_core.evaluate.figures import save_heatmap
+from gkd_core.evaluate.findings import description, findings, headline
+from gkd_core.evaluate.page import write_page
+from gkd_core.evaluate.radar import save_radar
 from gkd_core.evaluate.rows import Row, cells_of, pool, spread
 from gkd_core.files import atomic_file
-from gkd_core.methods import METHODS
 from gkd_core.records import ScoreTable
 
 COLUMNS = ("method", "teacher", "student", "seed", "benchmark", "domain", "miou")
+FRACTION = "label_fraction"  # a column of its own only where labels were left out
 
 
 def write_report(table: ScoreTable, folder: Path) -> None:
-    """Write `matrix.csv`, `matrix.json`, `matrix.png` and `summary.md` into a folder."""
+    """Write `matrix.csv`, `matrix.json`, `matrix.png`, `classes.csv`, `summary.md`, `report.html` and, where there are three
+    target domains, `radar.png` into a folder."""
     write_csv(table, folder / "matrix.csv")
+    write_classes(table, folder / "classes.csv")
     table.write(folder / "matrix.json")
     rows = pool(table)
     save_heatmap(rows, folder / "matrix.png")
+    save_radar(rows, folder / "radar.png")
     with atomic_file(folder / "summary.md") as temporary:
         temporary.write_text(summary(table, rows), encoding="utf-8")
+    write_page(Comparison.of_table(table), folder / "report.html")
 
 
 def write_csv(table: ScoreTable, path: Path) -> None:
     """One line a score; mIoU in percent with two decimals."""
+    further = (FRACTION,) if any(score.label_fraction != 1 for score in table.scores) else ()
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow([*COLUMNS, *further])
         for score in table.scores:
-            writer.writerow(
-                [score.method, score.teacher, score.student, score.seed, score.benchmark, score.domain, f"{score.miou:.2f}"]
-            )
+            line = [score.method, score.teacher, score.student, score.seed, score.benchmark, score.domain, f"{score.miou:.2f}"]
+            writer.writerow([*line, f"{score.label_fraction:g}"] if further else line)
 
 
 def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
     """The matrix as Markdown, with what the numbers are and what they show."""
-    cells = cells_of(rows)
     seeds = sorted({score.seed for score in table.scores})
     lines = [
         "# Cross-domain matrix",
@@ -49,32 +56,22 @@ def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
         f"Selection: {', '.join(sorted({score.protocol.selection for score in table.scores}))}; "
         "no target was looked at before it was scored.",
         "",
-        "| method | in-domain | targets, mean | " + " | ".join(f"{benchmark} {domain}" for benchmark, domain in cells) + " |",
-        "|---" * (3 + len(cells)) + "|",
+        *matrix_lines(rows),
+        "",
+        *(f"- **{row.label}**: {text}." for row in rows if (text := description(row)) is not None),
+        "",
+        *headline(rows),
+        *findings(rows),
     ]
-    for row in rows:
-        values = [spread(row.cells[cell]) if cell in row.cells else "–" for cell in cells]
-        lines.append(f"| {row.method} | {spread(row.in_domain)} | {spread(row.targets)} | " + " | ".join(values) + " |")
-    lines += ["", *(f"- **{row.method}**: {METHODS[row.method].summary}." for row in rows if row.method in METHODS)]
-    lines += ["", *findings(rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def findings(rows: Sequence[Row]) -> list[str]:
-    """What a comparison shows, in sentences that follow from the numbers alone."""
-    means = {row.method: statistics.fmean(row.targets) for row in rows}
-    spreads = {row.method: statistics.stdev(row.targets) if len(row.targets) > 1 else 0.0 for row in rows}
-    lines = []
-    if "gkd" in means and "two-stage-mse" in means:
-        gap = means["gkd"] - means["two-stage-mse"]
-        noise = max(spreads["gkd"], spreads["two-stage-mse"])
-        verdict = "beats" if gap > noise else "does not beat"
-        lines.append(
-            f"GKD {verdict} two-stage MSE here: {gap:+.1f} points on the mean over targets "
-            f"(the larger standard deviation over seeds of the two is {noise:.1f})."
-        )
-    for method in ("gkd", "two-stage-mse"):
-        for rival in ("no-kd", "single-stage-mse"):
-            if method in means and rival in means:
-                lines.append(f"{method} against {rival}: {means[method] - means[rival]:+.1f} points on the mean over targets.")
+def matrix_lines(rows: Sequence[Row]) -> list[str]:
+    """The matrix as a Markdown table."""
+    cells = cells_of(rows)
+    names = " | ".join(f"{benchmark} {domain}" for benchmark, domain in cells)
+    lines = [f"| method | in-domain | targets, mean | {names} |", "|---" * (3 + len(cells)) + "|"]
+    for row in rows:
+        values = [spread(row.cells.get(cell, ())) for cell in cells]
+        lines.append(f"| {row.label} | {spread(row.in_domain)} | {spread(row.targets)} | " + " | ".join(values) + " |")
     return lines

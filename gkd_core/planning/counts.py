@@ -1,10 +1,11 @@
-"""How many images a split has, and how large they are: looked up where they lie, else as officially stated."""
+"""How many images a split has, and how large they are: looked up where they lie, else as officially stated, or assumed."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -13,6 +14,20 @@ from gkd_core.data.catalog import Catalog
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings, WorldSettings
 from gkd_core.stages.recipe import benchmarks, data_origin, sources
+
+# Of an image that is not at hand: bytes of a pixel (ImageNet's archive has 0.6, GTA5's 1.15) and, where the catalog states no
+# size either, (height, width) as of most of ImageNet.
+JPEG_BYTES, PNG_BYTES = 0.6, 1.15
+COMMON_SIZE = (375, 500)
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+
+
+class Picture(NamedTuple):
+    """An image to be read: its bytes, and the pixels that are to be decoded of a JPEG or of a PNG."""
+
+    bytes: float
+    jpeg_pixels: float
+    png_pixels: float
 
 
 def image_count(settings: Settings, catalog: Catalog, reference: str, workspace: Path) -> int | None:
@@ -33,6 +48,17 @@ def image_size(settings: Settings, catalog: Catalog, reference: str, workspace: 
         with Image.open(io.BytesIO(read_bytes(found[0]))) as image:
             return image.height, image.width
     return None if settings.data.world is not None else catalog.domain(reference)[0].image_size
+
+
+def picture_of(settings: Settings, catalog: Catalog, reference: str, workspace: Path) -> Picture:
+    """An image of a `dataset/split`: its first, or, where none is at hand, one of the stated size and the usual bytes."""
+    entry, _ = catalog.domain(reference)
+    fallback = COMMON_SIZE if settings.data.world is None else settings.data.world.street_size
+    height, width = image_size(settings, catalog, reference, workspace) or fallback
+    pixels, jpeg = height * width, entry.images.lower().endswith(JPEG_SUFFIXES)
+    found = _at_hand(settings, catalog, reference, workspace)
+    size = len(read_bytes(found[0])) if found else pixels * (JPEG_BYTES if jpeg else PNG_BYTES)
+    return Picture(size, pixels * jpeg, pixels * (not jpeg))
 
 
 def _at_hand(settings: Settings, catalog: Catalog, reference: str, workspace: Path) -> Sequence[DataFile]:

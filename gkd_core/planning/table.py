@@ -31,7 +31,7 @@ def print_work(works: Sequence[StageWork], machine: Machine) -> None:
         grid.add_row(*_row(work, parts, machine))
     known = sum(work.flops or 0.0 for work in works)
     grid.add_section()
-    grid.add_row("all", "", "", *("" for _ in parts), _number(known / 1e15), _number(machine.hours(known)))
+    grid.add_row("all", "", "", *("" for _ in parts), three_digits(known / 1e15), three_digits(machine.hours(known)))
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(grid)
     if any(work.flops is None for work in works):
@@ -49,9 +49,9 @@ def _row(work: StageWork, parts: Sequence[str], machine: Machine) -> list[str]:
         work.name,
         UNKNOWN if work.images is None else f"{work.images:,}",
         length,
-        *(_number(work.costs[part].flops / 1e9) if part in work.costs else "" for part in parts),
-        UNKNOWN if flops is None else _number(flops / 1e15),
-        UNKNOWN if flops is None else _number(machine.hours(flops)),
+        *(three_digits(work.costs[part].flops / 1e9) if part in work.costs else "" for part in parts),
+        UNKNOWN if flops is None else three_digits(flops / 1e15),
+        UNKNOWN if flops is None else three_digits(machine.hours(flops)),
     ]
 
 
@@ -63,6 +63,6 @@ def _parameters(works: Sequence[StageWork]) -> str:
     return ", ".join(listed)
 
 
-def _number(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits that count, without exponents."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -62,14 +62,17 @@ class StageWork:
         return None if self.views is None else self.views * self.flops_of_a_view
 
 
-def plan_work(settings: Settings, catalog: Catalog, workspace: Path) -> list[StageWork]:
+def plan_work(settings: Settings, catalog: Catalog, workspace: Path, proxy_images: int | None = None) -> list[StageWork]:
     """The work of every stage of the plan that trains or measures, in the order in which they run.
+
+    Args:
+        proxy_images: images of the proxy, where those at hand or in the catalog are not to be counted.
 
     Raises:
         SettingsError: an architecture is unknown, or a setting impossible.
         DataError: a dataset that the settings name is unknown.
     """
-    estimate = _Estimate(settings, catalog, workspace)
+    estimate = _Estimate(settings, catalog, workspace, proxy_images)
     makers = {
         "distill-proxy": estimate.distill_proxy,
         "distill-source": estimate.distill_source,
@@ -93,16 +96,18 @@ def window_count(size: Size, settings: EvaluateSettings) -> int:
 class _Estimate:
     """One stage run after another; a cost that several of them have is counted once."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, workspace: Path) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, workspace: Path, proxy_images: int | None) -> None:
         self.settings, self.catalog, self.workspace = settings, catalog, workspace
+        self.proxy_images = proxy_images
         self.method = method_of(settings)
         self._counted: dict[Hashable, dict[str, Cost]] = {}
 
     def distill_proxy(self, run: StageRun) -> StageWork:
-        return self._distill(run, self.settings.distill_proxy, (self.settings.data.proxy,))
+        counted = self._image_counts((self.settings.data.proxy,)) if self.proxy_images is None else [self.proxy_images]
+        return self._distill(run, self.settings.distill_proxy, _sum(counted))
 
     def distill_source(self, run: StageRun) -> StageWork:
-        return self._distill(run, self.settings.distill_source, self._source(run))
+        return self._distill(run, self.settings.distill_source, _sum(self._image_counts(self._source(run))))
 
     def learn_task(self, run: StageRun) -> StageWork:
         settings, section = self.settings, self.settings.learn_task
@@ -127,9 +132,8 @@ class _Estimate:
         entry, _ = self.catalog.domain(reference)
         return images * window_count(entry.protocol.input_size(*size), self.settings.evaluate)
 
-    def _distill(self, run: StageRun, section: DistillSettings, references: Sequence[str]) -> StageWork:
+    def _distill(self, run: StageRun, section: DistillSettings, images: int | None) -> StageWork:
         settings, objective = self.settings, str(self.method.distillation)
-        images = _sum(self._image_counts(references))
         updates = section.updates if images is None else section.updates_for(images)
         costs = self._once(run.stage, lambda: distillation_cost(section, objective, settings.teacher, settings.student))
         views = None if updates is None else updates * section.batch_size

@@ -5,10 +5,12 @@ or the authors' release, the field says so; profiles overlay these defaults.
 """
 
 from gkd_core.settings.base import Section
+from gkd_core.settings.changes import Changes, ProfileName, SettingsChanges
 from gkd_core.settings.data import DataSettings, StreamingSettings, WorldSettings
 from gkd_core.settings.distill import DistillSettings, Precision, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
+from gkd_core.settings.illustrate import IllustrateSettings, PictureKind
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
 from gkd_core.settings.mask2former import Mask2FormerSettings
 from gkd_core.settings.reading import (
@@ -19,22 +21,29 @@ from gkd_core.settings.reading import (
     read_yaml_mapping,
     settings_from_tree,
 )
+from gkd_core.settings.registry import RegistrySettings
 from gkd_core.settings.task import LearnTaskSettings
 from gkd_core.settings.tree import MethodName, Settings
 
 __all__ = [
     "PROFILES",
+    "Changes",
     "ComputeSettings",
     "DataSettings",
     "DistillSettings",
     "EncoderSettings",
     "EvaluateSettings",
+    "IllustrateSettings",
     "LearnTaskSettings",
     "Mask2FormerSettings",
     "MethodName",
+    "PictureKind",
     "Precision",
+    "ProfileName",
+    "RegistrySettings",
     "Section",
     "Settings",
+    "SettingsChanges",
     "StreamingSettings",
     "TrackingSettings",
     "WarmStartSettings",

@@ -49,6 +49,12 @@ class ComputeSettings(Section):
     stages_at_once: PositiveInt = Field(
         1, description="Stages of one kind (one a source) that the flow runs side by side; Ray's run one by one."
     )
+    keep_workspaces: PositiveInt = Field(
+        5, description="Workspaces of flow runs that are kept, the newest; older ones are swept."
+    )
+    keep_hours: float = Field(
+        24.0, ge=0, description="Hours for which a workspace is kept in any case, since its run last wrote to it."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the tensors; auto takes a GPU where there is one."
     )

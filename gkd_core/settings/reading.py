@@ -23,11 +23,17 @@ def profile_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in PROFILES.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_settings(params: Path | None = None, profile: str | None = None, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(
+    params: Path | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+) -> Settings:
     """Read the settings of one run.
 
     The tree starts from the defaults overlaid by `profile` where one is named, else from the file `params`
-    (missing keys keep their defaults); `overrides` of the form `a.b=value` go on top, their values read as YAML.
+    (missing keys keep their defaults). `changes`, a part of the tree (`changes.py` is its form), goes on top, and on top of
+    that `overrides` of the form `a.b=value`, their values read as YAML.
 
     Raises:
         SettingsError: a file cannot be read, or a key is unknown, of the wrong type or impossible.
@@ -37,6 +43,7 @@ def load_settings(params: Path | None = None, profile: str | None = None, overri
         tree = _fill(tree, _read_profile(profile))
     elif params is not None:
         tree = _fill(tree, read_yaml_mapping(params))
+    tree = _fill(tree, changes or {})
     for override in overrides:
         _apply_override(tree, override)
     return settings_from_tree(tree)
@@ -88,6 +95,8 @@ def _fill(defaults: dict[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
     filled = dict(defaults)
     for key, value in overlay.items():
         below = filled.get(key)
+        if isinstance(below, str) and isinstance(value, Mapping):
+            below = _spelled_out(f"{key}:", below)
         nested = isinstance(value, Mapping) and isinstance(below, dict) and key != "options"
         filled[key] = _fill(below, value) if nested and isinstance(below, dict) else value
     return filled
@@ -106,7 +115,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for depth, parent in enumerate(parents):
         child = node.setdefault(parent, {})
         if isinstance(child, str) and _section(parents[: depth + 1]) is EncoderSettings:
-            child = node[parent] = _spelled_out(override, child)
+            child = node[parent] = _spelled_out(f"--set {override}:", child)
         if not isinstance(child, dict):
             raise SettingsError(f"--set {override}: '{'.'.join(parents[: depth + 1])}' is {child!r}, it has no keys below it")
         node = child
@@ -146,12 +155,12 @@ def _section(path: Sequence[Any]) -> type[BaseModel] | None:
     return section
 
 
-def _spelled_out(override: str, spec: str) -> dict[str, Any]:
-    """An encoder given as one text, as keys that an override can go on from."""
+def _spelled_out(where: str, spec: str) -> dict[str, Any]:
+    """An encoder given as one text, as keys that a change can go on from."""
     try:
         return dict(parse_spec(spec))
     except ValueError as error:
-        raise SettingsError(f"--set {override}: given '{spec}'; {error}") from None
+        raise SettingsError(f"{where} given '{spec}'; {error}") from None
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:

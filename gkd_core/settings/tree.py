@@ -11,7 +11,9 @@ from gkd_core.settings.data import DataSettings
 from gkd_core.settings.distill import DistillSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
+from gkd_core.settings.illustrate import IllustrateSettings
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
+from gkd_core.settings.registry import RegistrySettings
 from gkd_core.settings.task import LearnTaskSettings
 
 MethodName = Literal["gkd", "two-stage-mse", "single-stage-mse", "no-kd", "teacher"]
@@ -44,5 +46,7 @@ class Settings(Section):
     )
     learn_task: LearnTaskSettings = Field(LearnTaskSettings(), description="Stage two.")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="The cross-domain matrix.")
+    illustrate: IllustrateSettings = Field(IllustrateSettings(), description="Pictures of what a student sees.")
     compute: ComputeSettings = Field(ComputeSettings(), description="The machine.")
     tracking: TrackingSettings = Field(TrackingSettings(), description="MLflow.")
+    registry: RegistrySettings = Field(RegistrySettings(), description="The registry of students, and its gate.")

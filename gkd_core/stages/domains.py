@@ -36,4 +36,4 @@ def domain_inputs(settings: Settings, catalog: Catalog, reference: str) -> tuple
 
 
 def _measures(run: StageRun, benchmark: Benchmark) -> bool:
-    return run.stage == "evaluate" and benchmark.source.name == run.source
+    return run.stage in ("evaluate", "illustrate") and benchmark.source.name == run.source

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +13,18 @@ import torch
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import Domain, measure
+from gkd_core.evaluate.places import Place
 from gkd_core.files import atomic_folder
 from gkd_core.models.segmentor import load_segmentor
+from gkd_core.planning.size import student_size
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
-from gkd_core.settings import Settings
 from gkd_core.stages.machine import device_of
-from gkd_core.stages.recipe import SCORES, Context, benchmarks, domains_of
+from gkd_core.stages.recipe import SCORES, SIZE, Context, benchmarks, domains_of
+from gkd_core.training.metrics import MetricsSink, file_sink
 from gkd_core.training.progress import Advance, progress
 
 SELECTION = "last checkpoint"
+NOTE_SECONDS = 2.0
 
 
 def evaluate(context: Context) -> None:
@@ -30,50 +34,84 @@ def evaluate(context: Context) -> None:
     source = str(context.run.source)
     folder = context.workspace / context.run.inputs[0]
     record = SegmentorCheckpoint.read(folder / MANIFEST)
-    matrices = {}
-    with _measuring(settings, folder) as measured_on:
-        for reference in domains_of(settings, catalog, source):
-            domain = _domain(context, reference, len(record.classes))
-            with progress(f"evaluate {source} on {reference}", len(domain.pairs)) as advance:
-                matrices[reference] = measured_on(domain, advance)
+    student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
+    matrices = measured(context, folder, domains_of(settings, catalog, source), len(record.classes))
     scores = []
     for benchmark in benchmarks(settings, catalog):
         if benchmark.source.name != source:
             continue
-        measured = {"in-domain": benchmark.validation, **benchmark.targets}
-        scores += [
-            _score(context, benchmark.name, domain, reference, matrices[reference], record)
-            for domain, reference in measured.items()
+        places = [
+            Place(benchmark.name, domain, reference, in_domain=domain == "in-domain")
+            for domain, reference in {"in-domain": benchmark.validation, **benchmark.targets}.items()
         ]
+        scores += [score(context, place, matrices[place.reference], record, settings.teacher.arch) for place in places]
     with atomic_folder(context.output) as folder:
         ScoreTable(scores=tuple(scores)).write(folder / SCORES)
         (folder / "confusion.json").write_text(json.dumps({name: matrix.tolist() for name, matrix in matrices.items()}) + "\n")
 
 
+def measured(context: Context, folder: Path, references: Sequence[str], classes: int) -> dict[str, torch.Tensor]:
+    """Confusion matrix (classes, classes) of a folder's segmentor on each `dataset/split`.
+
+    The images done are noted in `metrics.jsonl` of the run folder, where a flow can see them.
+    """
+    domains = {reference: scored_domain(context, reference, classes) for reference in references}
+    matrices: dict[str, torch.Tensor] = {}
+    sink = file_sink(context.run_folder)
+    with _measuring(context, folder) as measured_on:
+        for reference, domain in domains.items():
+            before = sum(len(domains[name].pairs) for name in matrices)
+            with progress(f"{context.run.name} on {reference}", len(domain.pairs)) as advance:
+                matrices[reference] = measured_on(domain, _noting(sink, before, len(matrices), advance))
+    return matrices
+
+
+def _noting(sink: MetricsSink, before: int, domains: int, advance: Advance) -> Advance:
+    """Also write down how many images, of all domains, are done: at the first of a domain, then every few seconds."""
+    wrote = 0.0
+
+    def note(done: int) -> None:
+        nonlocal wrote
+        advance(done)
+        now = time.monotonic()
+        if now - wrote >= NOTE_SECONDS:
+            wrote = now
+            sink(before + done, {"domains": domains})
+
+    return note
+
+
 @contextmanager
-def _measuring(settings: Settings, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
+def _measuring(context: Context, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
     """Give a function that measures the segmentor of a folder on a domain, here or on Ray workers."""
+    settings = context.settings
     device = device_of(settings)
     if settings.evaluate.workers > 0:
         from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
 
-        with measuring_on_ray(Share(folder, settings.evaluate, device, settings.compute.threads)) as measured_on:
+        share = Share(folder, settings.evaluate, device, settings.compute.threads, context.run_folder)
+        with measuring_on_ray(share) as measured_on:
             yield measured_on
         return
     model = load_segmentor(folder).to(device)
     yield lambda domain, advance: measure(model, domain, settings.evaluate, torch.device(device), advance)
 
 
-def _domain(context: Context, reference: str, classes: int) -> Domain:
+def scored_domain(context: Context, reference: str, classes: int) -> Domain:
+    """A `dataset/split` ready to be measured on."""
     entry, split = context.catalog.domain(reference)
     origin = context.origin
     encoding = origin.encoding(context.catalog, entry, split)
     return Domain(origin.pairs(entry, split), encoding, origin.protocol(entry, split), classes)
 
 
-def _score(
-    context: Context, benchmark: str, domain: str, reference: str, matrix: torch.Tensor, record: SegmentorCheckpoint
-) -> Score:
+def score(context: Context, place: Place, matrix: torch.Tensor, record: SegmentorCheckpoint, teacher: str) -> Score:
+    """What a confusion matrix (classes, classes) says of a segmentor at a place, with the protocol that it was measured by.
+
+    Raises:
+        DataError: no pixel of the domain counts.
+    """
+    reference = place.reference
     settings = context.settings
     entry, split = context.catalog.domain(reference)
     ious = class_iou(matrix)
@@ -82,15 +120,17 @@ def _score(
             f"{reference}: every pixel of its labels is ignored, so there is nothing to score; check the dataset's encoding"
         )
     return Score(
-        method=settings.method,
-        teacher=settings.teacher.arch,
+        method=record.method,
+        teacher=teacher,
         student=record.encoder.arch,
-        seed=settings.seed,
-        benchmark=benchmark,
+        seed=record.seed,
+        label_fraction=record.label_fraction,
+        encoder_frozen=record.encoder_frozen,
+        benchmark=place.benchmark,
         source=record.source,
-        domain=domain,
+        domain=place.domain,
         dataset=reference,
-        in_domain=domain == "in-domain",
+        in_domain=place.in_domain,
         miou=mean_iou(ious),
         class_iou=dict(zip(record.classes, ious, strict=True)),
         images=context.origin.count(entry, split),

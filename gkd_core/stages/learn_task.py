@@ -13,10 +13,10 @@ from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.models.tensor_files import write_tensors
-from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
+from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings
-from gkd_core.stages.machine import absolute_weights, device_of
+from gkd_core.stages.machine import absolute_weights, device_of, distilled_encoder
 from gkd_core.stages.recipe import Context, sources
 from gkd_core.task.stage_two import EndToEndTask, FrozenTask, SingleStageTask, TaskJob
 from gkd_core.task.stage_two import learn_task as train_task
@@ -89,6 +89,9 @@ def learn_task(context: Context) -> None:
             seed=settings.seed,
             updates=job.updates,
             encoder_frozen=frozen,
+            # Only where the result depends on it: DVC knows this output by the settings that the stage declares.
+            teacher=settings.teacher.arch if "teacher" in context.run.params or method.distillation else None,
+            label_fraction=section.label_fraction,
         ).write(folder / MANIFEST)
 
 
@@ -109,6 +112,4 @@ def _task_encoder(context: Context) -> EncoderSettings:
         return absolute_weights(settings.teacher, context)
     if method.distillation is None:
         return absolute_weights(settings.student, context)
-    folder = context.workspace / context.run.inputs[0]
-    record = EncoderCheckpoint.read(folder / MANIFEST)
-    return record.encoder.model_copy(update={"weights": str(folder / record.weights), "min_coverage": 1.0})
+    return distilled_encoder(context.workspace / context.run.inputs[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gkd_core.records import MANIFEST, EncoderCheckpoint
 from gkd_core.settings import EncoderSettings, Settings
 from gkd_core.stages.recipe import RUNS, Context
 
@@ -28,6 +29,16 @@ def absolute_weights(encoder: EncoderSettings, context: Context) -> EncoderSetti
     if encoder.weights_file is not None:
         return _with_weights(encoder, context.workspace / encoder.weights_file)
     return encoder
+
+
+def distilled_encoder(folder: Path) -> EncoderSettings:
+    """The student that a step of stage one left in a folder: on its own grid, with its own weights.
+
+    Raises:
+        GkdError: there is none, or its record is of another version.
+    """
+    record = EncoderCheckpoint.read(folder / MANIFEST)
+    return record.encoder.model_copy(update={"weights": str(folder / record.weights), "min_coverage": 1.0})
 
 
 def _with_weights(encoder: EncoderSettings, file: Path) -> EncoderSettings:

@@ -20,7 +20,8 @@ from gkd_core.data.sources import Source
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
-from gkd_core.settings import Settings
+from gkd_core.settings import PictureKind, Settings
+from gkd_core.training.cost import measured
 
 if TYPE_CHECKING:
     from gkd_core.adapters.s3.sets import S3Sets
@@ -31,6 +32,8 @@ DISTILLED = ARTIFACTS / "distill-proxy"  # what stage 1a leaves for 1b
 RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
 REPORT = ARTIFACTS / "report"
 SCORES = "scores.json"
+PICTURES = "pictures.json"
+SIZE = "student.json"  # in the run folder of `evaluate`: what the student takes
 
 # Stage to the module of this package, and the function in it, that does its work.
 FUNCTIONS = {
@@ -39,6 +42,7 @@ FUNCTIONS = {
     "distill-source": ("distill", "distill_source"),
     "learn-task": ("learn_task", "learn_task"),
     "evaluate": ("evaluate", "evaluate"),
+    "illustrate": ("illustrate", "illustrate"),
     "report": ("report", "report"),
 }
 
@@ -187,6 +191,13 @@ def has_proxy_stage(settings: Settings) -> bool:
     return settings.distill_proxy.updates != 0
 
 
+def picture_kinds(settings: Settings) -> tuple[PictureKind, ...]:
+    """The kinds of pictures that are drawn: of those asked for, what the method has something to show for."""
+    distillation = METHODS[settings.method].distillation
+    shown = {"panel": True, "features": distillation is not None, "attention": distillation == "qsd"}
+    return tuple(kind for kind in settings.illustrate.kinds if shown[kind] and settings.illustrate.images > 0)
+
+
 def plan(settings: Settings, catalog: Catalog | None = None) -> list[StageRun]:
     """The stages that these settings ask for, in the order in which they run.
 
@@ -203,6 +214,8 @@ def plan(settings: Settings, catalog: Catalog | None = None) -> list[StageRun]:
         runs += [_distill_source(settings, catalog, source) for source in names]
     runs += [_learn_task(settings, catalog, source) for source in names]
     runs += [_evaluate(settings, catalog, source) for source in names]
+    if picture_kinds(settings):
+        runs += [_illustrate(settings, catalog, source) for source in names]
     return [*runs, _report(names)]
 
 
@@ -240,13 +253,14 @@ def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
 
 
 def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
-    """Run one stage in this process.
+    """Run one stage in this process; what it costs is noted in its run folder.
 
     Raises:
         GkdError: whatever the user has to mend; nothing is left under the output's name then.
     """
     context = Context(settings, load_catalog(settings.data.catalogs), run, workspace.resolve())
-    _function(run.stage)(context)
+    with measured(context.run_folder):
+        _function(run.stage)(context)
 
 
 def _function(stage: str) -> StageFunction:
@@ -303,11 +317,19 @@ def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
 
 
 def _evaluate(settings: Settings, catalog: Catalog, source: str) -> StageRun:
-    inputs = [ARTIFACTS / "learn-task" / source, *_own_files(settings)]
-    for reference in domains_of(settings, catalog, source):
-        inputs += [*_images(settings, catalog, reference), *_labels(settings, catalog, reference)]
+    inputs = (ARTIFACTS / "learn-task" / source, *_own_files(settings), *_measured_files(settings, catalog, source))
     params = (*COMMON, "data.benchmarks", "method", "seed", "teacher", "student", "evaluate")
     return StageRun("evaluate", source, tuple(dict.fromkeys(inputs)), params, ARTIFACTS / "evaluate" / source)
+
+
+def _illustrate(settings: Settings, catalog: Catalog, source: str) -> StageRun:
+    inputs = (ARTIFACTS / "learn-task" / source, *_own_files(settings), *_measured_files(settings, catalog, source))
+    params: tuple[str, ...] = (*COMMON, "data.benchmarks", "method", "seed", "evaluate", "illustrate")
+    if {"features", "attention"} & set(picture_kinds(settings)):
+        inputs += (ARTIFACTS / "distill-source" / source,)
+        # The view that they are seen in, and the teacher on its grid; all else is in the student's record.
+        params += ("teacher", *(f"distill_source.{key}" for key in ("image_size", "patch_size", "num_heads")))
+    return StageRun("illustrate", source, tuple(dict.fromkeys(inputs)), params, ARTIFACTS / "illustrate" / source)
 
 
 def _report(names: list[str]) -> StageRun:
@@ -333,6 +355,12 @@ def _of_parts(
     """The files of every part of a source, each once."""
     parts = sources(settings, catalog)[source].references
     return tuple(dict.fromkeys(path for reference in parts for path in files(settings, catalog, reference)))
+
+
+def _measured_files(settings: Settings, catalog: Catalog, source: str) -> tuple[Path, ...]:
+    """Images and labels of every domain that a source's student is measured on."""
+    references = domains_of(settings, catalog, source)
+    return tuple(path for reference in references for files in (_images, _labels) for path in files(settings, catalog, reference))
 
 
 def _images(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mlflow.models
 import mlflow.pytorch
 import pytest
 import safetensors.torch
@@ -16,6 +17,8 @@ from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor, load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, Settings
+
+EXAMPLE = torch.arange(2 * 3 * 32 * 32).remainder(17).div(16).reshape(2, 3, 32, 32)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_logged_student_loads_back(segmentor_folder: Path, tmp_path: Path, monke
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking = Tracking(Settings(), tmp_path)
     with tracking.run("learn-task", {}) as run_id:
-        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, (32, 32))
+        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, EXAMPLE)
     logged = tracking.client.get_logged_model(model_id)
     assert logged.status == "READY"
     assert logged.source_run_id == run_id
@@ -57,6 +60,9 @@ def test_logged_student_loads_back(segmentor_folder: Path, tmp_path: Path, monke
     with torch.no_grad():
         torch.testing.assert_close(program(images), load_segmentor(segmentor_folder)(images))
     artifacts = Path(logged.artifact_location.removeprefix("file://"))
+    description = mlflow.models.Model.load(str(artifacts))
+    assert torch.equal(torch.from_numpy(description.load_input_example(str(artifacts))["images"]), EXAMPLE)
+    assert description.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
     assert {path.name for path in (artifacts / "checkpoint").iterdir()} == {MANIFEST, "w.safetensors"}
 
 
@@ -68,7 +74,7 @@ def test_students_of_stages_that_run_side_by_side_are_all_logged(
 
     def log(name: str) -> str:
         with tracking.run(name, {}) as run_id:
-            return log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, (32, 32))
+            return log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, EXAMPLE)
 
     with ThreadPoolExecutor(3) as threads:
         models = list(threads.map(log, ["one", "two", "three"]))

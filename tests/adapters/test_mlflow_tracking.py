@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.entities import Run
+from mlflow.entities import Dataset, DatasetInput, Run
 
 from gkd_core.adapters.dvc_recipe import output_digest, reproduce
-from gkd_core.adapters.mlflow_tracking import StepMetrics, Tracking, flatten, matrix_metrics, source_tags, tracking_address
+from gkd_core.adapters.mlflow_steps import StepMetrics
+from gkd_core.adapters.mlflow_tracking import (
+    Tracking,
+    flatten,
+    run_name,
+    source_tags,
+    tracking_address,
+)
 from gkd_core.errors import PlatformError
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 from gkd_core.settings import Settings, TrackingSettings
+from gkd_core.stages import StageRun
+from gkd_core.training.cost import FOLDER, ProcessCost
 from gkd_core.training.metrics import file_sink
 
 PROTOCOL = ScoreProtocol.model_construct()
@@ -37,26 +46,16 @@ def _run(tracking: Tracking, run_id: str) -> Run:
 
 
 def _score(benchmark: str, domain: str, miou: float, in_domain: bool = False) -> Score:
+    source = {"G2C": "gta5", "C2A": "cityscapes"}[benchmark]
     return Score.model_construct(
-        method="gkd", teacher="t", student="s", seed=0, benchmark=benchmark, domain=domain, in_domain=in_domain, miou=miou,
-        class_iou={}, images=2, protocol=PROTOCOL,
+        method="gkd", teacher="t", student="s", seed=0, benchmark=benchmark, source=source, domain=domain,
+        dataset=f"{source if in_domain else domain}/val", in_domain=in_domain, miou=miou, class_iou={"road": miou}, images=2,
+        protocol=PROTOCOL,
     )  # fmt: skip
 
 
 def test_flatten_dots_the_keys() -> None:
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2], "e": None}) == {"a.b": "1", "a.c": "{}", "d": "[1, 2]", "e": "None"}
-
-
-def test_matrix_metrics_are_flat() -> None:
-    table = ScoreTable.model_construct(
-        scores=(_score("G2C", "in-domain", 80, True), _score("G2C", "cityscapes", 50), _score("C2A", "fog", 60))
-    )
-    assert matrix_metrics(table) == {
-        "miou/G2C/in_domain": 80,
-        "miou/G2C/cityscapes": 50,
-        "miou/C2A/fog": 60,
-        "miou/mean_targets": 55,
-    }
 
 
 def test_address_is_the_environments_then_the_settings_then_the_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +96,33 @@ def test_runs_end_truthfully(tracking: Tracking, error: type[BaseException] | No
     assert run.data.tags["method"] == "gkd"
 
 
+def test_flow_runs_of_a_group_are_its_children(tracking: Tracking) -> None:
+    settings = Settings.model_validate({"method": "no-kd", "seed": 3, "learn_task": {"label_fraction": 0.1}})
+    with tracking.group_run("methods", {"kind": "comparison"}) as group:
+        with tracking.flow_run("inside", settings, {}) as inside:
+            pass
+        with pytest.raises(ZeroDivisionError), tracking.flow_run("broken", settings, {}) as broken:
+            raise ZeroDivisionError
+        assert _run(tracking, group).info.status == "RUNNING"
+    with tracking.flow_run("outside", settings, {"kind": "redistill"}) as outside:
+        pass
+    assert _run(tracking, group).info.status == "FINISHED"
+    assert _run(tracking, broken.run_id).info.status == "FAILED"
+    tags = _run(tracking, inside.run_id).data.tags
+    assert tags["mlflow.parentRunId"] == _run(tracking, broken.run_id).data.tags["mlflow.parentRunId"] == group
+    expected = {"method": "no-kd", "seed": "3", "label_fraction": "0.1", "kind": "pipeline"}
+    assert tags.items() >= {**expected, "student": settings.student.arch, "teacher": settings.teacher.arch}.items()
+    assert "mlflow.parentRunId" not in _run(tracking, outside.run_id).data.tags
+    assert _run(tracking, outside.run_id).data.tags["kind"] == "redistill"
+
+
+def test_run_names_say_what_tells_runs_apart() -> None:
+    settings = Settings.model_validate({"student": {"arch": "vit_small"}, "teacher": {"arch": "vit_big"}})
+    assert run_name(settings) == "gkd-vit_small-seed0"
+    part = settings.learn_task.model_copy(update={"label_fraction": 0.05})
+    assert run_name(settings.model_copy(update={"learn_task": part, "method": "teacher"})) == "teacher-vit_big-labels0.05-seed0"
+
+
 def test_repeated_steps_are_logged_once(tracking: Tracking) -> None:
     run_id = tracking.client.create_run(tracking.experiment).info.run_id
     log = StepMetrics(tracking.client, run_id)
@@ -126,6 +152,7 @@ def test_stage_run_has_metrics_digests_and_data(
     assert run.data.metrics == {"loss": 2.0}
     assert run.data.params == {"seed": "0"}
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert run.data.tags["kind"] == "stage"
     assert run.data.tags["dvc.out"] == output_digest(workspace, make)
     assert _run(tracking, parent.run_id).data.tags["restored.make"] == child
     assert _run(tracking, parent.run_id).data.tags["data.data/yard"] == "aa"
@@ -137,15 +164,86 @@ def test_maker_of_a_result_from_elsewhere_is_unknown(tracking: Tracking, toys: M
     assert tracking.maker_of(toys["make"], "0" * 32) == "unknown"
 
 
-def test_report_is_logged(tracking: Tracking, tmp_path: Path) -> None:
+def test_a_resumed_stage_costs_all_its_attempts_and_a_restored_one_what_its_maker_did(
+    tracking: Tracking, workspace: Path, toys: Mapping[str, Any], tmp_path: Path
+) -> None:
+    make, copy = toys["make"], toys["copy"]
+    notes = ProcessCost(
+        role="stage", finished=False, seconds=30.0, cpu_seconds=360.0, gpu=False, peak_host_bytes=10**9, peak_gpu_bytes=0
+    )  # fmt: skip
+    notes.write(tmp_path / FOLDER / "stage-1.json")  # killed, and gone on from
+    notes.model_copy(update={"finished": True, "seconds": 12.0}).write(tmp_path / FOLDER / "stage-2.json")
+    with tracking.flow_run("first", Settings(), {}) as first:
+        reproduce(workspace, make)
+        with first.stage_run(make, workspace, None, tmp_path) as child:
+            pass
+        first.log_costs()
+    assert _run(tracking, child).data.metrics.items() >= {("cost/seconds", 42.0), ("cost/attempts", 2.0)}
+    made = _run(tracking, first.run_id).data
+    assert made.metrics.items() >= {("cost/seconds", 42.0), ("cost/cpu_core_hours", 0.2), ("cost/gpu_hours", 0.0)}
+    assert "cost.unknown" not in made.tags
+
+    with tracking.flow_run("second", Settings(), {}) as second:
+        second.note_restored(make, workspace)
+        second.log_costs()
+    costs = {key: value for key, value in made.metrics.items() if key.startswith("cost/")}
+    assert _run(tracking, second.run_id).data.metrics == costs
+
+    with tracking.flow_run("third", Settings(), {}) as third:
+        third.note_restored(make, workspace)
+        reproduce(workspace, copy, env={"GREETING": "made outside"})
+        third.note_restored(copy, workspace)
+        third.log_costs()
+    in_the_dark = _run(tracking, third.run_id).data
+    assert in_the_dark.metrics == {"cost/stage_seconds/make": 42.0}
+    assert in_the_dark.tags["cost.unknown"] == "copy"
+
+
+def test_report_is_logged_with_models_and_data(tracking: Tracking, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "summary.md").write_text("text")
-    table = ScoreTable.model_construct(scores=(_score("G2C", "cityscapes", 50.0),))
+    table = ScoreTable.model_construct(
+        scores=(_score("G2C", "cityscapes", 50.0), _score("G2C", "in-domain", 60.0, True), _score("C2A", "fog", 40.0))
+    )
     with tracking.flow_run("flow", Settings(), {}) as parent:
+        maker = tracking.client.create_run(tracking.experiment, tags={"stage": "learn-task-gta5", "dvc.out": "b"}).info.run_id
+        tracking.client.set_terminated(maker)
+        model = tracking.client.create_logged_model(tracking.experiment, "student-gta5", maker).model_id
+        tracking.client.finalize_logged_model(model, "READY")
+        failed = tracking.client.create_logged_model(tracking.experiment, "student-gta5", maker).model_id
+        tracking.client.finalize_logged_model(failed, "FAILED")
+        parent._makers["learn-task-gta5"] = maker
+        parent.log_datasets(parent.run_id, [DatasetInput(Dataset("cityscapes/val", "d" * 32, "local", "here"))])
         parent.log_report(table, folder)
-    assert _run(tracking, parent.run_id).data.metrics["miou/G2C/cityscapes"] == 50
+    run = _run(tracking, parent.run_id)
+    assert run.data.metrics == {
+        "miou/G2C/cityscapes": 50, "miou/G2C/in_domain": 60, "miou/C2A/fog": 40, "miou/mean_targets": 45,
+        "miou/mean_in_domain": 60, "miou/worst_domain": 40, "miou/source_gap": 15,
+    }  # fmt: skip
+    assert run.data.tags["worst_domain"] == "C2A/fog"
+    assert run.data.tags["mlflow.note.content"].startswith("- Holds up: gkd, 45.0 on the mean over targets")
+    assert [each.model_id for each in run.inputs.model_inputs] == [model]
+    shown = {each.key: each for each in tracking.client.get_logged_model(model).metrics}
+    assert shown.keys() == {"miou/G2C/cityscapes", "miou/G2C/in_domain"}  # not those of the other source's student
+    assert (shown["miou/G2C/cityscapes"].dataset_name, shown["miou/G2C/cityscapes"].dataset_digest) == (
+        "cityscapes/val",
+        "d" * 32,
+    )
     assert {item.path for item in tracking.client.list_artifacts(parent.run_id, "report")} == {
-        "report/summary.md",
-        "report/table.json",
-    }
+        "report/summary.md", "report/table.json", "report/classes.json",
+    }  # fmt: skip
+
+
+def test_pictures_lie_below_their_source(tracking: Tracking, tmp_path: Path) -> None:
+    run = StageRun("illustrate", "gta5", (), (), Path("artifacts/illustrate/gta5"))
+    (tmp_path / run.output).mkdir(parents=True)
+    (tmp_path / run.output / "features.png").write_bytes(b"png")
+    with tracking.flow_run("flow", Settings(), {}) as parent:
+        parent.log_pictures(run, tmp_path)
+    logged = [item.path for item in tracking.client.list_artifacts(parent.run_id, "pictures/gta5")]
+    assert logged == ["pictures/gta5/features.png"]
+
+
+def test_the_experiment_says_how_to_compare(tracking: Tracking) -> None:
+    assert "gkd compare" in tracking.client.get_experiment(tracking.experiment).tags["mlflow.note.content"]

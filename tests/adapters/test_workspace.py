@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +66,79 @@ def test_settings_without_paths_stay_as_they_are() -> None:
     assert anchor_paths(Settings(), Path("/home/project")) == Settings()
 
 
-def test_sweep_keeps_the_newest_and_those_in_use(project: Path, toys: Mapping[str, Any]) -> None:
-    for age, name in enumerate(("new", "middle", "old", "used")):
-        workspace = create_workspace(project, name, Settings())
-        os.utime(workspace, (1e9 - age, 1e9 - age))
+def _aged(project: Path, name: str, hours: float) -> Path:
+    """A workspace that was last written to so long ago."""
+    workspace = create_workspace(project, name, Settings())
+    then = time.time() - hours * 3600
+    for path in (*workspace.iterdir(), workspace):
+        os.utime(path, (then, then), follow_symlinks=False)
+    return workspace
+
+
+def _left(project: Path) -> set[str]:
+    return {path.name for path in (project / "artifacts/workspaces").iterdir() if path.is_dir()}
+
+
+def test_sweep_keeps_the_newest_the_young_and_those_in_use(project: Path, toys: Mapping[str, Any]) -> None:
+    for name, hours in (("new", 1.0), ("young", 5.0), ("old", 30.0), ("older", 40.0), ("used", 50.0)):
+        _aged(project, name, hours)
     with workspace_in_use(project / "artifacts/workspaces/used"):
-        assert sweep_workspaces(project, keep=1) == ["middle", "old"]
-    assert sweep_workspaces(project, keep=1) == ["used"]
-    assert [path.name for path in (project / "artifacts/workspaces").iterdir()] == ["new"]
+        assert sweep_workspaces(project, keep=1, hours=24) == ["old", "older"]
+    assert _left(project) == {"new", "young", "used"}
+    assert sweep_workspaces(project, keep=1, hours=24) == ["used"]
+    assert sweep_workspaces(project, keep=1, hours=0) == ["young"]
+    assert sweep_workspaces(project, keep=1, hours=0) == []
 
 
-def test_sweep_leaves_checkpoints(project: Path, workspace: Path) -> None:
-    (project / "artifacts/runs/stage").mkdir()
-    sweep_workspaces(project, keep=0)
-    assert (project / "artifacts/runs/stage").is_dir()
+def test_sweep_goes_by_the_last_write_not_by_the_name(project: Path, toys: Mapping[str, Any]) -> None:
+    _aged(project, "a-long-run", 50.0)
+    (project / "artifacts/workspaces/a-long-run/dvc.lock").touch()
+    _aged(project, "b", 30.0)
+    assert sweep_workspaces(project, keep=1, hours=24) == ["b"]
+
+
+def test_sweep_takes_what_a_killed_run_left_half_made(project: Path, toys: Mapping[str, Any]) -> None:
+    orphan = project / "artifacts/workspaces/orphan/.dvc"
+    orphan.mkdir(parents=True)
+    for path in (orphan, orphan.parent):
+        os.utime(path, (1e9, 1e9))
+    create_workspace(project, "first", Settings())
+    assert sweep_workspaces(project, keep=1, hours=0) == ["orphan"]
+
+
+def test_sweep_takes_the_workspace_of_a_killed_process(project: Path, toys: Mapping[str, Any]) -> None:
+    """The mark of use ends with its process."""
+    workspace = _aged(project, "killed", 30.0)
+    create_workspace(project, "newer", Settings())
+    code = (
+        "import sys, time; from pathlib import Path; from gkd_core.adapters.workspace import workspace_in_use\n"
+        "with workspace_in_use(Path(sys.argv[1])): print(flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(workspace)], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        assert sweep_workspaces(project, keep=1, hours=24) == []
+        run.kill()
+    assert sweep_workspaces(project, keep=1, hours=24) == ["killed"]
+
+
+def test_several_sweep_at_once_without_harm(project: Path, toys: Mapping[str, Any]) -> None:
+    for number in range(6):
+        _aged(project, f"old-{number}", 30.0 + number)
+    with ThreadPoolExecutor(4) as pool:
+        swept = list(pool.map(lambda _: sweep_workspaces(project, keep=2, hours=1), range(8)))
+    assert sorted(name for names in swept for name in names) == ["old-2", "old-3", "old-4", "old-5"]
+    assert _left(project) == {"old-0", "old-1"}
+
+
+def test_sweep_leaves_checkpoints_and_the_cache(project: Path, workspace: Path) -> None:
+    kept = [project / "artifacts/runs/stage", project / ".dvc/cache/files"]
+    for folder in kept:
+        folder.mkdir(parents=True)
+    _aged(project, "old", 30.0)
+    (workspace / "fresh").touch()
+    assert sweep_workspaces(project, keep=1, hours=0) == ["old"]
+    assert all(folder.is_dir() for folder in kept)
 
 
 def test_report_is_published_whole(project: Path, workspace: Path) -> None:
@@ -87,3 +150,25 @@ def test_report_is_published_whole(project: Path, workspace: Path) -> None:
     (report / "summary.md").write_text("new")
     assert publish_report(workspace, project) == old
     assert [path.name for path in old.iterdir()] == ["summary.md"]
+
+
+def test_an_evaluations_report_has_a_place_of_its_own(project: Path, workspace: Path) -> None:
+    report = workspace / "artifacts/report"
+    report.mkdir()
+    (report / "summary.md").write_text("new")
+    assert publish_report(workspace, project, Path("artifacts/evaluation")) == project / "artifacts/evaluation"
+    assert not (project / "artifacts/report").exists()
+
+
+def test_reports_published_at_once_are_each_whole(project: Path, toys: Mapping[str, Any]) -> None:
+    """Whoever comes last; never a mixture, and no error."""
+    workspaces = [create_workspace(project, name, Settings()) for name in ("a", "b", "c")]
+    for workspace in workspaces:
+        (workspace / "artifacts/report").mkdir()
+        for part in range(20):
+            (workspace / f"artifacts/report/{part}").write_text(workspace.name)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda number: publish_report(workspaces[number % 3], project), range(60)))
+    contents = {path.read_text() for path in (project / "artifacts/report").iterdir()}
+    assert len(contents) == 1 and len(list((project / "artifacts/report").iterdir())) == 20
+    assert not [path for path in (project / "artifacts").iterdir() if path.name.startswith(".")]

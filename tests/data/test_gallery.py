@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 
 from gkd_core.cli import app
 from gkd_core.data.catalog import load_catalog
-from gkd_core.data.gallery import color_label, draw_sample
+from gkd_core.data.gallery import draw_sample
 from gkd_core.data.origin import Folders
-from gkd_core.data.taxonomy import IGNORE, Taxonomy
 
-DUO = Taxonomy(name="duo", classes=("road", "car"), colors=((90, 90, 90), (0, 0, 142)))
 CATALOG = """
 taxonomies:
   duo: {classes: [road, car], colors: [[90, 90, 90], [0, 0, 142]]}
@@ -54,15 +52,6 @@ def test_images_are_spread_over_the_split_and_chosen_by_seed(root: Path) -> None
 def test_labels_belong_to_their_images(root: Path) -> None:
     sample = draw_sample(load_catalog([root / "own.yaml"]), "yard/all", Folders(root), 5, 1)
     assert [int(label[0, 0]) for label in sample.labels] == [int(image[0, 0, 0]) % 2 for image in sample.images]
-
-
-def test_classes_have_their_colour_and_ignored_pixels_are_striped() -> None:
-    label = np.array([[0, 1] * 16] * 32, dtype=np.uint8)
-    label[:, 16:] = IGNORE
-    colors = color_label(label, DUO)
-    assert colors[5, 4].tolist() == [90, 90, 90]
-    assert colors[5, 5].tolist() == [0, 0, 142]
-    assert {tuple(color) for color in colors[:, 16:].reshape(-1, 3).tolist()} == {(0, 0, 0), (255, 255, 255)}
 
 
 def test_the_command_draws_images_and_labels(root: Path) -> None:

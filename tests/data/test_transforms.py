@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gkd_core.data.taxonomy import IGNORE
-from gkd_core.data.transforms import jitter_colors, labelled_crop, random_resized_crop, to_float
+from gkd_core.data.transforms import jitter_colors, labelled_crop, middle, random_resized_crop, to_float
 from gkd_core.seeding import generator
 
 CLASSES = 6
@@ -29,6 +29,23 @@ def test_to_float_orders_channels_and_scales() -> None:
     tensor = to_float(image)
     assert tensor.shape == (3, 2, 3)
     assert tensor[:, 0, 1].tolist() == pytest.approx([1.0, 0.2, 0.0])
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 6), (8, 2), (20, 30), (1, 1)])
+@pytest.mark.parametrize("height_width", [(4, 12), (9, 5), (4, 4), (1, 1), (31, 60)])
+def test_the_middle_covers_its_size_and_keeps_the_centre(size: tuple[int, int], height_width: tuple[int, int]) -> None:
+    """Of a ramp, the mean of a centred part is that of the whole, however it was scaled."""
+    height, width = height_width
+    ramp = (torch.arange(height).view(-1, 1) / height + torch.arange(width) / width).expand(1, -1, -1) / 2
+    view = middle(ramp, size)
+    assert tuple(view.shape) == (1, *size)
+    step = 0.5 / min(view.shape[1:]) + 0.5 / min(height, width)
+    assert float(view.mean()) == pytest.approx(float(ramp.mean()), abs=step)
+
+
+def test_the_middle_of_an_image_that_covers_is_cut_out_as_it_is() -> None:
+    image = torch.rand(3, 4, 10, generator=generator("middle"))
+    assert torch.equal(middle(image, (4, 4)), image[:, :, 3:7])
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gkd_core.evaluate.report import COLUMNS, findings, summary, write_report
-from gkd_core.evaluate.rows import pool, source_mean, spread, target_mean
+from gkd_core.evaluate.classes import class_means
+from gkd_core.evaluate.findings import description, findings, headline
+from gkd_core.evaluate.radar import save_radar
+from gkd_core.evaluate.report import COLUMNS, summary, write_report
+from gkd_core.evaluate.rows import RowKey, pool, source_mean, spread, target_mean
 from gkd_core.evaluate.terminal import print_matrix
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 
@@ -56,10 +59,12 @@ def test_the_csv_is_what_was_promised(tmp_path: Path) -> None:
 
 def test_the_json_holds_every_protocol_and_the_picture_is_one(tmp_path: Path) -> None:
     write_report(TWO_SEEDS, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["matrix.csv", "matrix.json", "matrix.png", "summary.md"]
+    names = ["classes.csv", "matrix.csv", "matrix.json", "matrix.png", "radar.png", "report.html", "summary.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert ScoreTable.read(tmp_path / "matrix.json") == TWO_SEEDS
-    with Image.open(tmp_path / "matrix.png") as picture:
-        assert picture.width > picture.height > 100
+    for name in ("matrix.png", "radar.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > picture.height > 100
 
 
 def test_one_report_is_the_same_byte_for_byte(tmp_path: Path) -> None:
@@ -132,3 +137,107 @@ def test_the_terminal_shows_every_domain(capsys: pytest.CaptureFixture[str], mon
         assert domain in output
     assert "41.5 ± 2.1" in output
     assert "40.5 ± 0.7" in output
+
+
+def with_fields(source: ScoreTable, **fields: object) -> tuple[Score, ...]:
+    return tuple(score.model_copy(update=fields) for score in source.scores)
+
+
+def test_rows_sum_themselves_up() -> None:
+    gkd = next(row for row in pool(TWO_SEEDS) if row.method == "gkd")
+    assert gkd.worst == ("C2A", "night")
+    assert gkd.gaps == pytest.approx((75 - 40, 75 - 41))
+    assert gkd.benchmark_targets("C2A") == (40.0, 40.0)  # of 20 and 60
+    assert gkd.benchmark_targets("G2C") == (40.0, 43.0)
+    (home,) = pool(ScoreTable(scores=tuple(score for score in TWO_SEEDS.scores if score.in_domain and score.method == "gkd")))
+    assert (home.worst, home.gaps, home.targets) == (None, (), ())
+
+
+def test_rows_are_told_apart_by_student_labels_and_ablation_and_named_by_what_differs() -> None:
+    one = table({("gkd", 0): 40.0})
+    assert [row.label for row in pool(one)] == ["gkd"]
+    some = with_fields(one, label_fraction=0.125)
+    assert [row.label for row in pool(ScoreTable(scores=some))] == ["gkd"]  # nothing to tell it from
+    other, unfrozen = with_fields(one, student="vit_tiny"), with_fields(one, encoder_frozen=False)
+    rivals = with_fields(table({("no-kd", 0): 1.0}), encoder_frozen=False)  # as the method has it
+    rows = pool(ScoreTable(scores=(*one.scores, *some, *other, *unfrozen, *rivals)))
+    assert [row.label for row in rows] == [
+        "gkd (vit_small, 12.5 % of labels)",
+        "gkd (vit_small, 100 % of labels)",
+        "gkd (vit_small, 100 % of labels, encoder trained on)",
+        "gkd (vit_tiny, 100 % of labels)",
+        "no-kd (100 % of labels)",
+    ]
+    assert {row.seeds for row in rows} == {(0,)}
+
+
+def test_the_text_says_whether_the_encoder_was_frozen() -> None:
+    one = table({("gkd", 0): 40.0})
+    frozen = summary(one, pool(one))
+    assert "then a decoder on the frozen student." in frozen
+    ablation = ScoreTable(scores=with_fields(one, encoder_frozen=False))
+    assert "then decoder and student trained together." in summary(ablation, pool(ablation))
+    assert "frozen" not in summary(ablation, pool(ablation))
+    rival = table({("no-kd", 0): 40.0})
+    assert description(pool(rival)[0]) == "task loss alone, on the source only"
+
+
+def test_findings_compare_only_what_shares_student_and_labels() -> None:
+    pair = table({("gkd", 0): 50.0, ("two-stage-mse", 0): 40.0})
+    few = ScoreTable(scores=with_fields(table({("gkd", 0): 10.0, ("two-stage-mse", 0): 40.0}), label_fraction=0.1))
+    lines = findings(pool(ScoreTable(scores=(*pair.scores, *few.scores))))
+    assert lines[0].startswith("10 % of labels: GKD does not beat two-stage MSE here: -10.0 points")
+    assert lines[1].startswith("100 % of labels: GKD beats two-stage MSE here: +3.3 points")
+
+
+@pytest.mark.parametrize(
+    ("values", "last"),
+    [
+        ({("gkd", 0): 46.0, ("no-kd", 0): 40.0}, "gkd leads no-kd by 2.0 points; with one seed of either, nobody knows"),
+        (
+            {("gkd", 0): 46.0, ("gkd", 1): 46.0, ("no-kd", 0): 40.0, ("no-kd", 1): 43.0},
+            "gkd leads no-kd by 1.5 points, more than either varies over seeds (0.7).",
+        ),
+        (
+            {("gkd", 0): 43.0, ("gkd", 1): 43.0, ("no-kd", 0): 40.0, ("no-kd", 1): 46.0},
+            "gkd leads no-kd by 0.0 points, no more than they vary over seeds (1.4): they are level.",
+        ),
+    ],
+)
+def test_the_headline_says_who_holds_up_and_by_how_much(values: dict[tuple[str, int], float], last: str) -> None:
+    lines = headline(pool(table(values | {("teacher", 0): 99.0})))
+    assert lines[0].startswith("Holds up best: gkd, 4")
+    assert lines[1].startswith("Its worst domain is night (C2A), 20.0")
+    assert lines[-1].startswith(last)
+
+
+def test_a_teacher_alone_is_no_student_that_holds_up() -> None:
+    assert headline(pool(table({("teacher", 0): 99.0}))) == []
+
+
+def test_classes_are_averaged_over_seeds_where_they_have_pixels(tmp_path: Path) -> None:
+    key = RowKey("gkd", "vit_small", 1.0, False)
+    means = class_means(TWO_SEEDS.scores)[key]
+    assert means["road"]["G2C", "cityscapes"] == 41.5
+    assert means["sky"] == {}
+    write_report(TWO_SEEDS, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open(encoding="utf-8")))
+    assert len(rows) == 4 * 5 * 2
+    assert rows[2] == {
+        "method": "gkd", "teacher": "vit_big", "student": "vit_small", "seed": "0", "label_fraction": "1", "benchmark": "G2C",
+        "domain": "cityscapes", "class": "road", "iou": "40.00",
+    }  # fmt: skip
+    assert rows[3]["iou"] == ""
+
+
+def test_shares_of_labels_have_a_column_only_where_there_are_some(tmp_path: Path) -> None:
+    write_report(ScoreTable(scores=with_fields(TWO_SEEDS, label_fraction=0.5)), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "matrix.csv").open(encoding="utf-8")))
+    assert tuple(rows[0]) == (*COLUMNS, "label_fraction")
+    assert rows[0]["label_fraction"] == "0.5"
+
+
+def test_a_radar_needs_three_targets(tmp_path: Path) -> None:
+    two = ScoreTable(scores=tuple(score for score in TWO_SEEDS.scores if score.domain != "fog"))
+    assert not save_radar(pool(two), tmp_path / "radar.png")
+    assert not (tmp_path / "radar.png").exists()

@@ -13,11 +13,11 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed
 
 from flows.hooks import HOOKS, tell_mlflow
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking
-from gkd_core.settings import Settings
+from gkd_core.settings import Settings, dump_settings
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, mlflow_store: Path) -> Tracking:
+def store(monkeypatch: pytest.MonkeyPatch, mlflow_store: Path) -> Tracking:
     monkeypatch.chdir(mlflow_store)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Tracking(Settings(), mlflow_store)
@@ -26,7 +26,9 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with an MLflow store, made once: making one takes seconds."""
-    return tmp_path_factory.mktemp("project")
+    project = tmp_path_factory.mktemp("project")
+    (project / "params.yaml").write_text(dump_settings(Settings()), encoding="utf-8")
+    return project
 
 
 def _flow_run(**parameters: Any) -> Any:

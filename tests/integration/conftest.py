@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,13 +24,19 @@ Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Path:
-    """A project of four stages: one benchmark, no distillation."""
+    """A project of four stages, one benchmark and no distillation: a checkout in git, as a user has it."""
     folder = tmp_path_factory.mktemp("project")
-    student = tiny_tree["student"] | {"weights": "random"}
-    tree = tiny_tree | {"method": "no-kd", "student": student, "data": tiny_tree["data"] | {"benchmarks": ["P2R"]}}
+    encoders = {role: tiny_tree[role] | {"weights": "random"} for role in ("teacher", "student")}  # no internet
+    tree = tiny_tree | {"method": "no-kd", **encoders, "data": tiny_tree["data"] | {"benchmarks": ["P2R"]}}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     for name in ("flows", "prefect.yaml"):
         (folder / name).symlink_to(REPOSITORY / name)
+    (folder / ".dvc").mkdir()
+    for name in (".gitignore", ".dvc/.gitignore", ".dvc/config"):
+        shutil.copyfile(REPOSITORY / name, folder / name)
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "--message", "checkout"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
     return folder
 
 

@@ -22,6 +22,7 @@ from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor, load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, EvaluateSettings
+from gkd_core.training.cost import FOLDER, ProcessCost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -47,7 +48,7 @@ def share(vit_settings: EncoderSettings, tmp_path: Path) -> Share:
         source="gta5", weights="w.safetensors", sha256=sha256_of(folder / "w.safetensors"), method="gkd", seed=0,
         updates=1, encoder_frozen=True,
     ).write(folder / MANIFEST)  # fmt: skip
-    return Share(folder, SETTINGS, "cpu", threads=1)
+    return Share(folder, SETTINGS, "cpu", threads=1, run_folder=folder.with_name("run"))
 
 
 @pytest.fixture
@@ -73,9 +74,12 @@ def test_two_workers_count_what_one_process_counts(cluster: None, share: Share, 
     assert done == sorted(done)
     assert len(done) > 2
     assert done[-1] == 19
+    notes = [ProcessCost.read(path) for path in (share.run_folder / FOLDER).glob("*.json")]
+    assert {note.role for note in notes} == {"worker-0", "worker-1"}
+    assert all(note.peak_host_bytes > 100_000_000 for note in notes)  # torch at least
 
 
 def test_more_workers_than_there_is_room_for_are_refused(cluster: None, share: Share) -> None:
-    crowd = Share(share.folder, SETTINGS.model_copy(update={"workers": 3}), "cpu", 1)
+    crowd = Share(share.folder, SETTINGS.model_copy(update={"workers": 3}), "cpu", 1, share.run_folder)
     with pytest.raises(PlatformError, match="3 workers need 3 CPUs, and Ray has 2"), measuring_on_ray(crowd):
         pass

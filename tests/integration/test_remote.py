@@ -133,7 +133,9 @@ def _elsewhere(cluster: Mapping[str, str]) -> dict[str, Any]:
 def _project(folder: Path, tree: Mapping[str, Any], compute: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     data = tree["data"] | {"benchmarks": ["P2R"]}
-    whole = {**tree, "data": data, "compute": {**tree["compute"], **compute}}
+    student = {**tree["student"], "weights": "random"}
+    teacher = {**tree["teacher"], "weights": "random"}
+    whole = {**tree, "data": data, "student": student, "teacher": teacher, "compute": {**tree["compute"], **compute}}
     (folder / "params.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     return folder
 

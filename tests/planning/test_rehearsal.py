@@ -31,7 +31,7 @@ def test_every_stage_of_a_profile_runs(profile: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", PAPER)
 def test_every_stage_of_a_profile_runs_at_full_depth(profile: str) -> None:
-    assert list(rehearse(small(load_settings(None, profile), depth=None)))[-1].startswith("evaluate-gta5: ran")
+    assert list(rehearse(small(load_settings(None, profile), depth=None)))[-1].startswith("illustrate-gta5: ran")
 
 
 def test_small_changes_sizes_and_weights_and_no_more() -> None:

@@ -30,7 +30,8 @@ WEIGHTS = (
 
 
 def settings_of(tree: dict[str, Any], **data: Any) -> Settings:
-    return settings_from_tree(tree | {"data": tree["data"] | {"benchmarks": ["G2M"]} | data})
+    pictures = {"illustrate": {"images": 1, "pixels": 64}}
+    return settings_from_tree(tree | pictures | {"data": tree["data"] | {"benchmarks": ["G2M"]} | data})
 
 
 def prepare(settings: Settings, workspace: Path, output: Path, shrink: bool) -> None:
@@ -70,7 +71,8 @@ def on_shards(folder_run: Path, tiny_tree: dict[str, Any], tmp_path: Path) -> Se
 def test_training_and_scores_are_the_same_bit_for_bit(folder_run: Path, on_shards: Settings, tmp_path: Path) -> None:
     for run in plan(on_shards):
         run_stage(on_shards, run, tmp_path)
-    for name in (*WEIGHTS, "learn-task/gta5/labelled.txt", "evaluate/gta5/confusion.json", "report/matrix.csv"):
+    pictures = [f"illustrate/gta5/{name}.png" for name in ("panel-gta5-val", "panel-mapillary-val", "features", "attention")]
+    for name in (*WEIGHTS, "learn-task/gta5/labelled.txt", "evaluate/gta5/confusion.json", "report/matrix.csv", *pictures):
         assert sha256_of(tmp_path / "artifacts" / name) == sha256_of(folder_run / "artifacts" / name), name
     ours, theirs = (DataManifest.read(path / "artifacts/data" / MANIFEST).versions for path in (tmp_path, folder_run))
     assert [(v.dataset, v.split, v.images, v.labels) for v in ours] == [(v.dataset, v.split, v.images, v.labels) for v in theirs]
@@ -123,7 +125,7 @@ def test_each_stage_depends_on_the_sets_that_it_reads(on_shards: Settings) -> No
     assert inputs["distill-source-gta5"] == {"shards/gta5/train/images"}
     assert inputs["learn-task-gta5"] == {"shards/gta5/train/images", "shards/gta5/train/labels"}
     measured = {f"shards/{name}/val/{content}" for name in ("gta5", "mapillary") for content in ("images", "labels")}
-    assert inputs["evaluate-gta5"] == measured
+    assert inputs["evaluate-gta5"] == inputs["illustrate-gta5"] == measured
     assert inputs["prepare-data"] == inputs["distill-proxy"] | inputs["learn-task-gta5"] | measured
     assert "shards/mapillary/val/labels" in render(on_shards)
 

@@ -14,7 +14,7 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of, task_updates
 from gkd_core.settings import Settings, load_settings, settings_from_tree
 from gkd_core.stages import RUNS, StageRun, find_run, plan, run_folder
-from gkd_core.stages.recipe import all_domains
+from gkd_core.stages.recipe import all_domains, picture_kinds
 
 SOURCES = ("gta5", "cityscapes", "potsdam-rgb")
 
@@ -31,8 +31,42 @@ def names(settings: Settings) -> list[str]:
 def test_every_method_has_the_stages_that_it_needs(method: str) -> None:
     stage_one = ["distill-proxy", *(f"distill-source-{source}" for source in SOURCES)]
     expected = ["prepare-data", *(stage_one if method in ("gkd", "two-stage-mse") else [])]
-    expected += [f"learn-task-{source}" for source in SOURCES] + [f"evaluate-{source}" for source in SOURCES] + ["report"]
-    assert names(demo(f"method={method}")) == expected
+    for stage in ("learn-task", "evaluate", "illustrate"):
+        expected += [f"{stage}-{source}" for source in SOURCES]
+    assert names(demo(f"method={method}")) == [*expected, "report"]
+
+
+@pytest.mark.parametrize(
+    ("method", "kinds"),
+    [
+        ("gkd", ("panel", "features", "attention")),
+        ("two-stage-mse", ("panel", "features")),
+        ("single-stage-mse", ("panel",)),
+        ("no-kd", ("panel",)),
+        ("teacher", ("panel",)),
+    ],
+)
+def test_a_method_is_drawn_by_what_it_has(method: str, kinds: tuple[str, ...]) -> None:
+    settings = demo(f"method={method}")
+    assert picture_kinds(settings) == kinds
+    drawn, measured = (find_run(settings, stage, "gta5") for stage in ("illustrate", "evaluate"))
+    stage_one = {Path("artifacts/distill-source/gta5")} if len(kinds) > 1 else set()
+    assert set(drawn.inputs) == set(measured.inputs) | stage_one
+    assert ("teacher" in drawn.params) == ("distill_source.num_heads" in drawn.params) == (len(kinds) > 1)
+
+
+def test_pictures_are_left_out_where_none_is_asked_for_or_possible() -> None:
+    without = [name for name in names(demo()) if not name.startswith("illustrate")]
+    assert names(demo("illustrate.images=0")) == without
+    assert not picture_kinds(demo("method=no-kd", "illustrate.kinds=[features, attention]"))
+    panels = find_run(demo("illustrate.kinds=[panel]"), "illustrate", "gta5")
+    assert not any("distill" in str(path) for path in panels.inputs), "without features, stage one's student is not read"
+
+
+def test_no_other_stage_depends_on_pictures() -> None:
+    runs = plan(demo())
+    assert {run.stage for run in runs if "illustrate" in run.params} == {"illustrate"}
+    assert not any("illustrate" in str(path) for run in runs for path in run.inputs)
 
 
 def test_every_input_is_made_before_it_is_read() -> None:
@@ -85,7 +119,8 @@ def test_learning_reads_no_target() -> None:
 
 def test_fewer_benchmarks_ask_for_fewer_sources() -> None:
     assert names(demo("data.benchmarks=[C2A]")) == [
-        "prepare-data", "distill-proxy", "distill-source-cityscapes", "learn-task-cityscapes", "evaluate-cityscapes", "report"
+        "prepare-data", "distill-proxy", "distill-source-cityscapes", "learn-task-cityscapes", "evaluate-cityscapes",
+        "illustrate-cityscapes", "report"
     ]  # fmt: skip
 
 

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import DataError, GkdError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor
-from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, sha256_of
+from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, StudentSize, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import MethodName, Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_folder, run_stage
-from gkd_core.stages.recipe import Context, all_domains
+from gkd_core.stages.recipe import SIZE, Context, all_domains
+from gkd_core.training.cost import read_cost
 
 DOMAINS = {
     ("G2C", "in-domain"), ("G2C", "cityscapes"), ("G2B", "in-domain"), ("G2B", "bdd100k"),
@@ -269,13 +271,15 @@ def test_a_stage_without_its_input_says_which_to_run(tmp_path: Path, tiny_settin
 
 
 def test_a_domain_without_counted_pixels_is_an_error(gkd_run: Path, tiny_settings: Settings) -> None:
-    from gkd_core.stages.evaluate import _score
+    from gkd_core.evaluate.places import Place
+    from gkd_core.stages.evaluate import score
 
     run = find_run(tiny_settings, "evaluate", "gta5")
     record = SegmentorCheckpoint.read(gkd_run / "artifacts" / "learn-task" / "gta5" / MANIFEST)
     context = Context(tiny_settings, load_catalog(), run, gkd_run)
     with pytest.raises(DataError, match="cityscapes/val: every pixel of its labels is ignored"):
-        _score(context, "G2C", "cityscapes", "cityscapes/val", torch.zeros(19, 19, dtype=torch.int64), record)
+        place = Place("G2C", "cityscapes", "cityscapes/val", in_domain=False)
+        score(context, place, torch.zeros(19, 19, dtype=torch.int64), record, "teacher")
 
 
 def test_without_stage_1a_the_source_starts_from_the_students_own_weights(tiny_tree: dict[str, Any], workspace: Path) -> None:
@@ -296,3 +300,31 @@ def test_epochs_are_counted_on_the_images_that_are_there(tiny_tree: dict[str, An
     settings = settings_from_tree(tiny_tree | epochs)
     run_stage(settings, find_run(settings, "distill-proxy", None), workspace)
     assert EncoderCheckpoint.read(workspace / "artifacts" / "distill-proxy" / MANIFEST).updates == 6
+
+
+def test_every_stage_notes_its_cost_beside_its_outputs(gkd_run: Path, tiny_settings: Settings) -> None:
+    for run in plan(tiny_settings):
+        cost = read_cost(run_folder(tiny_settings, run, gkd_run))
+        assert cost is not None, run.name
+        assert (cost.attempts, cost.seconds > 0, cost.gpus) == (1, True, 0)
+        assert (cost.images_per_second is not None) == (run.stage in ("distill-proxy", "distill-source", "learn-task")), run.name
+        assert not list((gkd_run / run.output).rglob("*cost*"))
+
+
+def test_the_students_size_is_that_of_the_model(gkd_run: Path, tiny_settings: Settings) -> None:
+    run = find_run(tiny_settings, "evaluate", "gta5")
+    size = StudentSize.read(run_folder(tiny_settings, run, gkd_run) / SIZE)
+    folder = gkd_run / run.inputs[0]
+    model = load_segmentor(folder)
+    assert size.parameters == sum(parameter.numel() for parameter in model.parameters())
+    # Without numbers: a CPU's fused attention is an operator that the counter does not know.
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.to("meta")(torch.zeros(1, 3, *tiny_settings.evaluate.window, device="meta"))
+    assert size.flops == counter.get_total_flops() > 0
+    assert size.weights_bytes == (folder / "segmentor.safetensors").stat().st_size
+    assert size.window == tiny_settings.evaluate.window
+
+
+def test_scores_say_whether_the_encoder_was_frozen(gkd_run: Path) -> None:
+    table = ScoreTable.read(gkd_run / "artifacts" / "report" / "matrix.json")
+    assert {score.encoder_frozen for score in table.scores} == {True}

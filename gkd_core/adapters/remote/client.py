@@ -28,6 +28,7 @@ from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
 from gkd_core.files import atomic_folder
 from gkd_core.records import sha256_of
 from gkd_core.stages.recipe import Context
+from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.metrics import MetricsSink, file_sink
 
 POLL_SECONDS = 1.0
@@ -68,6 +69,7 @@ def run_remotely(context: Context) -> None:
             f"{context.run.name}: job {job} at {cluster.address} ended as {status} and left no word; see its log"
         )
     fetch_result(place, context.output)
+    _fetch_costs(place, context.run_folder)
 
 
 class Cluster:
@@ -166,6 +168,14 @@ def _stopped_with_us(cluster: Cluster, job: str) -> Iterator[None]:
 
 def _is_refusal(text: str) -> bool:
     return any(word in text for word in ("401", "403", "Unauthorized", "Forbidden", "authentication"))
+
+
+def _fetch_costs(place: Location, run_folder: Path) -> None:
+    """Put what workers have noted of their costs beside our own notes."""
+    try:
+        download_tree(connect(), place / COSTS, run_folder / COSTS)
+    except DataError:
+        return  # in one process on the head, there are no workers
 
 
 def fetch_result(place: Location, output: Path) -> None:

@@ -16,7 +16,8 @@ from gkd_core.adapters.remote.parcel import CHECKPOINTS, INPUTS
 from gkd_core.adapters.remote.wire import wire_sink
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import download_tree
+from gkd_core.adapters.s3.trees import download_tree, upload_tree
+from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.metrics import MetricsSink
 
 SCRATCH = "GKD_SCRATCH"  # folder of each node's own disk, at one path on all nodes
@@ -61,6 +62,10 @@ class BucketNodes:
 
     def sink(self, folder: Path) -> MetricsSink:
         return wire_sink()
+
+    def finish(self, folder: Path) -> None:
+        if (folder / COSTS).is_dir():
+            upload_tree(connect(), folder / COSTS, self.place / COSTS)
 
 
 def ray_file_system() -> S3FileSystem:

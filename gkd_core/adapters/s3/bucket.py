@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from botocore.exceptions import ClientError
 
+from gkd_core.adapters.findings import Finding, State
 from gkd_core.adapters.s3.errors import code_of, explained
 from gkd_core.adapters.s3.keys import check_bucket, segments
 
@@ -17,8 +18,6 @@ RULE_IDS = ("gkd-scratch", "gkd-old-versions", "gkd-aborted-uploads")
 UNSUPPORTED = ("NotImplemented", "MethodNotAllowed", "XNotImplemented", "UnsupportedOperation", "501", "405")
 # What a store answers where a feature is not set up yet.
 UNSET = ("NoSuchLifecycleConfiguration", "NoSuchPublicAccessBlockConfiguration", "ServerSideEncryptionConfigurationNotFoundError")
-
-State = Literal["made", "set", "already so", "not supported", "not kept"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,6 @@ class BucketRules:
     scratch_days: int = 14
     old_version_days: int = 90
     aborted_upload_days: int = 7
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One feature of a bucket, and how it stands after the bootstrap."""
-
-    feature: str
-    state: State
-    note: str = ""
 
 
 def bootstrap_bucket(client: Any, name: str, rules: BucketRules = BucketRules()) -> list[Finding]:

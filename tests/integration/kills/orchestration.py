@@ -18,7 +18,11 @@ from flows.server import PrefectServer
 
 REPOSITORY = Path(__file__).parents[3]
 PATIENCE = 240.0  # a machine that does other work too takes minutes to start a flow
-QUICK = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_WORKER_QUERY_SECONDS": "2"}
+SETUP = {  # as `make up` has it, but that the worker looks for work more often
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+}
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> float:
@@ -35,7 +39,7 @@ class Platform:
 
     def __init__(self, project: Path, server: PrefectServer) -> None:
         self.project, self.url = project, server.url
-        self.environment = {**os.environ, **server.environment, **QUICK, "PWD": str(project), "COLUMNS": "200"}
+        self.environment = {**os.environ, **server.environment, **SETUP, "PWD": str(project), "COLUMNS": "200"}
         self.worker: psutil.Popen | None = None
 
     def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:

@@ -17,13 +17,12 @@ from typing import Any
 import psutil
 import pytest
 import ray
-import yaml
 
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.adapters.ray_cluster import PREFIX
 from gkd_core.records import ScoreTable, sha256_of
-from gkd_core.settings import Settings, settings_from_tree
+from gkd_core.settings import Settings, TrackingSettings, dump_settings, settings_from_tree
 from gkd_core.stages import REPORT, plan, run_stage
 from gkd_core.training.metrics import FILE as METRICS
 from tests.integration.kills.orchestration import Platform, alive, wait_for
@@ -69,11 +68,12 @@ def undisturbed(settings: Settings, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def fresh(project: Path, settings: Settings) -> Iterator[Path]:
-    """The project as if nothing had ever been run in it."""
-    (project / "params.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
-    yield project
-    for folder in (".dvc/cache", "artifacts/runs", "artifacts/workspaces", "artifacts/mlflow", "artifacts/report"):
+def own(project: Path, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    """The project as if nothing had ever been run in it, with an MLflow experiment of the test's own."""
+    own = settings.model_copy(update={"tracking": TrackingSettings(experiment=request.node.name)})
+    (project / "params.yaml").write_text(dump_settings(own), encoding="utf-8")
+    yield own
+    for folder in (".dvc/cache", "artifacts/runs", "artifacts/workspaces", "artifacts/report"):
         shutil.rmtree(project / folder, ignore_errors=True)
 
 
@@ -133,7 +133,7 @@ def _assert_nothing_left(platform: Platform, settings: Settings, runs: list[str]
 
 @pytest.mark.parametrize("victim", ["flow", "worker"])
 def test_struck_down_in_each_stage_then_run_again(
-    victim: str, platform: Platform, fresh: Path, settings: Settings, undisturbed: Path
+    victim: str, platform: Platform, own: Settings, project: Path, undisturbed: Path
 ) -> None:
     runs, started = [], []
     for stage in STAGES:
@@ -153,24 +153,24 @@ def test_struck_down_in_each_stage_then_run_again(
             platform.start_worker()
     runs.append(platform.run())
     platform.wait(runs[-1], "COMPLETED")
-    _assert_same_end(fresh, undisturbed)
-    _assert_nothing_twice(fresh, settings, dict.fromkeys(STAGES, 1))
-    _assert_nothing_left(platform, settings, runs, [*started, *platform.processes()])
+    _assert_same_end(project, undisturbed)
+    _assert_nothing_twice(project, own, dict.fromkeys(STAGES, 1))
+    _assert_nothing_left(platform, own, runs, [*started, *platform.processes()])
 
 
-def test_a_ray_worker_struck_down_in_each_stage(platform: Platform, fresh: Path, settings: Settings, undisturbed: Path) -> None:
+def test_a_ray_worker_struck_down_in_each_stage(platform: Platform, own: Settings, project: Path, undisturbed: Path) -> None:
     run = platform.run()
     for stage in RAY_WORKER:
         wait_for(lambda stage=stage: _in_the_middle(platform, stage), f"{stage} to be in the middle")
         _ray_workers(platform, stage)[-1].kill()
     started = platform.processes()
     platform.wait(run, "COMPLETED")
-    _assert_same_end(fresh, undisturbed)
-    _assert_nothing_twice(fresh, settings, dict.fromkeys(RAY_WORKER, 1))
-    _assert_nothing_left(platform, settings, [run], started)
+    _assert_same_end(project, undisturbed)
+    _assert_nothing_twice(project, own, dict.fromkeys(RAY_WORKER, 1))
+    _assert_nothing_left(platform, own, [run], started)
 
 
-def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, fresh: Path, settings: Settings) -> None:
+def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, own: Settings, project: Path) -> None:
     run = platform.run("distill_proxy.updates=100000")
     wait_for(lambda: _in_the_middle(platform, "distill-proxy"), "distill-proxy to be in the middle")
     started = platform.processes()
@@ -183,8 +183,8 @@ def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, fres
     seconds += wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60)
     print(f"cancelled in {seconds:.1f} s")
     assert seconds < 60
-    _assert_nothing_left(platform, settings, [run], started)
-    tracking = Tracking(settings, fresh)
+    _assert_nothing_left(platform, own, [run], started)
+    tracking = Tracking(own, project)
     ends = {item.info.status for item in tracking.client.search_runs([tracking.experiment])}
     assert "KILLED" in ends and ends <= {"KILLED", "FINISHED"}
     assert not any(Path(folder).exists() for folder in folders), "no folder of Ray's is left"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flows.pipeline import waves
 from gkd_core.settings import load_settings
 from gkd_core.stages import plan
+from gkd_core.stages.waves import waves
 
 
 def _waves(*overrides: str) -> list[list[str]]:

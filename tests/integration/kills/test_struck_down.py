@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
+from gkd_core.adapters.child import child_process
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.settings import Settings, settings_from_tree
@@ -114,3 +116,28 @@ def test_a_run_whose_worker_died_too_is_marked_crashed_and_tidied(
     tidied = platform.call("flow_runs/filter", {"deployments": {"name": {"any_": ["tidy"]}}})
     wait_for(lambda: {platform.state(item["id"]) for item in tidied} == {"COMPLETED"}, "tidy to end")
     assert len(tidied) == 1, "tidy's own end starts no other"
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_while_the_server_is_started_anew(settings: Settings, platform: Platform, project: Path) -> None:
+    run = platform.run("seed=2", "learn_task.end_to_end_updates=3000")
+    wait_for(lambda: any("learn-task" in line for line in alive(platform.processes())), "the stage to start")
+    port = platform.url.rpartition(":")[2]
+    below = [process for process in psutil.Process().children(recursive=True) if process.cmdline()[-2:] == ["--port", port]]
+    (server,) = [process for process in below if not process.children()]
+    command, environment, folder = server.cmdline(), server.environ(), Path(server.cwd())
+    server.kill()
+    wait_for(lambda: not alive(below), "the server to be gone")
+    with child_process(command, cwd=folder, env=environment, log=project / "server.log"):
+        wait_for(lambda: _answers(platform), "the server to answer again")
+        platform.wait(run, "COMPLETED")
+        assert run not in OpenRuns(Tracking(settings, project).address).by_flow_run()
+        platform.stop()
+
+
+def _answers(platform: Platform) -> bool:
+    try:
+        platform.call("health")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""The flow that measures a model that is there already, registered or in a folder, on domains of one's choice."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow as prefect_flow
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run as this_run
+from prefect.tasks import Task
+from pydantic import Field
+
+from flows.frame import own_workspace, run_tags, settings_of
+from flows.hooks import HOOKS
+from flows.server import LOGS
+from flows.sight import run_page, show_page, stage_progress
+from flows.tasks import RETRY_SECONDS, Job, fetch_task, retried, stage_task
+from gkd_core.adapters.child import child_process
+from gkd_core.adapters.dvc_recipe import StageFailed
+from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.adapters.ray_cluster import shared_cluster
+from gkd_core.adapters.workspace import anchor_paths, publish_report
+from gkd_core.data.catalog import load_catalog
+from gkd_core.evaluate.places import Place
+from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
+from gkd_core.settings import ProfileName, Settings, SettingsChanges
+from gkd_core.stages import ARTIFACTS, REPORT, find_run, run_folder
+from gkd_core.stages.length import Length
+from gkd_core.stages.measure import NO_TEACHER, chosen_places, measure_run, segmentor_folder
+from gkd_core.stages.recipe import data_origin
+
+EVALUATION = ARTIFACTS / "evaluation"
+MEASURE = "measure"
+
+
+@prefect_flow(name="gkd", persist_result=False, **HOOKS)
+def evaluate(
+    model: Annotated[str, Field(min_length=1)],
+    domains: list[str] = [],  # noqa: B006  # part of Prefect's form
+    profile: ProfileName | None = None,
+    settings: SettingsChanges = SettingsChanges(),  # noqa: B008
+    overrides: list[str] = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Measure a model on domains, by the settings' protocol and on the settings' data. Nothing is trained.
+
+    Args:
+        model: models:/NAME@ALIAS, models:/NAME/VERSION, models:/m-ID, runs:/RUN/MODEL, or a segmentor's folder.
+        domains: What to measure on, each as dataset/split or a benchmark's name; empty for the benchmarks of the model's source.
+        profile: Shipped profile to start from instead of the project's params.yaml.
+        settings: Changes to it; what is left out stays as the profile or params.yaml has it.
+        overrides: Single settings on top, each as key=value.
+
+    Returns:
+        where the results lie: small, JSON-able.
+    """
+    project = Path.cwd()
+    tree = anchor_paths(settings_of({"profile": profile, "settings": settings, "overrides": overrides}), project)
+    folder = segmentor_folder(model, tree, project)
+    # Looked at before anything is started.
+    chosen = chosen_places(tree, load_catalog(tree.data.catalogs), folder, domains)
+    get_run_logger().info("%s, on %s", model, ", ".join(place.reference for place in chosen))
+    with own_workspace(project, tree) as workspace:
+        return _run(Subject(model, folder, domains, chosen), project, workspace, tree)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model as it was named, its folder here, the domains as they were named, and what that makes."""
+
+    model: str
+    folder: Path
+    domains: list[str]
+    places: list[Place]
+
+
+def _run(subject: Subject, project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
+    tracking = Tracking(settings, project)
+    tags = {**run_tags(project, "evaluation"), **model_tags(subject)}
+    with (
+        tracking.flow_run(f"evaluation-{this_run.name}", settings, tags) as parent,
+        shared_cluster(settings, project / LOGS) as cluster,
+    ):
+        job = Job(settings, workspace, cluster, tracking, parent)
+        prepare = find_run(settings, "prepare-data", None)
+        fetch_task(job, project)()
+        stages = {prepare.name: stage_task(job, prepare)(), MEASURE: measure_task(job, subject)()}
+        parent.log_report(ScoreTable.read(workspace / REPORT / "scores.json"), workspace / REPORT)
+    report = publish_report(workspace, project, EVALUATION)
+    matrix = (workspace / REPORT / "summary.md").read_text(encoding="utf-8")
+    shown = {name: (outcome, job.seconds[name]) for name, outcome in stages.items()}
+    show_page("evaluation", lambda: run_page(matrix, shown, report, tracking, parent.run_id), get_run_logger())
+    return {
+        "workspace": str(workspace),
+        "report": str(report),
+        "mlflow": tracking.address,
+        "mlflow_run": parent.run_id,
+        "stages": stages,
+    }
+
+
+def model_tags(subject: Subject) -> dict[str, str]:
+    """What is measured, as tags: the model's own facts in the place of the settings'."""
+    record = SegmentorCheckpoint.read(subject.folder / MANIFEST)
+    return {
+        "model": subject.model,
+        "model.sha256": record.sha256,
+        "source": record.source,
+        "method": record.method,
+        "seed": str(record.seed),
+        "student": record.encoder.arch,
+        "teacher": record.teacher or NO_TEACHER,
+        "label_fraction": f"{record.label_fraction:g}",
+    }
+
+
+def measure_task(job: Job, subject: Subject) -> Task[[], str]:
+    """The task that measures, in a process of its own: it can be stopped, and takes its memory with it."""
+
+    @task(
+        name=MEASURE,
+        task_run_name=MEASURE,
+        cache_policy=NO_CACHE,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=retried,
+    )
+    def measure() -> str:
+        log = get_run_logger()
+        started = time.monotonic()
+        cluster = job.cluster
+        command = ["gkd", MEASURE, str(subject.folder), "--output", str(REPORT)]
+        command += [part for name in subject.domains for part in ("--domain", name)]
+        notes = run_folder(job.settings, measure_run(subject.folder, REPORT), job.workspace)
+        with cluster.turn("evaluate"), stage_progress(MEASURE, _length(job, subject), notes, log):
+            cluster.before("evaluate")
+            with child_process(command, cwd=job.workspace, env=cluster.environment) as child:
+                status = child.wait()
+            if status:
+                raise StageFailed(MEASURE, status)
+        job.seconds[MEASURE] = time.monotonic() - started
+        log.info("%s: done in %.1f s", MEASURE, job.seconds[MEASURE])
+        return "ran"
+
+    return measure
+
+
+def _length(job: Job, subject: Subject) -> Length:
+    catalog = load_catalog(job.settings.data.catalogs)
+    origin = data_origin(job.settings, job.workspace)
+    references = {place.reference for place in subject.places}
+    return Length(sum(origin.count(*catalog.domain(reference)) for reference in references), "images")

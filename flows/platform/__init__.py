@@ -1,0 +1,1 @@
+"""The local platform: Prefect's server, MLflow's server and a worker, supervised, on loopback."""

@@ -1,0 +1,72 @@
+"""Processes by a mark in their environment, which all that they start inherits: so none of ours is missed, wherever it went.
+
+A guard (gkd_core.adapters.child) ends the session of its command. Prefect's worker puts each flow run into a session of its
+own, out of the guard's reach; the mark reaches it.
+"""
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+import psutil
+
+from gkd_core.platform_state import ProcessMark
+
+VARIABLE = "GKD_PLATFORM"
+GRACE_SECONDS = 20.0
+
+
+def mark_of(pid: int) -> ProcessMark:
+    """A process that lives.
+
+    Raises:
+        psutil.NoSuchProcess: there is none of that number.
+    """
+    return ProcessMark(pid=pid, began=psutil.Process(pid).create_time())
+
+
+def is_running(mark: ProcessMark) -> bool:
+    """Whether that very process lives: not another one that has its number now."""
+    try:
+        process = psutil.Process(mark.pid)
+        return process.create_time() == mark.began and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def marked(prefix: str) -> list[psutil.Process]:
+    """Live processes, other than this one, whose mark begins so."""
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _bears(process, prefix)]
+
+
+def _bears(process: psutil.Process, prefix: str) -> bool:
+    try:
+        return process.environ().get(VARIABLE, "").startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False  # ended meanwhile, or another user's
+
+
+def stop_marked(prefix: str, grace: float = GRACE_SECONDS) -> int:
+    """Stop every process whose mark begins so: by SIGTERM, and after the grace by SIGKILL.
+
+    Returns:
+        how many there were.
+    """
+    found = marked(prefix)
+    _signal(found, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while marked(prefix) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # One that is killed may have just started another. A process that the kernel holds fast is not waited for.
+    deadline = time.monotonic() + grace
+    while (left := marked(prefix)) and time.monotonic() < deadline:
+        _signal(left, signal.SIGKILL)
+        time.sleep(0.05)
+    return len(found)
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

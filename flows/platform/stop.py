@@ -1,0 +1,74 @@
+"""Stopping the platform: all of it, in bounded time."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from flows.platform import processes
+from gkd_core.errors import PlatformError
+from gkd_core.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
+
+# A service has 20 s to end by itself, flow runs 20 s more; the worker first, then the servers, side by side.
+STOP_SECONDS = 100.0
+
+
+class Stopped(NamedTuple):
+    """What was stopped."""
+
+    services: tuple[ServiceState, ...]
+    flow_runs: int
+
+
+def stop_platform(project: Path) -> Stopped | None:
+    """Stop the supervisor, its services and every flow run, whatever state they are in.
+
+    Returns:
+        what ran; None where nothing did.
+
+    Raises:
+        PlatformError: a process could not be ended.
+    """
+    state = read_state(project)
+    if state is None:
+        return None
+    found = processes.marked(state.mark)
+    supervised = processes.is_running(state.supervisor)
+    if not supervised and not found:
+        (project / STATE_FILE).unlink(missing_ok=True)
+        return None
+    known = {service.pid for service in state.services}
+    flow_runs = [process for process in found if process.pid not in known and _is_flow_run(process)]
+    if supervised:
+        _stop_supervisor(state)
+    processes.stop_marked(state.mark)
+    left = processes.marked(state.mark)
+    if left:
+        raise PlatformError(f"cannot end the processes {', '.join(str(process.pid) for process in left)}; the kernel holds them")
+    (project / STATE_FILE).unlink(missing_ok=True)
+    return Stopped(tuple(service for service in state.services if service.pid is not None), len(flow_runs))
+
+
+def _is_flow_run(process: psutil.Process) -> bool:
+    try:
+        return "prefect.flow_engine" in process.cmdline() or "prefect.engine" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _stop_supervisor(state: PlatformState) -> None:
+    _signal(state, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while processes.is_running(state.supervisor) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if processes.is_running(state.supervisor):
+        _signal(state, signal.SIGKILL)
+
+
+def _signal(state: PlatformState, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(state.supervisor.pid, number)

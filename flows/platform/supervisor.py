@@ -1,0 +1,156 @@
+"""The process behind `make up`: it keeps every service alive until SIGTERM, then stops all of them and ends.
+
+Run by `flows.platform.start`, apart from any terminal, with the platform's lock held open for it.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from threading import Event, Thread
+from typing import NamedTuple
+
+import psutil
+
+from flows.platform import processes
+from flows.platform.journal import Journal, first_state
+from flows.platform.keeper import Keeper, Report
+from flows.platform.logs import begin_log, bound_log
+from flows.platform.orphans import end_orphans
+from flows.platform.services import Ports, Service, client_environment, services
+from gkd_core.adapters.child import child_process
+from gkd_core.adapters.postgres import VARIABLE, database_named
+from gkd_core.errors import GkdError
+from gkd_core.loopback import answers
+from gkd_core.platform_state import Health, PlatformState
+
+LOG_CHECK_SECONDS = 60.0
+LAST_SECONDS = 5.0
+CHILD_SECONDS = 10.0
+
+
+class _Run(NamedTuple):
+    """A service's process, as its keeper sees it: the guard tells how it ended, `pid` is the service itself."""
+
+    pid: int
+    guard: subprocess.Popen[bytes]
+
+    def poll(self) -> int | None:
+        return self.guard.poll()
+
+
+class Supervisor:
+    """The services of one project, each in a thread of its own."""
+
+    def __init__(self, project: Path, ports: Ports, mark: str) -> None:
+        database = database_named()
+        os.environ.pop(VARIABLE, None)  # flow runs have no business with it
+        self._project = project
+        self._mark = mark
+        self._api = client_environment(ports)["PREFECT_API_URL"]
+        self._services = services(project, ports, database)
+        self._stops = {service.name: Event() for service in self._services}
+        state = PlatformState(
+            supervisor=processes.mark_of(os.getpid()),
+            mark=mark,
+            ports=ports.as_dict(),
+            database=database.shown if database else "sqlite",
+            services=tuple(first_state(service) for service in self._services),
+        )
+        self._journal = Journal(project, state)
+
+    def run(self, stop: Event) -> None:
+        """Keep the services until `stop` is set, then stop them, those that need others first."""
+        threads = {service.name: Thread(target=self._keeper(service).keep, name=service.name) for service in self._services}
+        for thread in threads.values():
+            thread.start()
+        while not stop.wait(LOG_CHECK_SECONDS):
+            for service in self._services:
+                bound_log(self._project / service.log)
+        self._stop(threads)
+
+    def _stop(self, threads: dict[str, Thread]) -> None:
+        needy = [service.name for service in self._services if service.needs]
+        rest = [service.name for service in self._services if not service.needs]
+        for group in (needy, rest):
+            for name in group:
+                self._stops[name].set()
+            for name in group:
+                threads[name].join()
+
+    def _keeper(self, service: Service) -> Keeper:
+        stop = self._stops[service.name]
+        return Keeper(
+            service=service,
+            start=lambda: self._start(service),
+            answers=lambda: answers(service.check),
+            ready=lambda: all(self._journal.health(name) == "healthy" for name in service.needs),
+            report=self._report(service.name),
+            stop=stop,
+        )
+
+    def _report(self, name: str) -> Report:
+        def report(health: Health, *, pid: int | None = None, restarts: int = 0, detail: str = "") -> None:
+            self._journal.note(name, health=health, pid=pid, restarts=restarts, detail=detail)
+
+        return report
+
+    @contextmanager
+    def _start(self, service: Service) -> Iterator[_Run]:
+        log = self._project / service.log
+        begin_log(log)
+        service.cwd.mkdir(parents=True, exist_ok=True)
+        mark = f"{self._mark}:{service.name}"
+        environment = {**service.environment, processes.VARIABLE: mark}
+        with self._no_orphans() if service.needs else nullcontext():
+            try:
+                with child_process(service.command, cwd=service.cwd, env=environment, log=log) as guard:
+                    yield _Run(_child_of(guard.pid), guard)
+            finally:
+                # Prefect's worker starts flow runs in sessions of their own: the guard does not end those.
+                processes.stop_marked(mark)
+
+    @contextmanager
+    def _no_orphans(self) -> Iterator[None]:
+        """Around a life of the worker: no flow run is said to live while there is none."""
+        end_orphans(self._api)
+        try:
+            yield
+        finally:
+            try:
+                end_orphans(self._api)
+            except GkdError as error:  # the server is gone; it is done before the worker's next start
+                print(f"flow runs could not be marked as ended: {error}", file=sys.stderr, flush=True)
+
+
+def _child_of(guard: int) -> int:
+    """The process that a guard has started; the guard itself where it is gone already."""
+    deadline = time.monotonic() + CHILD_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            children = psutil.Process(guard).children()
+        except psutil.NoSuchProcess:
+            return guard
+        if children:
+            return children[0].pid
+        time.sleep(0.05)
+    return guard
+
+
+def main() -> None:
+    """Supervise, as `python -m flows.platform.supervisor PREFECT_PORT MLFLOW_PORT WORKER_PORT`, in the project's folder."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ports = Ports(*(int(argument) for argument in sys.argv[1:]))
+    Supervisor(Path.cwd(), ports, secrets.token_hex(8)).run(stop)
+
+
+if __name__ == "__main__":
+    main()

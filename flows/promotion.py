@@ -1,0 +1,85 @@
+"""A student becomes champion in a transaction: what fails afterwards gives the old champion back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.transactions import Transaction, transaction
+
+from gkd_core.adapters.mlflow_aliases import Champions, Move
+from gkd_core.adapters.mlflow_registry import CHAMPION
+from gkd_core.errors import PlatformError
+from gkd_core.evaluate.card import render_card
+from gkd_core.evaluate.gate import Verdict
+
+
+def promote(champions: Champions, name: str, number: str, by: str, verdict: Verdict, scratch: Path) -> Move:
+    """Make a version champion, check that it serves, and write it down; or leave everything as it was.
+
+    Args:
+        by: the flow run.
+        scratch: folder for the model while it is checked.
+
+    Raises:
+        PlatformError: the old champion could not be given back; the message says where the alias points.
+    """
+    before = champions.registry.aliases(name).get(CHAMPION)
+    try:
+        with transaction() as promotion:
+            move = champions.begin(name, number, by, verdict.reasons[0])
+            promotion.stage(move, on_rollback_hooks=[_giving_back(champions, name, move)])
+            _check(champions, name, scratch)
+            _publish(champions, name, number, verdict)
+            champions.finish(name, move)
+    except BaseException as error:
+        # Prefect logs a hook that fails and goes on: only a look at the alias tells whether it did its work.
+        after = champions.registry.aliases(name).get(CHAMPION)
+        if after != before:
+            raise PlatformError(
+                f"{name}: promotion failed ({error}), and @{CHAMPION} still points at version {after} instead of {before}; "
+                f"give it back: gkd registry rollback {name}"
+            ) from error
+        raise
+    return move
+
+
+def _giving_back(champions: Champions, name: str, move: Move) -> Callable[[Transaction], None]:
+    def give_back_the_old_champion(promotion: Transaction) -> None:
+        champions.undo(name, move, "a step after the promotion failed; see the flow run")
+        get_run_logger().warning("%s: @champion is version %s again: a step after the promotion failed", name, move.before)
+
+    return give_back_the_old_champion
+
+
+def _check(champions: Champions, name: str, scratch: Path) -> None:
+    from gkd_core.adapters.mlflow_smoke import check_served  # loads torch
+
+    images = check_served(champions.registry, name, CHAMPION, scratch)
+    get_run_logger().info("%s: loaded from the registry, its program gives the logits of its weights on %d images", name, images)
+
+
+def _publish(champions: Champions, name: str, number: str, verdict: Verdict) -> None:
+    version = champions.registry.client.get_model_version(name, number)
+    card = render_card(champions.registry.facts(version), verdict)
+    create_markdown_artifact(card, key=artifact_key("champion", name), description=f"{name}: the model card of its champion")
+
+
+def artifact_key(kind: str, name: str) -> str:
+    """A key as Prefect allows it: lower-case letters, digits and dashes."""
+    return f"{kind}-{''.join(letter if letter.isalnum() else '-' for letter in name.lower())}"
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """The verdict as Markdown."""
+
+    def number(value: Any) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    lines = [f"- {reason}" for reason in verdict.reasons]
+    lines += ["", "| benchmark | domain | champion | challenger | change | |", "|---|---|---|---|---|---|"]
+    for line in verdict.domains:
+        cells = [line.benchmark, line.domain, number(line.champion), number(line.challenger), number(line.change), line.verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""The flow `redistill`: looks whether a new student is due, and if so distils, registers, judges and promotes it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow as prefect_flow
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run as this_run
+from prefect.states import Completed
+from pydantic import Field
+
+from flows.frame import run_tags, settings_of
+from flows.hooks import HOOKS
+from flows.pipeline import full_pipeline
+from flows.promotion import artifact_key, promote, verdict_table
+from flows.server import LOGS
+from flows.unfinished import undo_unfinished
+from gkd_core.adapters.dvc_inputs import fingerprint_now
+from gkd_core.adapters.mlflow_aliases import Champions
+from gkd_core.adapters.mlflow_judge import champion_of, judge, trials_of
+from gkd_core.adapters.mlflow_registry import Registry
+from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.adapters.ray_cluster import shared_cluster
+from gkd_core.data.catalog import load_catalog
+from gkd_core.settings import ProfileName, Settings, SettingsChanges
+from gkd_core.settings.base import NonNegativeInt
+from gkd_core.stages import RUNS
+from gkd_core.stages.due import Due, seeds_to_run, what_is_due
+from gkd_core.stages.recipe import sources
+
+SCRATCH = RUNS / "registry"
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the registry found: what is due of each registered model, and the seeds to run."""
+
+    dues: dict[str, Due]
+    seeds: list[int]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [reason for due in self.dues.values() for reason in due.reasons]
+
+
+@prefect_flow(name="gkd", persist_result=False, **HOOKS)
+def redistill(
+    profile: ProfileName | None = None,
+    settings: SettingsChanges = SettingsChanges(),  # noqa: B008  # part of Prefect's form
+    overrides: list[str] = [],  # noqa: B006
+    seeds: Seeds = [0],  # noqa: B006
+    max_age_days: Annotated[float, Field(gt=0)] | None = None,
+) -> State[dict[str, Any]]:
+    """Distil anew where the pinned data, the recipe or the champion's age asks for it; say which; end at once where none does.
+
+    Args:
+        profile: Shipped profile to start from instead of the project's params.yaml.
+        settings: Changes to it; what is left out stays as the profile or params.yaml has it.
+        overrides: Single settings on top, each as key=value.
+        seeds: Seeds to train where something changed; where age alone asks, as many further ones.
+        max_age_days: Age of the champion that asks for a new one; empty takes registry.max_age_days.
+    """
+    project = Path.cwd()
+    tree = settings_of({"profile": profile, "settings": settings, "overrides": overrides})
+    tracking = Tracking(tree, project)
+    champions = Champions(Registry(tracking.client, tracking.address))
+    names = {source: f"{tree.registry.name}-{source}" for source in sources(tree, load_catalog(tree.data.catalogs))}
+    for name in names.values():
+        undo_unfinished(champions, name)
+    look = _look(project, tree, champions, list(names.values()), seeds, max_age_days)
+    if not look.reasons:
+        return _nothing_to_do(look)
+    for reason in look.reasons:
+        get_run_logger().info("due: %s", reason)
+    # Loads torch, which a run with nothing to do need not.
+    from gkd_core.adapters.mlflow_students import finished_run, register_students
+
+    runs = []
+    tags = run_tags(project, "redistill")
+    with tracking.group_run(f"redistill-{this_run.name}", tags), shared_cluster(tree, project / LOGS):
+        for seed in look.seeds:
+            result = full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"])
+            runs.append((result, finished_run(tracking, Path(result["workspace"]), result["mlflow_run"])))
+    versions = register_students(champions.registry, tracking, [run for _, run in runs])
+    decisions = {
+        names[source]: _settle(champions, names[source], [str(version.version) for version in found], tree, project)
+        for source, found in versions.items()
+    }
+    return _done(look, decisions, {str(seed): result["stages"] for seed, (result, _) in zip(look.seeds, runs, strict=True)})
+
+
+def _look(
+    project: Path, settings: Settings, champions: Champions, names: list[str], seeds: list[int], max_age_days: float | None
+) -> Look:
+    """What is due, from settings, pins and the registry alone: no Ray, no training."""
+    now, moment = fingerprint_now(project, settings), datetime.now(UTC)
+    age = settings.registry.max_age_days if max_age_days is None else max_age_days
+    trials = {name: trials_of(champions.registry, name) for name in names}
+    present = {name: champion_of(champions, name) for name in names}
+    dues = {name: what_is_due(name, present[name], trials[name], now, moment, age) for name in names}
+    known = [trial for found in trials.values() for trial in found if trial.fingerprint == now.digest]
+    return Look(dues, seeds_to_run(seeds, known, list(dues.values())))
+
+
+def _settle(champions: Champions, name: str, versions: list[str], settings: Settings, project: Path) -> dict[str, Any]:
+    """Judge the best of these versions (the first), and promote it where the gate says so."""
+    number = versions[0]
+    verdict = judge(champions, name, number, settings.registry)
+    log = get_run_logger()
+    if verdict is None:
+        log.info("%s: version %s is the champion itself, measured anew", name, number)
+        return {"version": number, "decision": "is the champion", "reasons": []}
+    create_markdown_artifact(verdict_table(verdict), key=artifact_key("gate", name), description=f"{name}: {verdict.decision}")
+    for reason in verdict.reasons:
+        log.info("%s version %s: %s: %s", name, number, verdict.decision, reason)
+    if verdict.promote:
+        promote(champions, name, number, f"flow run {this_run.id}", verdict, project / SCRATCH)
+        log.info("%s: version %s is champion", name, number)
+    return {"version": number, "decision": verdict.decision, "reasons": list(verdict.reasons)}
+
+
+def _nothing_to_do(look: Look) -> State[dict[str, Any]]:
+    words = [due.why_not for due in look.dues.values()]
+    message = f"nothing to do: {'; '.join(words)}"
+    get_run_logger().info(message)
+    create_markdown_artifact("\n".join(["Nothing to do.", "", *(f"- {word}" for word in words)]), key="redistill")
+    return Completed(message=message, data={"due": [], "trained": False, "models": {}})
+
+
+def _done(look: Look, decisions: dict[str, dict[str, Any]], stages: dict[str, dict[str, str]]) -> State[dict[str, Any]]:
+    summary = "; ".join(f"{name} version {entry['version']}: {entry['decision']}" for name, entry in decisions.items())
+    lines = ["## Why", "", *(f"- {reason}" for reason in look.reasons), "", f"Seeds: {', '.join(map(str, look.seeds))}"]
+    for name, entry in decisions.items():
+        lines += ["", f"## {name} version {entry['version']}: {entry['decision']}", "", *(f"- {it}" for it in entry["reasons"])]
+    lines += ["", "## Stages", "", "| seed | stage | |", "|---|---|---|"]
+    lines += [f"| {seed} | {stage} | {outcome} |" for seed, found in stages.items() for stage, outcome in found.items()]
+    create_markdown_artifact("\n".join(lines), key="redistill", description=summary)
+    trained = any(outcome == "ran" for found in stages.values() for outcome in found.values())
+    result = {"due": look.reasons, "seeds": look.seeds, "trained": trained, "models": decisions, "stages": stages}
+    return Completed(message=f"due: {'; '.join(look.reasons)} — {summary}"[:1000], data=result)

@@ -1,0 +1,67 @@
+"""The user as whom flow runs write to an MLflow server with basic-auth: one who may make experiments and is no administrator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+from requests.auth import HTTPBasicAuth
+
+from gkd_core.adapters.findings import Finding
+from gkd_core.errors import PlatformError
+
+SECONDS = 60
+ADDRESS = "MLFLOW_TRACKING_URI"
+ADMINISTRATOR = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD")
+USER = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+USERS = "api/2.0/mlflow/users"
+
+
+def ensure_tracking_user(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Make the user that MLFLOW_TRACKING_USERNAME names, or set its password where that is another. Again, it changes nothing.
+
+    Raises:
+        PlatformError: a variable is unset, the server cannot be reached, it does not let the administrator in, or the user
+            is an administrator.
+    """
+    address = _variable(ADDRESS, environment).rstrip("/")
+    administrator = HTTPBasicAuth(*(_variable(name, environment) for name in ADMINISTRATOR))
+    name, password = (_variable(variable, environment) for variable in USER)
+    title = f"MLflow user {name}"
+    server = f"{address}/{USERS}"
+    found = _ask("GET", f"{server}/get", administrator, params={"username": name})
+    if found.status_code == 404:
+        _expect(_ask("POST", f"{server}/create", administrator, json={"username": name, "password": password}), address)
+        return Finding(title, "made")
+    if _expect(found, address)["user"]["is_admin"]:
+        raise PlatformError(f"{title}: is an administrator; name another user by {USER[0]}")
+    own = _ask("GET", f"{server}/get", HTTPBasicAuth(name, password), params={"username": name})
+    if own.status_code == 401:
+        _expect(_ask("PATCH", f"{server}/update-password", administrator, json={"username": name, "password": password}), address)
+        return Finding(title, "set", "its password is that of the environment now")
+    _expect(own, address)
+    return Finding(title, "already so")
+
+
+def _variable(name: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise PlatformError(f"{name}: unset; the address of MLflow's server, its administrator and the user to make are needed")
+    return value
+
+
+def _ask(method: str, url: str, auth: HTTPBasicAuth, **what: Any) -> requests.Response:
+    try:
+        return requests.request(method, url, auth=auth, timeout=SECONDS, **what)
+    except requests.RequestException as error:
+        raise PlatformError(f"MLflow at {url}: {type(error).__name__}; check {ADDRESS}, and that the server is up") from None
+
+
+def _expect(answer: requests.Response, address: str) -> dict[str, Any]:
+    if answer.ok:
+        body: dict[str, Any] = answer.json() if answer.content else {}
+        return body
+    who = f"check {' and '.join(ADMINISTRATOR)}" if answer.status_code in (401, 403) else "see the server's log"
+    raise PlatformError(f"MLflow at {address}: answered {answer.status_code}; {who}")

@@ -1,0 +1,71 @@
+"""The command `gkd compare`: finished runs side by side, in the terminal and as a page."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gkd_core.cli.options import PARAMS
+
+if TYPE_CHECKING:
+    from gkd_core.evaluate.comparison import RunFacts
+
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN]…", help="Ids or names of MLflow runs; that of a comparison stands for all its runs."),
+]
+
+
+def compare(
+    runs: Runs = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment; that of params.yaml without it.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Kind of runs: pipeline, comparison, evaluation or redistill.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest runs, where none is named.")] = 20,
+    where: Annotated[str | None, typer.Option(help="A filter of MLflow's, such as \"tags.method = 'gkd'\".")] = None,
+    report: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a report (matrix.json) instead of MLflow. Can be repeated.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the comparison as one self-contained page to this file.")] = None,
+) -> None:
+    """Put finished runs side by side: which student holds up best, and what it cost; best mean over targets first."""
+    from gkd_core.errors import GkdError
+    from gkd_core.evaluate.comparison import Comparison
+    from gkd_core.evaluate.page import write_page
+    from gkd_core.evaluate.terminal import print_comparison
+
+    if report and (runs or experiment or kind or where):
+        raise GkdError("--report: reads folders alone; leave out runs, --experiment, --kind and --where, or --report")
+    if runs and (kind or where):
+        raise GkdError(f"{runs[0]}: named runs are not searched for; leave out --kind and --where, or the names")
+    # Pictures are fetched here, and are in the page by the time the folder goes.
+    with tempfile.TemporaryDirectory(prefix="gkd-compare-") as folder:
+        found = _reports(report) if report else _tracked(runs or [], experiment, kind, last, where, Path(folder))
+        comparison = Comparison.of_runs(found)
+        print_comparison(comparison)
+        if html is not None:
+            write_page(comparison, html)
+            typer.echo(f"wrote {html}")
+
+
+def _reports(folders: list[Path]) -> list[RunFacts]:
+    """Each report as a run that nothing is known of but its scores."""
+    from gkd_core.evaluate.comparison import RunFacts
+    from gkd_core.records import ScoreTable
+
+    return [RunFacts(str(folder), ScoreTable.read(folder / "matrix.json").scores) for folder in folders]
+
+
+def _tracked(
+    names: list[str], experiment: str | None, kind: str | None, last: int, where: str | None, folder: Path
+) -> list[RunFacts]:
+    from gkd_core.adapters.mlflow_runs import RunStore
+    from gkd_core.adapters.mlflow_weights import store_address
+    from gkd_core.settings import Settings, load_settings
+
+    tracking = (load_settings(PARAMS, None, []) if PARAMS.exists() else Settings()).tracking
+    store = RunStore(store_address(tracking.uri, Path.cwd()), experiment or tracking.experiment)
+    found = store.named(names) if names else store.recent(last, kind, where)
+    return [store.facts(run, folder) for run in found]

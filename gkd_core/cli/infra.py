@@ -1,0 +1,52 @@
+"""The commands `gkd infra …`: what a cluster's stores need before anything runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+infra_app = typer.Typer(
+    name="infra",
+    no_args_is_help=True,
+    help="A cluster's stores: databases and buckets. Addresses and credentials come from the environment.",
+)
+
+
+@infra_app.callback()
+def _group() -> None:
+    """Typer makes a group of one command that command itself, unless the group has a callback."""
+
+
+@infra_app.command(epilog="Example: gkd infra bootstrap --bucket gkd-data --bucket gkd-mlflow")
+def bootstrap(
+    bucket: Annotated[
+        list[str] | None, typer.Option(help="Bucket to see to; gkd-data, gkd-mlflow and gkd-backup where left out.")
+    ] = None,
+) -> None:
+    """Make databases, their owners and buckets, or bring them up to date; say what was done. Again, it changes nothing.
+
+    GKD_DATABASE_URL names an administrator of PostgreSQL (PGPASSWORD has its password), GKD_PREFECT_DATABASE_PASSWORD and
+    GKD_MLFLOW_DATABASE_PASSWORD are those that the services will sign in with, the AWS variables name the S3 store.
+    """
+    from gkd_core.adapters.infra.bootstrap import BUCKETS, bootstrap_stores
+
+    changes = 0
+    for finding in bootstrap_stores(bucket or BUCKETS):
+        changes += finding.is_change
+        note = f" ({finding.note})" if finding.note else ""
+        typer.echo(f"{finding.feature}: {finding.state}{note}")
+    typer.echo(f"{changes} changed" if changes else "nothing changed")
+
+
+@infra_app.command("tracking-user", epilog="Example: gkd infra tracking-user")
+def tracking_user() -> None:
+    """Make the MLflow user as whom flow runs write (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or set its password.
+
+    MLFLOW_TRACKING_URI names the server, MLFLOW_AUTH_ADMIN_USERNAME and MLFLOW_AUTH_ADMIN_PASSWORD its administrator.
+    """
+    from gkd_core.adapters.infra.tracking_user import ensure_tracking_user
+
+    finding = ensure_tracking_user()
+    note = f" ({finding.note})" if finding.note else ""
+    typer.echo(f"{finding.feature}: {finding.state}{note}")

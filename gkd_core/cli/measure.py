@@ -1,0 +1,40 @@
+"""The command `gkd measure`: a segmentor on domains of one's choice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gkd_core.cli.options import Profile, Set, read_settings
+
+EXAMPLE = "gkd measure models:/gkd-student-gta5@champion --domain acdc/night --output artifacts/night"
+
+
+def measure(
+    model: Annotated[
+        str,
+        typer.Argument(help="Folder of a segmentor, or its MLflow address: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/…"),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report and scores.json.")],
+    domains: Annotated[
+        list[str] | None,
+        typer.Option("--domain", help="A dataset/split or a benchmark. Can be repeated; without it, the model's own benchmarks."),
+    ] = None,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """Measure a segmentor on domains, without training; the settings say where the data lie and how images are seen."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gkd_core.data.catalog import load_catalog
+    from gkd_core.evaluate.terminal import print_matrix
+    from gkd_core.records import ScoreTable
+    from gkd_core.stages.measure import measure_on, measure_run, segmentor_folder
+    from gkd_core.stages.recipe import SCORES, Context
+
+    settings = read_settings(profile, set_)
+    run = measure_run(segmentor_folder(model, settings, Path.cwd()), output)
+    measure_on(Context(settings, load_catalog(settings.data.catalogs), run, Path.cwd()), domains or [])
+    print_matrix(ScoreTable.read(output / SCORES))

@@ -1,0 +1,108 @@
+"""Ports of the local platform, and the services that runs will talk to: do they answer, and let us in?"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+
+from gkd_core.doctor.finding import Finding, error, warning, well
+from gkd_core.doctor.machine import Machine
+from gkd_core.doctor.web import Reply, basic, bearer, password_in, without_password
+from gkd_core.platform_state import read_state
+
+DEFAULT_PORTS = {"prefect": 4200, "mlflow": 5000, "worker": 4201}
+REFUSED = (401, 403)
+
+
+def check_ports(machine: Machine) -> Iterable[Finding]:
+    """Each port of `make up`: free, or held by the platform itself."""
+    state = read_state(machine.project)
+    ours = {} if state is None else {state.ports[service.name]: service.check for service in state.services}
+    for name, port in (DEFAULT_PORTS if state is None else state.ports).items():
+        variable = f"{name.upper()}_PORT"
+        port = int(machine.environment.get(variable) or port)
+        subject = f"port {port}, {name}"
+        if machine.is_free(port):
+            yield well(subject, "free")
+        elif port in ours and machine.get(ours[port], {}).status == 200:
+            yield well(subject, "ours")
+        else:
+            yield warning(subject, "in use, and not by this project's platform", f"make up {variable}=… takes another")
+
+
+def check_prefect(machine: Machine) -> Iterable[Finding]:
+    """The Prefect server of the environment, else of prefect.toml."""
+    named = machine.environment.get("PREFECT_API_URL")
+    address = named or _address_of_file(machine)
+    if address is None:
+        yield warning("Prefect server", "none named", "make up, and set PREFECT_API_URL; make demo needs none")
+        return
+    shown = without_password(address)
+    reply = machine.get(f"{address.rstrip('/')}/admin/version", _prefect_access(machine.environment))
+    installed = machine.version_of("prefect")
+    if reply.status == 200:
+        version = reply.text.strip().strip('"')
+        if installed and version != installed:
+            found = f"{shown} is version {version}, here is {installed}"
+            yield warning("Prefect server", found, "bring both to one version; a client must not be newer than its server")
+        else:
+            yield well("Prefect server", f"{shown}, version {version}")
+    elif reply.status in REFUSED:
+        advice = "set PREFECT_API_AUTH_STRING to user:password of that server (PREFECT_API_KEY for Prefect Cloud)"
+        yield error("Prefect server", f"{shown} does not let us in ({reply.status})", advice)
+    elif named:
+        yield error("Prefect server", _silent(shown, reply), "start it, or correct PREFECT_API_URL")
+    else:
+        yield warning("Prefect server", _silent(shown, reply), "make up starts it; make demo needs none")
+
+
+def _address_of_file(machine: Machine) -> str | None:
+    file = machine.project / "prefect.toml"
+    if not file.exists():
+        return None
+    address = tomllib.loads(file.read_text(encoding="utf-8")).get("api", {}).get("url")
+    return None if address is None else str(address)
+
+
+def _prefect_access(environment: Mapping[str, str]) -> dict[str, str]:
+    if key := environment.get("PREFECT_API_KEY"):
+        return bearer(key)
+    return basic(pair) if (pair := environment.get("PREFECT_API_AUTH_STRING")) else {}
+
+
+def check_mlflow(machine: Machine) -> Iterable[Finding]:
+    """The MLflow store of the environment, else of the settings."""
+    address = machine.environment.get("MLFLOW_TRACKING_URI") or machine.settings.tracking.uri
+    if address is None:
+        yield well("MLflow store", "a file of the project, artifacts/mlflow/mlflow.db")
+        return
+    shown = without_password(address)
+    if password_in(address):
+        yield warning(
+            "MLflow store",
+            f"the address of {shown} holds a password, which runs may show",
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD keep it apart; PGPASSWORD for a database",
+        )
+    if not address.startswith(("http://", "https://")):
+        yield well("MLflow store", shown)
+        return
+    path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    reply = machine.get(address.rstrip("/") + path, _mlflow_access(machine.environment))
+    if reply.status in (200, 404):  # an experiment that is not there is an answer too
+        yield well("MLflow store", f"{shown} answers")
+    elif reply.status in REFUSED:
+        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; the server's --allowed-hosts must have its name"
+        yield error("MLflow store", f"{shown} does not let us in ({reply.status})", advice)
+    else:
+        yield error("MLflow store", _silent(shown, reply), "start it (make up), or correct MLFLOW_TRACKING_URI")
+
+
+def _mlflow_access(environment: Mapping[str, str]) -> dict[str, str]:
+    if token := environment.get("MLFLOW_TRACKING_TOKEN"):
+        return bearer(token)
+    user, password = environment.get("MLFLOW_TRACKING_USERNAME"), environment.get("MLFLOW_TRACKING_PASSWORD")
+    return basic(f"{user}:{password}") if user and password else {}
+
+
+def _silent(shown: str, reply: Reply) -> str:
+    return f"{shown}: {reply.text}" if reply.status is None else f"{shown} answers with {reply.status}"

@@ -1,0 +1,202 @@
+"""What a stage run asks of a cluster: arithmetic, images to read and make, gradients to exchange, checkpoints to write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gkd_core.data.catalog import Catalog
+from gkd_core.methods import encoder_is_frozen, method_of
+from gkd_core.planning.counts import Picture, image_count, picture_of
+from gkd_core.planning.flops import FORWARD_AND_BACKWARD, Cost
+from gkd_core.planning.work import StageWork
+from gkd_core.settings import DistillSettings, Precision, Settings
+from gkd_core.stages.recipe import StageRun, domains_of, plan, sources
+
+FLOAT = 4  # bytes: parameters, gradients and the optimizer's state are float32 in every precision
+MOMENTS = 2  # that AdamW keeps of each parameter it trains
+Augment = Literal["released", "light"]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one stage run asks for.
+
+    Attributes:
+        work: its arithmetic: images, batch, updates, views.
+        section: the settings that it is made of, such as `distill_proxy`.
+        workers: workers that it uses; None for all that there are, who then share each update's batch.
+        references: the `dataset/split`s that it reads.
+        picture: an image of them, on average.
+        crop_pixels: pixels of a view where images are augmented, else 0.
+        repeats: views in a row that an image is read once for.
+        lanes: streams that shards are read in; None where any image may be next.
+        bucket_cache: bytes that each node keeps of shards in a bucket; None where images are read anew each time.
+        loaders: processes of each worker that make batches ahead; 0 makes them in it.
+        gradient_bytes: what workers exchange in each update.
+        backward_share: share of the arithmetic that is the backward pass.
+        checkpoint_every: updates between checkpoints; None where there are none.
+        state_bytes: a checkpoint: weights, the optimizer's moments, and the moving average where there is one.
+    """
+
+    work: StageWork
+    section: str
+    workers: int | None
+    references: tuple[str, ...]
+    picture: Picture
+    crop_pixels: int
+    augment: Augment
+    repeats: int
+    lanes: int | None
+    bucket_cache: int | None
+    loaders: int
+    precision: Precision
+    accumulate: int
+    checkpoint_every: int | None
+    gradient_bytes: int
+    backward_share: float
+    state_bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.work.name
+
+    @property
+    def data_bytes(self) -> float:
+        """All of its images."""
+        return (self.work.images or 0) * self.picture.bytes
+
+
+def demands(
+    settings: Settings, catalog: Catalog, workspace: Path, works: Sequence[StageWork], proxy_bytes: float | None = None
+) -> list[Demand]:
+    """What each stage run of the plan asks for, in the plan's order.
+
+    Args:
+        works: its arithmetic, of `plan_work`.
+        proxy_bytes: bytes of a proxy image, where the images at hand or the assumption are not to be asked.
+    """
+    runs = {run.name: run for run in plan(settings, catalog)}
+    made = []
+    for work in works:
+        run = runs[work.name]
+        references = tuple(_references(run, settings, catalog))
+        picture = _average(settings, catalog, workspace, references)
+        if run.stage == "distill-proxy" and proxy_bytes is not None:
+            picture = picture._replace(bytes=proxy_bytes)
+        if run.stage in ("distill-proxy", "distill-source"):
+            made.append(_distillation(settings, run, work, references, picture))
+        elif run.stage == "learn-task":
+            made.append(_task(settings, work, references, picture))
+        else:
+            made.append(_evaluation(settings, work, references, picture))
+    return made
+
+
+def _distillation(settings: Settings, run: StageRun, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
+    name = run.stage.replace("-", "_")
+    section: DistillSettings = getattr(settings, name)
+    trained = work.costs["student"].parameters + work.costs["heads"].parameters
+    copies = 1 + MOMENTS + (section.ema_decay is not None)
+    streaming = settings.data.streaming
+    return Demand(
+        work=work,
+        section=name,
+        workers=None,
+        references=references,
+        picture=picture,
+        crop_pixels=section.image_size[0] * section.image_size[1],
+        augment=section.augment,
+        repeats=section.repeated_augmentation,
+        lanes=None if streaming is None else streaming.lanes,
+        bucket_cache=_bucket_cache(settings),
+        loaders=settings.compute.loaders,
+        precision=section.precision,
+        accumulate=section.accumulate,
+        checkpoint_every=section.checkpoint_every,
+        gradient_bytes=FLOAT * trained,
+        backward_share=_backward(work.costs["student"].flops) / work.flops_of_a_view,
+        state_bytes=FLOAT * copies * trained,
+    )
+
+
+def _task(settings: Settings, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
+    """Stage two runs in one process, on one device."""
+    section, encoder = settings.learn_task, method_of(settings).encoder
+    of_segmentor: Mapping[str, Cost] = {part: work.costs[part] for part in (encoder, "decoder")}
+    trained = [part for part in of_segmentor if part != encoder or not encoder_is_frozen(settings)]
+    parameters = sum(cost.parameters for cost in of_segmentor.values())
+    moments = MOMENTS * sum(of_segmentor[part].parameters for part in trained)
+    backward = _backward(sum(of_segmentor[part].flops for part in trained))
+    return Demand(
+        work=work,
+        section="learn_task",
+        workers=1,
+        references=references,
+        picture=picture,
+        crop_pixels=section.image_size[0] * section.image_size[1],
+        augment="light",
+        repeats=1,
+        lanes=None,
+        bucket_cache=_bucket_cache(settings),
+        loaders=settings.compute.loaders,
+        precision=section.precision,
+        accumulate=section.accumulate,
+        checkpoint_every=section.checkpoint_every,
+        gradient_bytes=0,
+        backward_share=backward / work.flops_of_a_view,
+        state_bytes=FLOAT * (parameters + moments),
+    )
+
+
+def _evaluation(settings: Settings, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
+    return Demand(
+        work=work,
+        section="evaluate",
+        workers=max(1, settings.evaluate.workers),
+        references=references,
+        picture=picture,
+        crop_pixels=0,
+        augment="light",
+        repeats=1,
+        lanes=None,
+        bucket_cache=_bucket_cache(settings),
+        loaders=0,
+        precision=settings.evaluate.precision,
+        accumulate=1,
+        checkpoint_every=None,
+        gradient_bytes=0,
+        backward_share=0.0,
+        state_bytes=0,
+    )
+
+
+def _backward(trained_flops: float) -> float:
+    return trained_flops * (FORWARD_AND_BACKWARD - 1) / FORWARD_AND_BACKWARD
+
+
+def _bucket_cache(settings: Settings) -> int | None:
+    return settings.compute.shard_cache_bytes if settings.data.shards_in_bucket else None
+
+
+def _references(run: StageRun, settings: Settings, catalog: Catalog) -> Sequence[str]:
+    """The `dataset/split`s that a stage run reads images of."""
+    if run.stage == "distill-proxy":
+        return (settings.data.proxy,)
+    if run.stage == "evaluate":
+        return domains_of(settings, catalog, str(run.source))
+    return sources(settings, catalog)[str(run.source)].references
+
+
+def _average(settings: Settings, catalog: Catalog, workspace: Path, references: Sequence[str]) -> Picture:
+    """The average image of several splits, each weighing as many as it has."""
+    counts = [image_count(settings, catalog, reference, workspace) or 1 for reference in references]
+    pictures = [picture_of(settings, catalog, reference, workspace) for reference in references]
+    return Picture(
+        *(
+            sum(count * value for count, value in zip(counts, column, strict=True)) / sum(counts)
+            for column in zip(*pictures, strict=True)
+        )
+    )

@@ -1,0 +1,67 @@
+"""What one worker was measured to do: it takes the place of FLOPs and an assumed share of a peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field, RootModel, ValidationError
+
+from gkd_core.errors import SettingsError
+from gkd_core.settings import Section
+from gkd_core.settings.base import PositiveFloat
+
+
+class Pace(Section):
+    """How fast one worker computes, the making of batches left out.
+
+    An update of n images takes update_seconds + n / images_per_second. In evaluation the images are windows.
+    """
+
+    images_per_second: PositiveFloat
+    update_seconds: float = Field(0.0, ge=0, description="Seconds of an update whatever its images: the optimizer, launches.")
+
+    def seconds(self, images: float) -> float:
+        """Seconds of one update of so many images."""
+        return self.update_seconds + images / self.images_per_second
+
+
+class Measured(RootModel[dict[str, Pace]]):
+    """Paces by stage (`distill-proxy`) or stage run (`distill-source-gta5`), as JSON."""
+
+    def of(self, run: str) -> Pace | None:
+        """The pace of a stage run: its own, else its stage's, else None."""
+        stages = [name for name in self.root if run == name or run.startswith(f"{name}-")]
+        return self.root[max(stages, key=len)] if stages else None
+
+
+NOTHING = Measured({})
+
+
+def read_measured(file: Path, known: Iterable[str]) -> Measured:
+    """Read measured paces.
+
+    Args:
+        known: names of the stage runs that there are.
+
+    Raises:
+        SettingsError: the file is missing, is no such JSON, or names a stage that there is not.
+    """
+    try:
+        measured = Measured.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise SettingsError(f"--measured {file}: no such file; benchmarks/scaling.py and stage_one.py --json write one") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"--measured {file}: {key or 'the file'}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    stages = {name for run in known for name in (run, *_stages(run))}
+    for name in measured.root:
+        if name not in stages:
+            raise SettingsError(f"--measured {file}: {name}: no such stage here; there is: {', '.join(sorted(stages))}")
+    return measured
+
+
+def _stages(run: str) -> list[str]:
+    """The stage that a stage run, such as `distill-source-gta5`, is one of."""
+    return [stage for stage in ("distill-proxy", "distill-source", "learn-task", "evaluate") if run.startswith(stage)]

@@ -1,0 +1,36 @@
+"""The registry of students: what they are called, and what it takes to become the champion."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gkd_core.settings.base import PositiveFloat, Section
+
+Licence = Annotated[str, Field(min_length=1, max_length=200)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+class RegistrySettings(Section):
+    """The registry and its gate. No stage's result depends on any of it."""
+
+    name: str = Field(
+        "gkd-student",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="Registered models are called by this and their source: gkd-student-gta5.",
+    )
+    margin: NonNegativeFloat = Field(
+        0.5, description="Points of mIoU by which a challenger's mean over targets must be up at least; 0 asks for any gain."
+    )
+    max_drop: NonNegativeFloat = Field(1.0, description="Points by which no target domain may be down.")
+    max_age_days: PositiveFloat | None = Field(
+        30.0, description="Age of the champion at which redistill trains a further seed; null: age alone asks for nothing."
+    )
+    teacher_licence: Licence | None = Field(
+        None, description="Licence of the teacher's weights, for the model card; null: what timm states for hub weights."
+    )
+    student_licence: Licence | None = Field(
+        None, description="Licence under which you share the student; null: the card says that it is not stated."
+    )

@@ -1,0 +1,40 @@
+"""How long a stage is, so that whoever watches it can say how much is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkd_core.data.catalog import Catalog
+from gkd_core.methods import task_updates
+from gkd_core.records import MANIFEST, DataManifest
+from gkd_core.settings import Settings
+from gkd_core.stages.recipe import DATA, StageRun, domains_of, sources
+
+
+@dataclass(frozen=True)
+class Length:
+    """The steps of a stage, as its `metrics.jsonl` counts them."""
+
+    total: int
+    unit: str
+
+
+def length_of(settings: Settings, catalog: Catalog, run: StageRun, workspace: Path) -> Length | None:
+    """The length of a stage whose data are prepared; None for one that has no steps.
+
+    Raises:
+        GkdError: `prepare-data` has left no record.
+    """
+    if run.stage == "learn-task":
+        return Length(task_updates(settings), "updates")
+    if run.stage not in ("distill-proxy", "distill-source", "evaluate"):
+        return None
+    manifest = DataManifest.read(workspace / DATA / MANIFEST)
+    images = {f"{version.dataset}/{version.split}": version.images for version in manifest.versions}
+    if run.stage == "distill-proxy":
+        return Length(settings.distill_proxy.updates_for(images[settings.data.proxy]), "updates")
+    if run.stage == "evaluate":
+        return Length(sum(images[reference] for reference in domains_of(settings, catalog, str(run.source))), "images")
+    references = sources(settings, catalog)[str(run.source)].references
+    return Length(settings.distill_source.updates_for(sum(images[reference] for reference in references)), "updates")

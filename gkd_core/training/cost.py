@@ -1,0 +1,226 @@
+"""What a stage costs: each of its processes measures itself, and writes that down beside the stage's checkpoints.
+
+A process that is killed has no last word, so each writes every few seconds. The notes of a stopped attempt stay with its
+checkpoint; the attempt that goes on from there adds to them, so that a stage's cost is that of all its attempts. They lie in
+the run folder, outside the stage's outputs, which time must not change.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gkd_core.records import Record
+from gkd_core.training.metrics import FILE as METRICS
+from gkd_core.training.metrics import Line, MetricsFollower
+
+FOLDER = "costs"
+STAGE = "stage"  # the role of the process that runs the stage; others are workers
+SPEED = "images_per_second"
+# What a stage notes beside its checkpoints: where there is no more in its run folder, there is nothing to go on from.
+NOTES = {FOLDER, METRICS, "student.json"}
+WRITE_SECONDS = 5.0
+KIBI = 1024
+
+
+class ProcessCost(Record):
+    """What one process has used from when it began to measure. Memory in bytes.
+
+    Attributes:
+        role: `stage`, or a worker's name; a worker that was replaced has the same role as its successor.
+        finished: whether the work ended without an error.
+        cpu_seconds: of the process, and of its children that have ended.
+        gpu: whether it worked on a GPU.
+        peak_host_bytes: largest resident set of the process itself.
+        peak_gpu_bytes: most that torch has had allocated at once.
+    """
+
+    role: str
+    finished: bool
+    seconds: float
+    cpu_seconds: float
+    gpu: bool
+    peak_host_bytes: int
+    peak_gpu_bytes: int
+
+
+class StageCost(Record):
+    """What a stage has used over all its attempts.
+
+    Attributes:
+        attempts: processes that have run the stage, the last of which finished it.
+        seconds: wall-clock time of the stage's own processes, those of stopped attempts included.
+        cpu_seconds, gpu_seconds: over all processes; a GPU counts as long as a process of the stage works on it.
+        peak_host_bytes: of each role the largest, summed: what the stage needs at most.
+        peak_gpu_bytes: the largest of any process: what one GPU must hold.
+        gpus: processes on a GPU of their own.
+        updates: of the training; 0 where nothing is trained.
+        images_per_second: mean speed of the training; None where nothing is trained.
+    """
+
+    attempts: int
+    seconds: float
+    cpu_seconds: float
+    gpu_seconds: float
+    peak_host_bytes: int
+    peak_gpu_bytes: int
+    gpus: int
+    updates: int
+    images_per_second: float | None
+
+
+class Meter:
+    """Measures this process from when it is made; `write` notes the state so far."""
+
+    def __init__(self, run_folder: Path, role: str) -> None:
+        self._role = role
+        self._path = run_folder / FOLDER / f"{role}-{time.time_ns()}-{os.getpid()}.json"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._began, self._cpu_before = time.monotonic(), _cpu_seconds()
+
+    def write(self, finished: bool = False) -> None:
+        """Note what was used so far."""
+        gpu, peak_gpu = _gpu_memory()
+        cost = ProcessCost(
+            role=self._role,
+            finished=finished,
+            seconds=time.monotonic() - self._began,
+            cpu_seconds=_cpu_seconds() - self._cpu_before,
+            gpu=gpu,
+            peak_host_bytes=_peak_host_bytes(),
+            peak_gpu_bytes=peak_gpu,
+        )
+        # Not by `atomic_file`: it asks for the process's umask by setting it, which a thread must not do beside others.
+        part = self._path.with_suffix(".part")
+        part.write_text(cost.model_dump_json() + "\n", encoding="utf-8")
+        os.replace(part, self._path)
+
+
+@contextmanager
+def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
+    """Measure this process while the block lasts, and write it down every few seconds, and in the end.
+
+    A block that ends with an error and leaves nothing to go on from leaves no notes either.
+    """
+    missing = [folder for folder in (run_folder, *run_folder.parents) if not folder.exists()]
+    if role == STAGE:
+        _forget_what_is_settled(run_folder)
+    meter, ended = Meter(run_folder, role), threading.Event()
+    meter.write()
+
+    def write() -> None:
+        while not ended.wait(WRITE_SECONDS):
+            meter.write()
+
+    thread = threading.Thread(target=write, name=f"cost of {run_folder.name}", daemon=True)
+    thread.start()
+    finished = failed = False
+    try:
+        yield
+        finished = True
+    except Exception:
+        failed = True
+        raise
+    finally:
+        ended.set()
+        thread.join()
+        meter.write(finished)
+        if failed and not _checkpoint_left(run_folder):
+            _clear(run_folder, missing)
+
+
+def read_cost(run_folder: Path) -> StageCost | None:
+    """The cost of a stage by the notes in its run folder; None where nobody measured it.
+
+    Raises:
+        GkdError: a note is not one of this version.
+    """
+    costs = [ProcessCost.read(path) for path in sorted((run_folder / FOLDER).glob("*.json"))]
+    if not costs:
+        return None
+    own = [cost for cost in costs if cost.role == STAGE]
+    trained = [line for line in MetricsFollower(run_folder).read() if line.get(SPEED, 0) > 0]
+    return StageCost(
+        attempts=len(own),
+        seconds=sum(cost.seconds for cost in own),
+        cpu_seconds=sum(cost.cpu_seconds for cost in costs),
+        gpu_seconds=sum(cost.seconds for cost in costs if cost.gpu),
+        peak_host_bytes=sum(
+            max(cost.peak_host_bytes for cost in costs if cost.role == role) for role in {cost.role for cost in costs}
+        ),
+        peak_gpu_bytes=max(cost.peak_gpu_bytes for cost in costs),
+        gpus=len({cost.role for cost in costs if cost.gpu}),
+        updates=max((int(line["step"]) for line in trained), default=0),
+        images_per_second=mean_speed(trained),
+    )
+
+
+def mean_speed(lines: Sequence[Line]) -> float | None:
+    """Images per second over a whole training, from its step metrics; None where there are none.
+
+    Each line's speed is that since the line before it, so speeds are weighted by updates over speed: by time. A resumed
+    training repeats steps; of each step the last line counts.
+    """
+    speeds = {int(line["step"]): line[SPEED] for line in lines}
+    updates = time_taken = 0.0
+    before = 0
+    for step, speed in sorted(speeds.items()):
+        updates += step - before
+        time_taken += (step - before) / speed
+        before = step
+    return updates / time_taken if time_taken else None
+
+
+def _forget_what_is_settled(run_folder: Path) -> None:
+    """Open a new account where the last is closed: the stage was finished, and no checkpoint of it is left to go on from."""
+    notes = run_folder / FOLDER
+    own = [ProcessCost.read(path) for path in sorted(notes.glob(f"{STAGE}-*.json"))]
+    if any(cost.finished for cost in own) and not _checkpoint_left(run_folder):
+        shutil.rmtree(notes)
+
+
+def _checkpoint_left(run_folder: Path) -> bool:
+    return not {path.name for path in run_folder.iterdir()} <= NOTES
+
+
+def _clear(run_folder: Path, missing: list[Path]) -> None:
+    """Remove the notes, and of the folders that were not there before, innermost first, those that are empty then."""
+    shutil.rmtree(run_folder / FOLDER)
+    # A stage beside this one may put its own there at this moment: then the folder stays.
+    with suppress(OSError):
+        for folder in missing:
+            folder.rmdir()
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _peak_host_bytes() -> int:
+    """Largest resident set of this program, in bytes.
+
+    Linux's `ru_maxrss` starts at that of the process that started this one; the kernel's own high-water mark does not.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) * KIBI for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * KIBI
+
+
+def _gpu_memory() -> tuple[bool, int]:
+    """Whether this process works on GPUs, and the most bytes that it had allocated there. Does not itself load torch."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)  # absent while another thread is importing torch
+    if cuda is None or not hasattr(cuda, "is_initialized") or not cuda.is_initialized():
+        return False, 0
+    return True, sum(cuda.max_memory_allocated(device) for device in range(cuda.device_count()))

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Prints the Secrets of a cluster from the files that infra/secrets.sh made:
+#   infra/kubernetes/secrets.sh FOLDER | kubectl apply -f -
+# In production let a secret store do this (examples/external-secrets.yaml).
+set -eu
+
+cd "${1:?folder that infra/secrets.sh has filled}"
+
+secret() { # NAME KEY=FILE…
+    name=$1
+    shift
+    printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: gkd}\ndata:\n' "$name"
+    for pair in "$@"; do
+        printf '  %s: %s\n' "${pair%%=*}" "$(base64 < "${pair#*=}" | tr -d '\n')"
+    done
+}
+
+secret prefect-auth auth=prefect-auth
+for name in admin prefect mlflow; do secret "database-$name" password="database-$name"; done
+secret mlflow-admin password=mlflow-admin session=mlflow-session
+secret mlflow-worker username=mlflow-worker-name password=mlflow-worker
+for role in bootstrap tracking worker trainer; do secret "store-$role" credentials="store-$role"; done
+secret store-identities identities.json=store-identities

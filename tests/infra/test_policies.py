@@ -1,0 +1,148 @@
+"""The S3 policies, by running the project's own S3 code as each role against a store that enforces them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+
+from gkd_core.adapters.infra.bootstrap import BUCKETS
+from gkd_core.adapters.s3.bucket import bootstrap_bucket
+from gkd_core.adapters.s3.download import download_file
+from gkd_core.adapters.s3.keys import Location
+from gkd_core.adapters.s3.trees import list_objects
+from gkd_core.adapters.s3.upload import upload_file
+from gkd_core.errors import GkdError
+
+POLICIES = Path(__file__).parents[2] / "infra" / "policies"
+ROLES = {path.stem: json.loads(path.read_text()) for path in sorted(POLICIES.glob("*.json"))}
+REGION = "us-east-1"
+AREAS = ("gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch", "gkd-mlflow/artifacts", "gkd-backup/2026")
+OBJECTS = [f"{area}/file" for area in AREAS]
+
+READS = {
+    "trainer": {"gkd-data/shards", "gkd-data/scratch"},
+    "worker": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
+    "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
+    "tracking": {"gkd-mlflow/artifacts"},
+    "backup": set(AREAS),
+    "bootstrap": set(),
+}
+WRITES = {
+    "trainer": {"gkd-data/scratch"},
+    "worker": {"gkd-data/dvc", "gkd-data/scratch"},
+    "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc"},
+    "tracking": {"gkd-mlflow/artifacts"},
+    "backup": {"gkd-backup/2026"},
+    "bootstrap": set(),
+}
+REMOVES = {"trainer": {"gkd-data/scratch"}, "worker": {"gkd-data/scratch"}, "tracking": {"gkd-mlflow/artifacts"}}
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            patch.delenv(name, raising=False)
+        s3 = boto3.client("s3", REGION)
+        for bucket in BUCKETS:
+            s3.create_bucket(Bucket=bucket)
+        for name in OBJECTS:
+            bucket, _, key = name.partition("/")
+            s3.put_object(Bucket=bucket, Key=key, Body=b"content")
+        yield
+
+
+@pytest.fixture(scope="module")
+def client_of(store: None) -> Callable[[str], Any]:
+    """A client with the rights of a role and no others."""
+    iam = boto3.client("iam", REGION)
+
+    def client(role: str) -> Any:
+        iam.create_user(UserName=role)
+        iam.put_user_policy(UserName=role, PolicyName=role, PolicyDocument=json.dumps(ROLES[role]))
+        key = iam.create_access_key(UserName=role)["AccessKey"]
+        return boto3.client("s3", REGION, aws_access_key_id=key["AccessKeyId"], aws_secret_access_key=key["SecretAccessKey"])
+
+    clients = {role: client(role) for role in ROLES}
+    return clients.__getitem__
+
+
+def allowed(areas: tuple[str, ...], act: Callable[[Location], object]) -> set[str]:
+    """The areas in which an act is not refused."""
+    return {area for area in areas if not _is_refused(lambda area=area: act(Location.parse(f"s3://{area}/file")))}
+
+
+def _is_refused(act: Callable[[], object]) -> bool:
+    try:
+        act()
+    except (GkdError, ClientError) as error:
+        if "not allowed" in str(error) or "AccessDenied" in str(error):
+            return True
+        raise
+    return False
+
+
+def test_every_role_is_tested() -> None:
+    assert set(ROLES) == set(READS) == set(WRITES)
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+@set_initial_no_auth_action_count(0)
+def test_a_role_reads_what_it_must_and_no_more(role: str, client_of: Callable[[str], Any], tmp_path: Path) -> None:
+    client = client_of(role)
+
+    def read(place: Location) -> None:
+        (tmp_path / "file").unlink(missing_ok=True)
+        download_file(client, place, tmp_path / "file")
+
+    assert allowed(AREAS, read) == READS[role]
+    for area in READS[role]:
+        assert [item.name for item in list_objects(client, Location.parse(f"s3://{area}"))] == ["file"]
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+@set_initial_no_auth_action_count(0)
+def test_a_role_writes_and_removes_what_it_must_and_no_more(role: str, client_of: Callable[[str], Any], tmp_path: Path) -> None:
+    client = client_of(role)
+    (tmp_path / "file").write_bytes(b"new")
+
+    def write(place: Location) -> None:
+        client.put_object(Bucket=place.bucket, Key=f"{place.key}.new", Body=b"new")
+
+    def remove(place: Location) -> None:
+        client.delete_object(Bucket=place.bucket, Key=f"{place.key}.none")
+
+    assert allowed(AREAS, write) == WRITES[role]
+    assert allowed(AREAS, remove) == REMOVES.get(role, set())
+    for area in WRITES[role]:  # our own code reads back what it has sent
+        upload_file(client, tmp_path / "file", Location.parse(f"s3://{area}/sent"))
+
+
+@pytest.mark.parametrize("role", ["trainer", "curator"])
+@set_initial_no_auth_action_count(0)
+def test_what_goes_in_parts_is_allowed_too(role: str, client_of: Callable[[str], Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0" * (17 * 2**20))
+    place = Location.parse(f"s3://{min(WRITES[role])}/large")
+    assert upload_file(client_of(role), tmp_path / "file", place)
+
+
+@set_initial_no_auth_action_count(0)
+def test_the_bootstrap_can_do_its_work(client_of: Callable[[str], Any]) -> None:
+    client = client_of("bootstrap")
+    # AWS asks s3:ListBucket of HeadBucket; this store asks for an action of that name, which AWS has not.
+    client.head_bucket = lambda Bucket: client.list_objects_v2(Bucket=Bucket, MaxKeys=1)  # noqa: N803
+    assert [finding.state for finding in bootstrap_bucket(client, "gkd-data")] == ["already so", "set", "set", "set", "set"]
+    assert {finding.state for finding in bootstrap_bucket(client, "gkd-data")} == {"already so"}
+
+
+def test_no_policy_has_a_wildcard_for_actions_or_a_right_on_versions() -> None:
+    actions = [action for policy in ROLES.values() for statement in policy["Statement"] for action in statement["Action"]]
+    assert not [action for action in actions if "*" in action or "Version" in action.replace("BucketVersioning", "")]

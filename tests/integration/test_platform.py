@@ -1,0 +1,208 @@
+"""`make up` on real servers: all of it comes up, what dies is started again, a flow runs by name, nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.platform import processes
+from gkd_core.loopback import answers, free_port
+from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+DEPLOYMENT = "gkd/full-pipeline"
+FINISHED = "Flow run finished successfully"
+
+
+class Platform:
+    """The commands, run in a project on ports of its own."""
+
+    def __init__(self, project: Path, **variables: str) -> None:
+        self.project = project
+        self._ports = {name: str(free_port()) for name in ("PREFECT_PORT", "MLFLOW_PORT", "WORKER_PORT")}
+        left_out = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "GKD_DATABASE_URL", "PGPASSWORD")
+        self._environment = {name: value for name, value in os.environ.items() if name not in left_out}
+        self._environment |= {"COLUMNS": "200", **variables}
+
+    def begin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "flows.platform", *arguments]
+        environment = {**self._environment, **self._ports, **variables}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.project, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def __call__(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        process = self.begin(*arguments, **variables)
+        output, errors = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+    def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The prefect command, after `source artifacts/platform/env`."""
+        return self.sourced(str(Path(sys.executable).with_name("prefect")), *arguments)
+
+    def sourced(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command, run in the project after `source artifacts/platform/env`."""
+        script = f'. {FOLDER / "env"} && exec "$@"'
+        command = ["sh", "-c", script, "sh", *words]
+        return subprocess.run(
+            command, cwd=self.project, env=self._environment, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    @property
+    def state(self) -> PlatformState:
+        state = read_state(self.project)
+        assert state is not None
+        return state
+
+    def service(self, name: str) -> ServiceState:
+        return next(service for service in self.state.services if service.name == name)
+
+
+@pytest.fixture(scope="module")
+def platform(project: Path) -> Iterator[Platform]:
+    platform = Platform(project)
+    yield platform
+    platform("down")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        time.sleep(0.2)
+
+
+def test_two_at_once_make_one_platform_that_is_well(platform: Platform) -> None:
+    both = [platform.begin("up") for _ in range(2)]
+    outputs = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    firsts = sorted(output.splitlines()[0] for output, _ in outputs)
+    assert firsts == ["The platform is up.", "The platform was up already; its set-up was applied again."]
+    assert platform.state.is_well
+    assert all(answers(service.check) for service in platform.state.services)
+    assert "gkd/full-pipeline" in platform.prefect("deployment", "ls").stdout
+    done = platform("status")
+    assert done.returncode == 0
+    assert done.stdout.count("healthy") == 3
+
+
+def test_everything_listens_on_loopback_only(platform: Platform) -> None:
+    listening = {
+        connection.laddr.ip
+        for process in processes.marked(platform.state.mark)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_a_killed_server_is_started_again_and_the_rest_stays(platform: Platform) -> None:
+    before = platform.state
+    killed = platform.service("mlflow").pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(killed), 10, "the server to die")
+    assert platform("status").returncode == 1
+    wait_for(lambda: platform.service("mlflow").restarts == 1 and platform.state.is_well, 240, "MLflow to be well again")
+    assert platform.service("mlflow").pid != killed
+    unchanged = [service for service in before.services if service.name != "mlflow"]
+    assert [service for service in platform.state.services if service.name != "mlflow"] == unchanged
+    assert (platform.project / "artifacts/logs/mlflow.log.1").exists()
+
+
+def test_the_doctor_finds_the_platforms_services_well(platform: Platform) -> None:
+    gkd = "import sys; sys.argv[0] = 'gkd'; from gkd_core.cli import main; main()"
+    done = platform.sourced(sys.executable, "-c", gkd, "doctor", "--json")
+    found = {item["subject"]: (item["level"], item["found"]) for item in json.loads(done.stdout)}
+    ports = platform.state.ports
+    assert {found[f"port {port}, {name}"] for name, port in ports.items()} == {("ok", "ours")}
+    assert found["Prefect server"][0] == "ok"
+    assert found["MLflow store"] == ("ok", f"http://127.0.0.1:{ports['mlflow']} answers")
+
+
+def test_another_port_for_what_runs_is_refused(platform: Platform) -> None:
+    done = platform("up", MLFLOW_PORT=str(free_port()))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"gkd: mlflow runs on port {platform.state.ports['mlflow']} already")
+
+
+@pytest.mark.slow
+def test_a_flow_runs_by_name_and_mlflow_has_it(platform: Platform) -> None:
+    done = platform.prefect("deployment", "run", DEPLOYMENT, "--watch")
+    assert FINISHED in done.stdout, done.stdout + done.stderr + (platform.project / "artifacts/logs/worker.log").read_text()
+    client = MlflowClient(platform.service("mlflow").page)
+    experiment = client.get_experiment_by_name("gkd")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    # The same store as without a server: what one wrote, the other reads, files included.
+    local = MlflowClient(f"sqlite:///{platform.project / 'artifacts/mlflow/mlflow.db'}")
+    (parent,) = [run for run in local.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" not in run.data.tags]
+    assert {item.path for item in local.list_artifacts(parent.info.run_id)} == {
+        item.path for item in client.list_artifacts(parent.info.run_id)
+    }
+    assert "report" in {item.path for item in local.list_artifacts(parent.info.run_id)}
+
+
+@pytest.mark.slow
+def test_a_killed_supervisor_leaves_nothing_and_up_starts_anew(platform: Platform) -> None:
+    before = platform.state
+    os.kill(before.supervisor.pid, signal.SIGKILL)
+    done = platform("up")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The platform is up.")
+    assert platform.state.mark != before.mark
+    assert processes.marked(before.mark) == []
+
+
+def test_down_leaves_no_process(platform: Platform) -> None:
+    before = platform.state
+    assert len(processes.marked(before.mark)) >= 6
+    done = platform("down")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Stopped: Prefect server, MLflow server, worker of pool gkd")
+    assert processes.marked(before.mark) == []
+    assert not processes.is_running(before.supervisor)
+    assert platform("down").stdout == "Nothing was running.\n"
+    done = platform("status")
+    assert (done.returncode, done.stdout) == (1, "Nothing is running; `make up` starts it.\n")
+
+
+@pytest.mark.slow
+def test_down_stops_flow_runs_and_they_are_not_left_running(platform: Platform) -> None:
+    assert platform("up").returncode == 0
+    long = '["seed=7", "learn_task.end_to_end_updates=1000000"]'
+    assert platform.prefect("deployment", "run", DEPLOYMENT, "--param", f"overrides={long}").returncode == 0
+    mark = platform.state.mark
+    wait_for(lambda: any("learn-task" in process.cmdline() for process in processes.marked(mark)), 240, "the stage to start")
+    done = platform("down")
+    assert "and 1 flow run." in done.stdout
+    assert processes.marked(mark) == []
+    with sqlite3.connect(platform.project / FOLDER / "prefect/prefect.db") as database:
+        states = [state for (state,) in database.execute("SELECT state_type FROM flow_run")]
+    assert "CRASHED" in states
+    # One that were left so would hold its deployment's only place for ever.
+    assert not {"RUNNING", "PENDING", "CANCELLING"} & set(states)
+
+
+def test_a_port_in_use_is_one_line_and_exit_2(platform: Platform) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = platform("up", MLFLOW_PORT=str(port))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"gkd: port {port} (MLflow server) is in use; choose another by make up MLFLOW_PORT=… (or --mlflow-port)\n"
+    )

@@ -1,0 +1,261 @@
+"""The flow redistill against a real Prefect server: promotes, finds nothing to do, refuses, and takes back what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from flows.server import PrefectServer
+from gkd_core.adapters.mlflow_aliases import Champions
+from gkd_core.adapters.mlflow_registry import CHALLENGER, CHAMPION, FACTS, Registry
+from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.data.world.writer import write_world
+from gkd_core.settings import Settings, settings_from_tree
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+REPOSITORY = Path(__file__).parents[2]
+Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
+NAME = "gkd-student-potsdam-rgb"
+# What the shell of a deployment does, with the way that the flow ended as the last line; first, what a test breaks.
+FLOW = """
+import json, sys
+import flows.promotion, flows.redistill
+{prelude}
+state = flows.redistill.redistill(**json.loads(sys.argv[1]), return_state=True)
+data = state.result() if state.is_completed() else None
+print("\\n" + json.dumps({{"type": state.type.value, "message": state.message, "data": data}}))
+"""
+BREAK_PUBLISHING = """
+def broken(*arguments):
+    raise RuntimeError("the page cannot be written")
+flows.promotion._publish = broken
+"""
+DIE_PUBLISHING = """
+import os, signal
+flows.promotion._publish = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_deployment_promotes_the_first_student_and_then_finds_nothing_to_do(
+    deployed: Prefect, server: PrefectServer, project: Path, tracking: Tracking
+) -> None:
+    done = deployed("deployment", "run", "gkd/redistill", "--watch")
+    assert "finished successfully" in done.stdout, done.stdout + (project / "artifacts/logs/worker.log").read_text()
+    registry = Registry(tracking.client, tracking.address)
+    assert registry.aliases(NAME) == {CHAMPION: "1"}
+    before = _runs(tracking)
+    done = deployed("deployment", "run", "gkd/redistill", "--watch")
+    assert _last_run(server)["total_run_time"] < 60
+    log = (project / "artifacts/logs/worker.log").read_text()
+    assert re.search(rf"nothing to do: {NAME}: version 1 is of today's data and recipe", log), log
+    assert [run.info.run_id for run in _runs(tracking)] == [run.info.run_id for run in before], "nothing ran"
+
+
+@pytest.fixture(scope="module")
+def pinned(tmp_path_factory: pytest.TempPathFactory, tiny_tree: Mapping[str, Any]) -> Path:
+    """A project whose datasets are pinned, all but one, and whose recipe has every stage."""
+    folder = tmp_path_factory.mktemp("pinned")
+    world = settings_from_tree({**tiny_tree, "data": tiny_tree["data"]}).data.world
+    assert world is not None
+    write_world(world, folder / "world")
+    (folder / "data").mkdir()
+    for name in ("potsdam", "proxy", "vaihingen"):
+        (folder / "world" / name).rename(folder / "data" / name)
+    shutil.rmtree(folder / "world")
+    weights = {role: tiny_tree[role] | {"weights": "random"} for role in ("teacher", "student")}
+    data = {"world": None, "root": "data", "benchmarks": ["P2R"]}
+    (folder / "params.yaml").write_text(yaml.safe_dump({**tiny_tree, **weights, "data": data}), encoding="utf-8")
+    (folder / "flows").symlink_to(REPOSITORY / "flows")
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+    pin(folder, "potsdam", "proxy")
+    return folder
+
+
+@pytest.fixture
+def champions(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> Champions:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = Tracking(Settings(), pinned)
+    return Champions(Registry(tracking.client, tracking.address))
+
+
+@pytest.fixture
+def redistil(pinned: Path, server: PrefectServer) -> Callable[..., dict[str, Any]]:
+    """Run the flow in a process of its own, in the project with pins; gives how it ended."""
+
+    def run(*overrides: str, prelude: str = "", status: int = 0, **parameters: Any) -> dict[str, Any]:
+        environment = {**os.environ, **server.environment, "PYTHONPATH": f"{pinned}{os.pathsep}{REPOSITORY}"}
+        given = json.dumps({"overrides": list(overrides), **parameters})
+        done = subprocess.run(
+            [sys.executable, "-c", FLOW.format(prelude=prelude), given],
+            cwd=pinned, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return dict(json.loads(done.stdout.splitlines()[-1])) if status == 0 else {}
+
+    return run
+
+
+@pytest.mark.slow
+def test_changes_are_named_and_train_only_what_depends_on_them(
+    pinned: Path, champions: Champions, redistil: Callable[..., dict[str, Any]]
+) -> None:
+    first = redistil()
+    assert first["data"]["due"] == [f"{NAME}: there is no champion"]
+    assert set(first["data"]["stages"]["0"].values()) == {"ran"}
+    assert first["data"]["models"][NAME]["decision"] == "first"
+
+    started = time.monotonic()
+    assert redistil()["message"].startswith("nothing to do: ")
+    assert time.monotonic() - started < 60
+
+    # An unpinned target: its student is the same, measured anew.
+    _change(pinned, "vaihingen")
+    found = redistil()
+    due = found["data"]["due"]
+    assert due and all(reason.startswith(f"{NAME}: the data changed: data/vaihingen") for reason in due)
+    stages = found["data"]["stages"]["0"]
+    assert {name for name, outcome in stages.items() if outcome == "ran"} == {"prepare-data", "evaluate-potsdam-rgb", "report"}
+    assert found["data"]["models"][NAME]["decision"] == "is the champion"
+    assert redistil()["message"].startswith("nothing to do: "), "what was measured anew is known"
+
+    # A pin of what stage 1a learns from: everything after it depends on it.
+    old = _pin_digest(pinned, "proxy")
+    _change(pinned, "proxy")
+    pin(pinned, "proxy")
+    found = redistil("registry.margin=0", "registry.max_drop=100")
+    assert found["data"]["due"] == [f"{NAME}: the data changed: data/proxy: {old} → {_pin_digest(pinned, 'proxy')}"]
+    assert found["data"]["stages"]["0"]["distill-proxy"] == "ran"
+
+    # A setting of stage two alone.
+    champion = champions.registry.version(NAME, CHAMPION)
+    found = redistil("learn_task.updates=3", "registry.margin=100")
+    assert f"{NAME}: the recipe changed: learn_task.updates: 2 → 3" in found["data"]["due"]
+    stages = found["data"]["stages"]["0"]
+    assert stages["distill-proxy"] == stages["distill-source-potsdam-rgb"] == "restored"
+    assert stages["learn-task-potsdam-rgb"] == "ran"
+    assert found["data"]["models"][NAME]["decision"] == "refused"
+    assert champions.registry.aliases(NAME) == {
+        CHAMPION: str(champion.version),
+        CHALLENGER: found["data"]["models"][NAME]["version"],
+    }
+    again = redistil("learn_task.updates=3", "registry.margin=100")
+    assert "of today's data and recipe, was refused" in again["message"]
+
+
+@pytest.mark.slow
+def test_a_student_that_loses_a_domain_is_refused_and_an_old_champion_gets_a_further_seed(
+    champions: Champions, redistil: Callable[..., dict[str, Any]]
+) -> None:
+    redistil()
+    before = champions.registry.aliases(NAME)[CHAMPION]
+    original = _rescore(champions, {"potsdam-irrg": 99.0, "vaihingen-irrg": 0.0})
+    found = redistil("learn_task.updates=4", "registry.margin=0", "registry.max_drop=5")
+    decision = found["data"]["models"][NAME]
+    assert decision["decision"] == "refused"
+    assert any("P2R potsdam-irrg is down by" in reason for reason in decision["reasons"])
+    assert champions.registry.aliases(NAME)[CHAMPION] == before
+    assert champions.registry.aliases(NAME)[CHALLENGER] == decision["version"]
+
+    _rescore(champions, original)
+    seeds = {version.tags["seed"] for version in champions.registry.versions(NAME)}
+    assert seeds == {"0"}
+    found = redistil("registry.margin=100", max_age_days=1e-6)
+    assert "was promoted or last challenged" in found["data"]["due"][0]
+    assert found["data"]["seeds"] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prelude", "status"), [(BREAK_PUBLISHING, 0), (DIE_PUBLISHING, -9)], ids=["error", "SIGKILL"])
+def test_what_fails_after_the_promotion_gives_the_old_champion_back(
+    server: PrefectServer, champions: Champions, redistil: Callable[..., dict[str, Any]], prelude: str, status: int
+) -> None:
+    redistil()
+    before = champions.registry.aliases(NAME)[CHAMPION]
+    _rescore(champions, {"potsdam-irrg": 0.0, "vaihingen-irrg": 0.0})
+    changed = ("learn_task.updates=5" if status == 0 else "learn_task.updates=6", "registry.margin=0")
+    failed = redistil(*changed, prelude=prelude, status=status)
+    if status == 0:
+        assert failed["type"] == "FAILED" and "the page cannot be written" in failed["message"]
+        assert champions.registry.aliases(NAME)[CHAMPION] == before
+        assert champions.history(NAME)[-1].kind == "undo"
+        assert champions.open_promotion(NAME) is None
+    else:
+        left = champions.open_promotion(NAME)
+        assert left is not None and champions.registry.aliases(NAME)[CHAMPION] == left.after != before
+        assert redistil(*changed)["type"] == "FAILED", "that run may be at work still"
+        _mark_crashed(server, left.by.removeprefix("flow run "))
+    found = redistil(*changed)
+    assert found["data"]["models"][NAME]["decision"] == "better", "the next run takes it up again"
+    assert set(found["data"]["stages"]["0"].values()) == {"restored"}
+    (*_, last) = champions.history(NAME)
+    assert (last.kind, last.before) == ("promote", before)
+    champions.rollback(NAME, "test", "done")
+
+
+def pin(project: Path, *names: str) -> None:
+    """`gkd data pin`."""
+    command = [sys.executable, "-c", "from gkd_core.cli import main; main()", "data", "pin", *(f"data/{name}" for name in names)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _pin_digest(project: Path, name: str) -> str:
+    return str(yaml.safe_load((project / f"data/{name}.dvc").read_text())["outs"][0]["md5"])
+
+
+def _change(project: Path, name: str) -> None:
+    """Give one image the content of another. Files of the cache are read-only links: they are replaced, not written to."""
+    first, second, *_ = sorted(path for path in (project / "data" / name).rglob("*") if path.is_file())
+    content = second.read_bytes()
+    first.unlink()
+    first.write_bytes(content)
+
+
+def _rescore(champions: Champions, scores: Mapping[str, float]) -> dict[str, float]:
+    """Write other scores of the champion into the registry, by domain; returns those that stood there."""
+    registry = champions.registry
+    version = registry.version(NAME, CHAMPION)
+    facts = registry.facts(version)
+    (entry,) = facts.standing.seeds
+    old = {score.domain: score.miou for score in entry.scores if score.domain in scores}
+    changed = tuple(score.model_copy(update={"miou": scores.get(score.domain, score.miou)}) for score in entry.scores)
+    standing = facts.standing.model_copy(update={"seeds": (entry.model_copy(update={"scores": changed}),)})
+    registry._write(version, {FACTS: facts.model_copy(update={"standing": standing})})
+    return old
+
+
+def _mark_crashed(server: PrefectServer, flow_run: str) -> None:
+    """What the heartbeat automation does, some minutes later, to a run whose process is gone."""
+    body = json.dumps({"state": {"type": "CRASHED"}, "force": True}).encode()
+    address = f"{server.url}/api/flow_runs/{flow_run}/set_state"
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert json.load(answer)["status"] == "ACCEPT"
+
+
+def _last_run(server: PrefectServer) -> dict[str, Any]:
+    """What Prefect knows of the flow run that ended last."""
+    body = json.dumps({"sort": "END_TIME_DESC", "limit": 1}).encode()
+    request = urllib.request.Request(f"{server.url}/api/flow_runs/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (found,) = json.load(answer)
+    return dict(found)
+
+
+def _runs(tracking: Tracking) -> list[Run]:
+    return list(tracking.client.search_runs([tracking.experiment], order_by=["attributes.start_time ASC"]))
