@@ -64,9 +64,9 @@ def in_processes(job: DistillJob, count: int, folder: Path) -> Run:
 
 def on_ray(job: DistillJob, count: int, folder: Path) -> Run:
     """`count` workers of Ray Train, as stage one has them."""
-    from gkd_core.adapters.ray_train import distill_on_ray
+    from gkd_core.adapters.ray_train import Group, distill_on_ray
 
-    distill_on_ray(job, count, 0, folder)
+    distill_on_ray(job, Group(count, count, 0), folder)
     return _read(job, folder)
 
 
