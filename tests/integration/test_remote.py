@@ -52,7 +52,7 @@ def store() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def cluster(store: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray head whose Jobs API asks for a token; the environment by which one is let in, and its address as ADDRESS."""
+    """A Ray head that asks for a token; the environment by which one is let in, and its addresses as ADDRESS (jobs) and GCS."""
     folder = tmp_path_factory.mktemp("head")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -72,7 +72,7 @@ def cluster(store: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
     with child_process(command, env={**store, **access, **quiet, **own}, log=folder / "ray.log"):
         _wait_for(address, token.read_text(), folder / "ray.log")
-        yield {**store, **access, "ADDRESS": address}
+        yield {**store, **access, "ADDRESS": address, "GCS": f"127.0.0.1:{ports['port']}"}
     shutil.rmtree(sockets, ignore_errors=True)
 
 
@@ -87,7 +87,7 @@ def test_the_result_is_that_of_this_machine(cluster: dict[str, str], tiny_tree: 
     there = _project(tmp_path / "there", tiny_tree, _elsewhere(cluster))
     for folder in (here, there):
         assert _gkd(folder, cluster, "run", "prepare-data").returncode == 0
-    assert _gkd(here, {}, "run", "distill-proxy").returncode == 0
+    assert _gkd(here, {**cluster, "RAY_ADDRESS": cluster["GCS"]}, "run", "distill-proxy").returncode == 0
     done = _gkd(there, cluster, "run", "distill-proxy")
     assert done.returncode == 0, done.stderr
     assert _digests(there / OUTPUT) == _digests(here / OUTPUT)
