@@ -8,19 +8,19 @@ prints would go into a broken pipe. So it ends itself, as by a signal: Prefect h
 and its children go with it. The worker that takes the dead one's place can then run it again, from its last checkpoints.
 """
 
+import logging
 import os
 import signal
 import socket
 import threading
 import time
 
-from prefect.logging import get_logger
-
 from gkd_core.adapters.child import end_children
 
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # in the environment of a process that a worker starts
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 30.0
+log = logging.getLogger("prefect.flow_runs")  # what it says, Prefect's server keeps with the run
 
 _watching = threading.Event()
 
@@ -51,7 +51,7 @@ def _listen(signals: socket.socket) -> None:
 def _watch(worker: int) -> None:
     while os.getppid() == worker:
         time.sleep(POLL_SECONDS)
-    get_logger("flow_runs").error("the worker that started this flow run is gone; ending")
+    log.error("the worker that started this flow run is gone; ending")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
