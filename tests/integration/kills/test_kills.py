@@ -192,10 +192,9 @@ def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, own:
     folders = set(re.findall(rf"{tempfile.gettempdir()}/{PREFIX}\w+", names))
     assert len(folders) == 1
     platform.call(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    seconds = wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
-    seconds += wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60)
-    print(f"cancelled in {seconds:.1f} s")
-    assert seconds < 60
+    gone = wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
+    told = wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60 - gone)
+    print(f"all that the run had started was gone {gone:.1f} s after its cancellation; Prefect said Cancelled {told:.1f} s later")
     _assert_nothing_left(platform, own, [run], started)
     tracking = Tracking(own, project)
     ends = {item.info.status for item in tracking.client.search_runs([tracking.experiment])}
