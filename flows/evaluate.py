@@ -137,8 +137,8 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
             cluster.before("evaluate")
             with child_process(command, cwd=job.workspace, env=cluster.environment) as child:
                 status = child.wait()
-            if status:
-                raise StageFailed(MEASURE, status)
+                if status:
+                    raise StageFailed(MEASURE, status)
         job.seconds[MEASURE] = time.monotonic() - started
         log.info("%s: done in %.1f s", MEASURE, job.seconds[MEASURE])
         return "ran"
