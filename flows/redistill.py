@@ -81,16 +81,17 @@ def redistill(
     from gkd_core.adapters.mlflow_students import finished_run, register_students
 
     runs = []
-    tags = run_tags(project, "redistill")
-    with tracking.group_run(f"redistill-{this_run.name}", tags), shared_cluster(tree, project / LOGS):
-        for seed in look.seeds:
-            result = full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"])
-            runs.append((result, finished_run(tracking, Path(result["workspace"]), result["mlflow_run"])))
-    versions = register_students(champions.registry, tracking, [run for _, run in runs])
-    decisions = {
-        names[source]: _settle(champions, names[source], [str(version.version) for version in found], tree, project)
-        for source, found in versions.items()
-    }
+    with tracking.group_run(f"redistill-{this_run.name}", run_tags(project, "redistill")) as group:
+        with shared_cluster(tree, project / LOGS):
+            for seed in look.seeds:
+                result = full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"])
+                runs.append((result, finished_run(tracking, Path(result["workspace"]), result["mlflow_run"])))
+        versions = register_students(champions.registry, tracking, [run for _, run in runs])
+        decisions = {}
+        for source, found in versions.items():
+            name = names[source]
+            entry = decisions[name] = _settle(champions, name, [str(version.version) for version in found], tree, project)
+            tracking.client.set_tag(group, f"decision.{name}", f"version {entry['version']}: {entry['decision']}")
     return _done(look, decisions, {str(seed): result["stages"] for seed, (result, _) in zip(look.seeds, runs, strict=True)})
 
 

@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 import yaml
 from mlflow.entities import Run
+from typer.testing import CliRunner
 
 from flows.server import PrefectServer
 from gkd_core.adapters.mlflow_aliases import Champions
 from gkd_core.adapters.mlflow_registry import CHALLENGER, CHAMPION, FACTS, Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.cli import app
 from gkd_core.data.world.writer import write_world
 from gkd_core.settings import Settings, settings_from_tree
 
@@ -55,21 +57,53 @@ flows.promotion._publish = lambda *arguments: os.kill(os.getpid(), signal.SIGKIL
 """
 
 
-def test_the_deployment_promotes_the_first_student_and_then_finds_nothing_to_do(
-    deployed: Prefect, project: Path, tracking: Tracking
-) -> None:
+@pytest.fixture(scope="module")
+def distilled(deployed: Prefect, project: Path) -> Prefect:
+    """The deployments, of which redistill has run once."""
     done = deployed("deployment", "run", "gkd/redistill", "--watch")
     assert "finished successfully" in done.stdout, done.stdout + (project / "artifacts/logs/worker.log").read_text()
-    registry = Registry(tracking.client, tracking.address)
-    assert registry.aliases(NAME) == {CHAMPION: "1"}
+    return deployed
+
+
+def test_the_deployment_promotes_the_first_student_and_then_finds_nothing_to_do(
+    distilled: Prefect, project: Path, tracking: Tracking
+) -> None:
+    assert Registry(tracking.client, tracking.address).aliases(NAME) == {CHAMPION: "1"}
     before = _runs(tracking)
+    (group,) = [run for run in before if run.data.tags["kind"] == "redistill"]
+    (pipeline,) = [run for run in before if run.data.tags["kind"] == "pipeline"]
+    assert pipeline.data.tags["mlflow.parentRunId"] == group.info.run_id
+    assert {run.info.status for run in before} == {"FINISHED"}
+    assert group.data.tags[f"decision.{NAME}"] == "version 1: first"
     started = time.monotonic()
-    done = deployed("deployment", "run", "gkd/redistill", "--watch")
+    done = distilled("deployment", "run", "gkd/redistill", "--watch")
     assert time.monotonic() - started < 60, "from the command to its end"
     assert "finished successfully" in done.stdout, done.stdout
     log = (project / "artifacts/logs/worker.log").read_text()
     assert re.search(rf"nothing to do: {NAME}: version 1 is of today's data and recipe", log), log
     assert [run.info.run_id for run in _runs(tracking)] == [run.info.run_id for run in before], "nothing ran"
+
+
+def test_a_finished_run_is_registered_and_promoted_by_hand(
+    distilled: Prefect, project: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    run = next(run.info.run_id for run in _runs(tracking) if run.data.tags["kind"] == "pipeline")
+    assert _registry("register", run) == f"{NAME}: version 1 is the champion already\n"
+    tracking.client.delete_registered_model(NAME)
+    said = _registry("register", run)
+    assert f"{NAME}: version 1 is @challenger" in said and f"Promote it: gkd registry promote {NAME} 1" in said
+    assert re.search(r"P2R +potsdam-irrg +– +\d+\.\d\d +– +new", said), said
+    assert "no champion yet" in _registry("gate", NAME)
+    assert _registry("promote", NAME, "challenger", "--reason", "test") == f"{NAME}: @champion is version 1 now (was none)\n"
+    assert Registry(tracking.client, tracking.address).aliases(NAME) == {CHAMPION: "1"}
+    assert _registry("card", NAME).startswith(f"# {NAME}")
+
+
+def _registry(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["registry", *arguments])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    return done.output
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +219,7 @@ def test_changes_are_named_and_train_only_what_depends_on_them(pinned: Path, cha
         CHAMPION: str(champion.version),
         CHALLENGER: found["data"]["models"][NAME]["version"],
     }
-    again = redistil("learn_task.updates=3", "registry.margin=100")
+    again = redistil("registry.margin=100", settings={"learn_task": {"updates": 3}})
     assert "of today's data and recipe, was refused" in again["message"]
 
 
@@ -196,7 +230,8 @@ def test_a_student_that_loses_a_domain_is_refused_and_an_old_champion_gets_a_fur
     redistil()
     before = champions.registry.aliases(NAME)[CHAMPION]
     original = _rescore(champions, {"potsdam-irrg": 99.0, "vaihingen-irrg": 0.0})
-    found = redistil("learn_task.updates=4", "registry.margin=0", "registry.max_drop=5")
+    changes = {"learn_task": {"updates": 4}, "registry": {"margin": 0, "max_drop": 5}}
+    found = redistil(settings=changes)
     decision = found["data"]["models"][NAME]
     assert decision["decision"] == "refused"
     assert any("P2R potsdam-irrg is down by" in reason for reason in decision["reasons"])
