@@ -77,22 +77,14 @@ def redistill(
         return _nothing_to_do(look)
     for reason in look.reasons:
         get_run_logger().info("due: %s", reason)
-    # Loads torch, which a run with nothing to do need not.
-    from gkd_core.adapters.mlflow_students import finished_run, register_students
-
-    runs = []
     with tracking.group_run(f"redistill-{this_run.name}", run_tags(project, "redistill")) as group:
-        with shared_cluster(tree, project / LOGS):
-            for seed in look.seeds:
-                result = full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"])
-                runs.append((result, finished_run(tracking, Path(result["workspace"]), result["mlflow_run"])))
-        versions = register_students(champions.registry, tracking, [run for _, run in runs])
+        results = _distil(project, tree, look.seeds, profile, settings, overrides)
         decisions = {}
-        for source, found in versions.items():
+        for source, versions in _register(champions, tracking, results).items():
             name = names[source]
-            entry = decisions[name] = _settle(champions, name, [str(version.version) for version in found], tree, project)
+            entry = decisions[name] = _settle(champions, name, versions, tree, project)
             tracking.client.set_tag(group, f"decision.{name}", f"version {entry['version']}: {entry['decision']}")
-    return _done(look, decisions, {str(seed): result["stages"] for seed, (result, _) in zip(look.seeds, runs, strict=True)})
+    return _done(look, decisions, {str(seed): result["stages"] for seed, result in zip(look.seeds, results, strict=True)})
 
 
 def _look(
@@ -106,6 +98,23 @@ def _look(
     dues = {name: what_is_due(name, present[name], trials[name], now, moment, age) for name in names}
     known = [trial for found in trials.values() for trial in found if trial.fingerprint == now.digest]
     return Look(dues, seeds_to_run(seeds, known, list(dues.values())))
+
+
+def _distil(
+    project: Path, tree: Settings, seeds: list[int], profile: ProfileName | None, settings: SettingsChanges, overrides: list[str]
+) -> list[dict[str, Any]]:
+    """Run the pipeline once for each seed, all on one cluster; what each gives."""
+    with shared_cluster(tree, project / LOGS):
+        return [full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"]) for seed in seeds]
+
+
+def _register(champions: Champions, tracking: Tracking, results: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Register the students of finished pipelines; version numbers by source, the best first."""
+    from gkd_core.adapters.mlflow_students import finished_run, register_students  # loads torch, which a look need not
+
+    runs = [finished_run(tracking, Path(result["workspace"]), result["mlflow_run"]) for result in results]
+    found = register_students(champions.registry, tracking, runs)
+    return {source: [str(version.version) for version in versions] for source, versions in found.items()}
 
 
 def _settle(champions: Champions, name: str, versions: list[str], settings: Settings, project: Path) -> dict[str, Any]:
