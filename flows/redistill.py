@@ -13,6 +13,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.automations import NOTHING_TO_DO
 from flows.frame import run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
@@ -139,7 +140,7 @@ def _nothing_to_do(look: Look) -> State[dict[str, Any]]:
     message = f"nothing to do: {'; '.join(words)}"
     get_run_logger().info(message)
     create_markdown_artifact("\n".join(["Nothing to do.", "", *(f"- {word}" for word in words)]), key="redistill")
-    return Completed(message=message, data={"due": [], "trained": False, "models": {}})
+    return Completed(name=NOTHING_TO_DO, message=message, data={"due": [], "trained": False, "models": {}})
 
 
 def _done(look: Look, decisions: dict[str, dict[str, Any]], stages: dict[str, dict[str, str]]) -> State[dict[str, Any]]:
