@@ -170,6 +170,7 @@ def _miou(run: Run) -> dict[str, float]:
     return {name: value for name, value in run.data.metrics.items() if name.startswith("miou/")}
 
 
+@pytest.mark.slow
 def test_shares_of_labels_have_their_distillation_in_common(
     deployed: Prefect, project: Path, tracking: Tracking, server: PrefectServer
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_logged_model_is_measured_on_chosen_domains(
     assert score.dataset == "potsdam-irrg/val"
 
 
+@pytest.mark.slow
 def test_a_domain_with_other_classes_is_refused_by_name(deployed: Prefect, server: PrefectServer, tracking: Tracking) -> None:
     model = tracking.client.search_logged_models([tracking.experiment])[0]
     flow_run = _submit(server, "gkd/evaluate", {"model": f"models:/{model.model_id}", "domains": ["cityscapes/val"]})
