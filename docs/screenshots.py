@@ -20,6 +20,17 @@ from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 
+COLUMNS = [
+    *("metrics.`miou/mean_targets`", "metrics.`miou/worst_domain`", "metrics.`miou/source_gap`"),
+    *("metrics.`cost/seconds`", "metrics.`cost/parameters_millions`"),
+]
+# What a click on the columns and on the assistant's cross leaves in the browser.
+CHOSEN = """
+const key = `MLflowLocalStorage-1.1-ExperimentPage-["${arguments[0]}"]-ReactComponentState`;
+const state = JSON.parse(localStorage.getItem(key) || "{}");
+localStorage.setItem(key, JSON.stringify({...state, selectedColumns: arguments[1], orderByKey: arguments[1][0]}));
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
 PICTURES = Path(__file__).parent / "pictures"
 SETTLE_SECONDS = 3.0  # charts draw themselves after their text is there
 WAIT_SECONDS = 60.0
@@ -54,10 +65,15 @@ def main(
 ) -> None:
     """Picture the pages that the docs show, as they are now."""
     output.mkdir(parents=True, exist_ok=True)
-    pages = [page for page in [*prefect_pages(prefect), *mlflow_pages(mlflow)] if only in page.name]
+    experiment = _ask(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gkd")["experiment"]["experiment_id"]
+    pages = [*prefect_pages(prefect), *mlflow_pages(mlflow, experiment)]
     with browser() as driver:
+        driver.get(f"{mlflow}/#/experiments/{experiment}/runs")
+        time.sleep(SETTLE_SECONDS)
+        driver.execute_script(CHOSEN, experiment, COLUMNS)
         for page in pages:
-            take(driver, page, output)
+            if only in page.name:
+                take(driver, page, output)
 
 
 def prefect_pages(server: str) -> list[Page]:
@@ -79,9 +95,8 @@ def prefect_pages(server: str) -> list[Page]:
     return pages
 
 
-def mlflow_pages(server: str) -> list[Page]:
-    """The list of runs, the comparison of the newest finished ones, and the first registered model."""
-    experiment = _ask(f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gkd")["experiment"]["experiment_id"]
+def mlflow_pages(server: str, experiment: str) -> list[Page]:
+    """The runs with what is asked of them, the newest finished ones side by side, and the first registered model."""
     query = {
         "experiment_ids": [experiment],
         "filter": "tags.kind = 'pipeline' and attributes.status = 'FINISHED'",
@@ -89,9 +104,11 @@ def mlflow_pages(server: str) -> list[Page]:
     }
     runs = [run["info"]["run_id"] for run in _ask(f"{server}/api/2.0/mlflow/runs/search", query).get("runs", [])]
     chosen = urllib.parse.urlencode({"runs": json.dumps(runs), "experiments": json.dumps([experiment])})
+    listed = urllib.parse.urlencode({"searchFilter": "tags.kind = 'pipeline'"}, quote_via=urllib.parse.quote)
     pages = [
-        Page("mlflow-runs", f"{server}/#/experiments/{experiment}/runs", "Run Name"),
+        Page("mlflow-runs", f"{server}/#/experiments/{experiment}/runs?{listed}", "Run Name"),
         Page("mlflow-compare", f"{server}/#/compare-runs?{chosen}", "Metrics", (1440, 1600)),
+        Page("mlflow-run", f"{server}/#/experiments/{experiment}/runs/{runs[0]}", "Description", (1440, 1300)),
     ]
     models = _ask(f"{server}/api/2.0/mlflow/registered-models/search").get("registered_models", [])
     pages += [Page("mlflow-model", f"{server}/#/models/{model['name']}", model["name"]) for model in models[:1]]
@@ -115,6 +132,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 def take(driver: webdriver.Chrome, page: Page, folder: Path) -> None:
     """Write `<name>.png`; a page without its text is pictured as it is, and said."""
     driver.set_window_size(*page.size)
+    driver.get("about:blank")  # else another address of the same page does not load it anew
     driver.get(page.url)
     try:
         WebDriverWait(driver, WAIT_SECONDS).until(lambda found: page.text in found.page_source)

@@ -12,10 +12,13 @@ from gkd_core.evaluate.cautions import cautions
 from gkd_core.evaluate.rows import Row, RowKey, labels_of, pool, row_key
 from gkd_core.records import Score, ScoreTable
 
+# Settings that no score depends on.
+IDLE = ("illustrate.", "registry.", "tracking.", "compute.keep_")
 # Settings by which runs may differ and still make one row: the seed, what the row's own key says, and where the work was done.
 SAME_ROW = (
     *("seed", "method", "learn_task.label_fraction", "learn_task.freeze_encoder"),
-    *("tracking.", "compute.", "evaluate.workers", "evaluate.batch_size", "data.root", "data.shards"),
+    *("compute.", "evaluate.workers", "evaluate.batch_size", "data.root", "data.shards"),
+    *IDLE,
 )
 NAMED_SETTINGS = 2  # more that differ would not fit in a row's name
 
@@ -133,9 +136,9 @@ class Comparison:
         return cls(_ranked(entries), (*cautions(facts), *repeated, *guessed))
 
     def differing_settings(self) -> list[str]:
-        """Keys of the settings that are not the same in all rows; the seed is none of them."""
-        keys = dict.fromkeys(key for run in self.runs for key in run.settings)
-        return [key for key in keys if key != "seed" and len({entry.setting(key) for entry in self.entries if entry.runs}) > 1]
+        """Keys of the settings that are not the same in all rows, the seed apart and those that no score depends on."""
+        keys = dict.fromkeys(key for run in self.runs for key in run.settings if not key.startswith(("seed", *IDLE)))
+        return [key for key in keys if len({entry.setting(key) for entry in self.entries if entry.runs}) > 1]
 
 
 def _ranked(entries: Iterable[Entry]) -> tuple[Entry, ...]:

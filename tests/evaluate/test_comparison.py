@@ -67,6 +67,13 @@ def test_runs_of_other_settings_stand_apart_and_are_named_by_them() -> None:
     assert [entry.row.label for entry in Comparison.of_runs([*THREE, far]).entries] == ["gkd [gkd-1]", "no-kd", "gkd [far]"]
 
 
+def test_settings_that_no_score_depends_on_tell_nothing_apart() -> None:
+    idle = {"registry.margin": "2", "illustrate.images": "0", "compute.keep_hours": "1"}
+    comparison = Comparison.of_runs([run("gkd", 0, 60.0), run("gkd", 1, 61.0, settings={"method": "gkd", "lr": "0.1"} | idle)])
+    assert [entry.row.label for entry in comparison.entries] == ["gkd"]
+    assert comparison.differing_settings() == []
+
+
 def test_a_report_without_settings_is_not_pooled_with_runs() -> None:
     report = RunFacts("old/report", scores("gkd", 2, 60.0))
     labels = [entry.row.label for entry in Comparison.of_runs([*THREE, report]).entries]
