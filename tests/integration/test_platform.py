@@ -139,6 +139,20 @@ def test_another_port_for_what_runs_is_refused(platform: Platform) -> None:
     assert done.stderr.startswith(f"gkd: mlflow runs on port {platform.state.ports['mlflow']} already")
 
 
+def test_the_nightly_flow_has_its_next_runs(platform: Platform) -> None:
+    # Prefect's scheduler makes them; with a SQLAlchemy that it does not get on with there are none, and only its log says so.
+    query = (
+        "SELECT count(*) FROM flow_run JOIN deployment ON deployment.id = flow_run.deployment_id "
+        "WHERE deployment.name = 'redistill' AND flow_run.state_type = 'SCHEDULED'"
+    )
+
+    def scheduled() -> int:
+        with closing(sqlite3.connect(platform.project / FOLDER / "prefect/prefect.db")) as database:
+            return int(database.execute(query).fetchone()[0])
+
+    wait_for(lambda: scheduled() > 0, 120, "the next runs of gkd/redistill")
+
+
 @pytest.mark.slow
 def test_a_flow_runs_by_name_and_mlflow_has_it(platform: Platform) -> None:
     done = platform.prefect("deployment", "run", DEPLOYMENT, "--watch")
