@@ -64,7 +64,7 @@ sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, Cy
 		--output-file artifacts/sbom.json
 
 # Strict: a package that cannot be looked up is not one without vulnerabilities. In an environment of its own, by uv.
-audit: $(READY)  ## Look the pinned versions up in the advisory database (needs pypi.org).
+audit: $(READY)  ## Look the pinned versions up in the advisory database (needs the network).
 	$(BIN)/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement requirements.txt
 
 clean:  ## Remove the environment and everything that runs left behind.

@@ -23,7 +23,8 @@ TIDY = "tidy"
 HEARTBEAT_SECONDS = 30  # the least that Prefect allows; set it with PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS  # one heartbeat may be late and one lost
 HEARTBEAT = "prefect.flow-run.heartbeat"
-ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+NOTHING_TO_DO = "NothingToDo"  # what a flow may call its end, Completed in type, so that lists and terminals say it
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed", NOTHING_TO_DO)
 # A run that waits has no process, and so no heartbeat.
 WAITS = ("Paused", "Suspended", "Scheduled", "AwaitingRetry", "Late", "AwaitingConcurrencySlot")
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow as prefect_flow
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.runtime import flow_run as this_run
 from prefect.tasks import Task
 from pydantic import Field
@@ -16,7 +15,7 @@ from flows.frame import own_workspace, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.server import LOGS
 from flows.sight import run_page, show_page, stage_progress
-from flows.tasks import RETRY_SECONDS, Job, fetch_task, retried, stage_task
+from flows.tasks import Job, fetch_task, retried_task, stage_task
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.dvc_recipe import StageFailed
 from gkd_core.adapters.mlflow_tracking import Tracking
@@ -118,14 +117,7 @@ def model_tags(subject: Subject) -> dict[str, str]:
 def measure_task(job: Job, subject: Subject) -> Task[[], str]:
     """The task that measures, in a process of its own: it can be stopped, and takes its memory with it."""
 
-    @task(
-        name=MEASURE,
-        task_run_name=MEASURE,
-        cache_policy=NO_CACHE,
-        retries=len(RETRY_SECONDS),
-        retry_delay_seconds=list(RETRY_SECONDS),
-        retry_condition_fn=retried,
-    )
+    @retried_task(MEASURE)
     def measure() -> str:
         log = get_run_logger()
         started = time.monotonic()
@@ -137,8 +129,8 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
             cluster.before("evaluate")
             with child_process(command, cwd=job.workspace, env=cluster.environment) as child:
                 status = child.wait()
-            if status:
-                raise StageFailed(MEASURE, status)
+                if status:
+                    raise StageFailed(MEASURE, status)
         job.seconds[MEASURE] = time.monotonic() - started
         log.info("%s: done in %.1f s", MEASURE, job.seconds[MEASURE])
         return "ran"

@@ -14,7 +14,7 @@ from prefect.flows import Flow, FlowStateHook
 from prefect.logging import get_logger
 
 from flows.frame import settings_of
-from flows.lifetime import end_with_worker
+from flows.lifetime import end_promptly
 from flows.reconciliation import reconcile
 from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
 from gkd_core.adapters.mlflow_tracking import tracking_address
@@ -33,8 +33,8 @@ class Hooks(TypedDict):
 
 
 def begin(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # Prefect gives the names
-    """Called when a run begins: end with the worker, and end in MLflow what earlier runs could not end."""
-    end_with_worker()
+    """Called when a run begins: end when told to or left alone, and end in MLflow what earlier runs could not end."""
+    end_promptly()
     if flow_run.parent_task_run_id is None:
         _try("reconcile MLflow with Prefect", lambda: reconcile(_address(flow_run.parameters)))
 

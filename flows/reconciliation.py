@@ -1,5 +1,6 @@
 """MLflow told of flow runs whose process could not tell it, by what Prefect knows of them."""
 
+import sys
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -63,3 +64,13 @@ def _end_of(client: SyncPrefectClient, run: FlowRun) -> End | None:
     parts = client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(any_=[run.parent_task_run_id])))
     parents = [part.flow_run_id for part in parts if part.flow_run_id is not None]
     return _end_of(client, client.read_flow_run(parents[0])) if parents else None
+
+
+def main() -> None:
+    """Reconcile, as `python -m flows.reconciliation MLFLOW_ADDRESS`, and say what was ended."""
+    for run, end in reconcile(sys.argv[1]).ended.items():
+        print(f"MLflow: the runs of flow run {run} were left RUNNING and are {end} now", flush=True)
+
+
+if __name__ == "__main__":
+    main()

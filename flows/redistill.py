@@ -13,6 +13,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.automations import NOTHING_TO_DO
 from flows.frame import run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
@@ -77,21 +78,14 @@ def redistill(
         return _nothing_to_do(look)
     for reason in look.reasons:
         get_run_logger().info("due: %s", reason)
-    # Loads torch, which a run with nothing to do need not.
-    from gkd_core.adapters.mlflow_students import finished_run, register_students
-
-    runs = []
-    tags = run_tags(project, "redistill")
-    with tracking.group_run(f"redistill-{this_run.name}", tags), shared_cluster(tree, project / LOGS):
-        for seed in look.seeds:
-            result = full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"])
-            runs.append((result, finished_run(tracking, Path(result["workspace"]), result["mlflow_run"])))
-    versions = register_students(champions.registry, tracking, [run for _, run in runs])
-    decisions = {
-        names[source]: _settle(champions, names[source], [str(version.version) for version in found], tree, project)
-        for source, found in versions.items()
-    }
-    return _done(look, decisions, {str(seed): result["stages"] for seed, (result, _) in zip(look.seeds, runs, strict=True)})
+    with tracking.group_run(f"redistill-{this_run.name}", run_tags(project, "redistill")) as group:
+        results = _distil(project, tree, look.seeds, profile, settings, overrides)
+        decisions = {}
+        for source, versions in _register(champions, tracking, results).items():
+            name = names[source]
+            entry = decisions[name] = _settle(champions, name, versions, tree, project)
+            tracking.client.set_tag(group, f"decision.{name}", f"version {entry['version']}: {entry['decision']}")
+    return _done(look, decisions, {str(seed): result["stages"] for seed, result in zip(look.seeds, results, strict=True)})
 
 
 def _look(
@@ -105,6 +99,23 @@ def _look(
     dues = {name: what_is_due(name, present[name], trials[name], now, moment, age) for name in names}
     known = [trial for found in trials.values() for trial in found if trial.fingerprint == now.digest]
     return Look(dues, seeds_to_run(seeds, known, list(dues.values())))
+
+
+def _distil(
+    project: Path, tree: Settings, seeds: list[int], profile: ProfileName | None, settings: SettingsChanges, overrides: list[str]
+) -> list[dict[str, Any]]:
+    """Run the pipeline once for each seed, all on one cluster; what each gives."""
+    with shared_cluster(tree, project / LOGS):
+        return [full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"]) for seed in seeds]
+
+
+def _register(champions: Champions, tracking: Tracking, results: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Register the students of finished pipelines; version numbers by source, the best first."""
+    from gkd_core.adapters.mlflow_students import finished_run, register_students  # loads torch, which a look need not
+
+    runs = [finished_run(tracking, Path(result["workspace"]), result["mlflow_run"]) for result in results]
+    found = register_students(champions.registry, tracking, runs)
+    return {source: [str(version.version) for version in versions] for source, versions in found.items()}
 
 
 def _settle(champions: Champions, name: str, versions: list[str], settings: Settings, project: Path) -> dict[str, Any]:
@@ -129,7 +140,7 @@ def _nothing_to_do(look: Look) -> State[dict[str, Any]]:
     message = f"nothing to do: {'; '.join(words)}"
     get_run_logger().info(message)
     create_markdown_artifact("\n".join(["Nothing to do.", "", *(f"- {word}" for word in words)]), key="redistill")
-    return Completed(message=message, data={"due": [], "trained": False, "models": {}})
+    return Completed(name=NOTHING_TO_DO, message=message, data={"due": [], "trained": False, "models": {}})
 
 
 def _done(look: Look, decisions: dict[str, dict[str, Any]], stages: dict[str, dict[str, str]]) -> State[dict[str, Any]]:

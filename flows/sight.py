@@ -19,6 +19,7 @@ from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.stages.length import Length
 from gkd_core.training.metrics import Line, following
 
+ROUNDING = 0.001  # of the times in a file of metrics, in seconds
 UPDATE_SECONDS = 5.0
 COST = "cost/"
 Log = Logger | LoggerAdapter[Any]
@@ -49,7 +50,7 @@ class StageProgress:
         self._name = name
         self._length = length
         self._log = log
-        self._began = time.time()
+        self._began = time.time() - ROUNDING
         self._first: Line | None = None
         self._artifact: UUID | None = None
         self._spoke = 0.0

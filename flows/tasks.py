@@ -1,9 +1,11 @@
 """The recipe's stages as Prefect tasks: each has DVC reproduce one stage and MLflow told what came of it."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow.entities import DatasetInput
 from prefect import get_run_logger, task
@@ -28,6 +30,7 @@ from gkd_core.stages import StageRun, find_run, run_folder
 from gkd_core.stages.length import Length, length_of
 
 TRAINING_STAGES = ("distill-proxy", "distill-source", MODEL_STAGE)
+Result = TypeVar("Result")
 RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced node minutes
 
 
@@ -82,14 +85,7 @@ def fetch_task(job: Job, project: Path) -> Task[[], None]:
     A remote that does not answer may do so a little later; what is refused stays so until somebody acts.
     """
 
-    @task(
-        name="fetch-data",
-        task_run_name="fetch-data",
-        cache_policy=NO_CACHE,
-        retries=len(RETRY_SECONDS),
-        retry_delay_seconds=list(RETRY_SECONDS),
-        retry_condition_fn=retried,
-    )
+    @retried_task("fetch-data")
     def fetch_data() -> None:
         with explained(job.tracking.address):
             _fetch_data(job, project)
@@ -105,7 +101,24 @@ def may_pass(error: object) -> bool:
     return isinstance(error, TransientError) or (isinstance(error, StageFailed) and error.may_pass)
 
 
-def retried(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
+def retried_task(name: str) -> Callable[[Callable[[], Result]], Task[[], Result]]:
+    """Decorates a function as the task of this name, tried again where its error may pass by itself."""
+
+    def declare(function: Callable[[], Result]) -> Task[[], Result]:
+        # DVC alone decides what is up to date, so Prefect keeps no results of its own.
+        return task(
+            name=name,
+            task_run_name=name,
+            cache_policy=NO_CACHE,
+            retries=len(RETRY_SECONDS),
+            retry_delay_seconds=list(RETRY_SECONDS),
+            retry_condition_fn=_is_retried,
+        )(function)
+
+    return declare
+
+
+def _is_retried(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
     return may_pass(state.result(raise_on_failure=False))
 
 
@@ -116,15 +129,7 @@ def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
     from its last checkpoint. One that ended with another message would only say it again.
     """
 
-    # DVC alone decides what is up to date, so Prefect keeps no results of its own.
-    @task(
-        name=run.name,
-        task_run_name=run.name,
-        cache_policy=NO_CACHE,
-        retries=len(RETRY_SECONDS),
-        retry_delay_seconds=list(RETRY_SECONDS),
-        retry_condition_fn=retried,
-    )
+    @retried_task(run.name)
     def stage() -> Outcome:
         with explained(job.tracking.address):
             return _run_stage(job, run)

@@ -29,13 +29,8 @@ def end_orphans(api: str) -> list[str]:
     Raises:
         PlatformError: the server does not answer, or refuses.
     """
-    query = {
-        "work_pools": {"name": {"any_": [POOL]}},
-        "flow_runs": {"state": {"type": {"any_": list(ENDS)}}},
-        "limit": PAGE,
-    }
     ended: list[str] = []
-    while found := _post(f"{api}/flow_runs/filter", query):
+    while found := living(api):
         for run in found:
             state = {"type": ENDS[run["state_type"]], "message": MESSAGE}
             answer = _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
@@ -43,6 +38,20 @@ def end_orphans(api: str) -> list[str]:
                 raise PlatformError(f"Prefect would not mark the run {run['name']} as ended: {answer['status']}")
             ended.append(run["name"])
     return ended
+
+
+def living(api: str) -> list[dict[str, Any]]:
+    """Runs of the pool that are said to be alive, a page of them.
+
+    Raises:
+        PlatformError: the server does not answer.
+    """
+    query = {
+        "work_pools": {"name": {"any_": [POOL]}},
+        "flow_runs": {"state": {"type": {"any_": list(ENDS)}}},
+        "limit": PAGE,
+    }
+    return list(_post(f"{api}/flow_runs/filter", query))
 
 
 def _post(url: str, body: dict[str, Any]) -> Any:

@@ -139,6 +139,7 @@ def _worker(project: Path, ports: Ports) -> Service:
             "PREFECT_HOME": str(project / FOLDER / "prefect"),
             "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
             "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),
+            "PREFECT_WORKER_QUERY_SECONDS": "3",  # Prefect's 10 are most of what a short run waits for
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             "PWD": str(project),  # what prefect.yaml makes the flow's folder
         },

@@ -21,17 +21,17 @@ from flows.platform import processes
 from flows.platform.journal import Journal, first_state
 from flows.platform.keeper import Keeper, Report
 from flows.platform.logs import begin_log, bound_log
-from flows.platform.orphans import end_orphans
+from flows.platform.orphans import end_orphans, living
 from flows.platform.services import Ports, Service, client_environment, services
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import VARIABLE, database_named
 from gkd_core.errors import GkdError
 from gkd_core.loopback import answers
-from gkd_core.platform_state import Health, PlatformState
+from gkd_core.platform_state import Health, PlatformState, now
 
 LOG_CHECK_SECONDS = 60.0
-LAST_SECONDS = 5.0
 CHILD_SECONDS = 10.0
+RECONCILIATION_SECONDS = 30.0
 
 
 class _Run(NamedTuple):
@@ -52,7 +52,7 @@ class Supervisor:
         os.environ.pop(VARIABLE, None)  # flow runs have no business with it
         self._project = project
         self._mark = mark
-        self._api = client_environment(ports)["PREFECT_API_URL"]
+        self._client = client_environment(ports)
         self._services = services(project, ports, database)
         self._stops = {service.name: Event() for service in self._services}
         state = PlatformState(
@@ -75,13 +75,39 @@ class Supervisor:
         self._stop(threads)
 
     def _stop(self, threads: dict[str, Thread]) -> None:
-        needy = [service.name for service in self._services if service.needs]
-        rest = [service.name for service in self._services if not service.needs]
-        for group in (needy, rest):
-            for name in group:
-                self._stops[name].set()
-            for name in group:
-                threads[name].join()
+        interrupted = self._flow_runs_live()
+        self._stop_together(threads, [service.name for service in self._services if service.needs])
+        if interrupted:
+            self._tell_mlflow()
+        self._stop_together(threads, [service.name for service in self._services if not service.needs])
+
+    def _stop_together(self, threads: dict[str, Thread], names: list[str]) -> None:
+        for name in names:
+            self._stops[name].set()
+        for name in names:
+            threads[name].join()
+
+    def _flow_runs_live(self) -> bool:
+        try:
+            return bool(living(self._client["PREFECT_API_URL"]))
+        except GkdError as error:  # then MLflow is told when a run of any flow begins
+            _say(f"Prefect could not be asked for flow runs: {error}")
+            return False
+
+    def _tell_mlflow(self) -> None:
+        """End in MLflow what the flow runs that were stopped left open, while both servers stand.
+
+        A flow that is stopped in the midst of a stage seldom gets to do so itself. A process of its own, as Prefect and MLflow
+        take seconds to load and much memory, and the supervisor is to be small.
+        """
+        command = [sys.executable, "-m", "flows.reconciliation", self._client["MLFLOW_TRACKING_URI"]]
+        with child_process(command, cwd=self._project, env=self._client) as process:
+            try:
+                status = process.wait(RECONCILIATION_SECONDS)
+            except subprocess.TimeoutExpired:
+                status = None
+        if status != 0:
+            _say(f"MLflow could not be told of the flow runs that were stopped: exit status {status}")
 
     def _keeper(self, service: Service) -> Keeper:
         stop = self._stops[service.name]
@@ -118,14 +144,18 @@ class Supervisor:
     @contextmanager
     def _no_orphans(self) -> Iterator[None]:
         """Around a life of the worker: no flow run is said to live while there is none."""
-        end_orphans(self._api)
+        end_orphans(self._client["PREFECT_API_URL"])
         try:
             yield
         finally:
             try:
-                end_orphans(self._api)
+                end_orphans(self._client["PREFECT_API_URL"])
             except GkdError as error:  # the server is gone; it is done before the worker's next start
-                print(f"flow runs could not be marked as ended: {error}", file=sys.stderr, flush=True)
+                _say(f"flow runs could not be marked as ended: {error}")
+
+
+def _say(text: str) -> None:
+    print(f"{now().isoformat()} {text}", file=sys.stderr, flush=True)
 
 
 def _child_of(guard: int) -> int:

@@ -20,6 +20,9 @@ import psutil
 
 GRACE_SECONDS = 20.0
 
+_guards: set[subprocess.Popen[bytes]] = set()
+_ending = threading.Event()
+
 
 @contextmanager
 def child_process(
@@ -38,6 +41,9 @@ def child_process(
 
     Yields:
         the guard, whose exit status is the command's (128 + N where signal N ended it).
+
+    Raises:
+        KeyboardInterrupt: in the place of an error of the block, once `end_children` was called: it failed by that.
     """
     output = None if log is None else _open_log(log)
     try:
@@ -54,12 +60,31 @@ def child_process(
     finally:
         if output is not None:
             os.close(output)
+    _guards.add(guard)
     try:
+        if _ending.is_set():
+            _abandon(guard)
         yield guard
+    except Exception:
+        if _ending.is_set():
+            raise KeyboardInterrupt from None
+        raise
     finally:
-        assert guard.stdin is not None
-        guard.stdin.close()
+        _abandon(guard)
         guard.wait()
+        _guards.discard(guard)
+
+
+def end_children() -> None:
+    """Stop all children of this process, and from now on each as soon as it is started; does not wait for their end."""
+    _ending.set()
+    for guard in list(_guards):
+        _abandon(guard)
+
+
+def _abandon(guard: subprocess.Popen[bytes]) -> None:
+    assert guard.stdin is not None
+    guard.stdin.close()
 
 
 def struck_down(status: int) -> bool:

@@ -94,11 +94,12 @@ class Registry:
             if not self.is_registered(name):
                 self.client.create_registered_model(name)
             location = str(self.client.get_logged_model(student.model_id).artifact_location)
-            tags = {MODEL_TAG: student.model_id}
+            tags = {MODEL_TAG: student.model_id, **_tags(student)}
             version = self.client.create_model_version(name, location, student.run_id, tags, model_id=student.model_id)
+        else:
+            self.tag(name, str(version.version), _tags(student))
         number = str(version.version)
         self._write(version, {FACTS: student.facts, FINGERPRINT: student.fingerprint})
-        self.tag(name, number, _tags(student))
         judged = VERDICT_TAG in version.tags
         self.write_card(name, number, self._read(version, VERDICT, Verdict) if judged else None)
         return self.client.get_model_version(name, number)

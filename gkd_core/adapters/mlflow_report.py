@@ -11,8 +11,7 @@ from mlflow.entities import LoggedModelInput, Metric, RunTag
 from mlflow.tracking import MlflowClient
 
 from gkd_core.evaluate.findings import findings, headline
-from gkd_core.evaluate.report import matrix_lines
-from gkd_core.evaluate.rows import pool, source_mean, target_mean
+from gkd_core.evaluate.rows import matrix_lines, pool, source_mean, target_mean
 from gkd_core.records import Score, ScoreTable
 
 REPORT_FOLDER = "report"

@@ -25,16 +25,16 @@ from gkd_core.adapters.mlflow_costs import UNKNOWN_TAG, cost_line, run_metrics, 
 from gkd_core.adapters.mlflow_errors import explained
 from gkd_core.adapters.mlflow_report import EXPERIMENT_NOTE, NOTE_TAG, log_student_report, log_tables, note
 from gkd_core.adapters.mlflow_steps import StepMetrics
+from gkd_core.adapters.mlflow_store import local_artifacts, local_database
 from gkd_core.methods import method_of
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
-from gkd_core.stages import ARTIFACTS, StageRun, params_of
+from gkd_core.stages import StageRun, params_of
 from gkd_core.training.metrics import following
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-STORE = ARTIFACTS / "mlflow"
 MODEL_STAGE = "learn-task"
 UNKNOWN = "unknown"  # in the place of a run's id
 FLOW_RUN_TAG = "prefect.flow_run_id"
@@ -46,8 +46,7 @@ _group: ContextVar[str | None] = ContextVar("group run", default=None)
 
 def tracking_address(settings: Settings, project: Path) -> str:
     """MLFLOW_TRACKING_URI, else the settings' address, else an SQLite file in the project."""
-    local = f"sqlite:///{(project / STORE / 'mlflow.db').resolve()}"
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or local
+    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or local_database(project)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -104,7 +103,7 @@ class Tracking:
         artifacts = None
         if self.address.startswith("sqlite:///"):
             Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            artifacts = (project / STORE / "artifacts").resolve().as_uri()
+            artifacts = local_artifacts(project)
         with explained(self.address):
             self.client = MlflowClient(self.address)
             self.experiment = self._experiment(settings.tracking.experiment, artifacts)

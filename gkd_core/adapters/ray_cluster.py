@@ -31,7 +31,8 @@ IN_USE = "in-use"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 PROMPT = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # else stopping takes half a minute
 # Nobody takes our own machine away at short notice, and the actor that watches for it costs seconds of a core each stage.
-OWN_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# There is room for the workers here, so a group that is not up within Ray's minute is slow on a busy machine, not stuck.
+OWN_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
 # Without this Ray turns loopback into the address of a network card. (The name is historical; it works everywhere.)
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 

@@ -221,7 +221,7 @@ def connected(workers: int) -> Iterator[None]:
         else:
             cpus = max(workers, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises a bare one where a node did not start in time
+    except Exception as error:  # Ray raises nothing narrower where its node is not up in time
         raise TransientError(
             f"Ray cannot be reached or started ({' '.join(str(error).split())[:200]}); unset RAY_ADDRESS or set compute.workers=0"
         ) from None

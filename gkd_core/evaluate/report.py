@@ -12,7 +12,7 @@ from gkd_core.evaluate.figures import save_heatmap
 from gkd_core.evaluate.findings import description, findings, headline
 from gkd_core.evaluate.page import write_page
 from gkd_core.evaluate.radar import save_radar
-from gkd_core.evaluate.rows import Row, cells_of, pool, spread
+from gkd_core.evaluate.rows import Row, matrix_lines, pool
 from gkd_core.files import atomic_file
 from gkd_core.records import ScoreTable
 
@@ -64,14 +64,3 @@ def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
         *findings(rows),
     ]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def matrix_lines(rows: Sequence[Row]) -> list[str]:
-    """The matrix as a Markdown table."""
-    cells = cells_of(rows)
-    names = " | ".join(f"{benchmark} {domain}" for benchmark, domain in cells)
-    lines = [f"| method | in-domain | targets, mean | {names} |", "|---" * (3 + len(cells)) + "|"]
-    for row in rows:
-        values = [spread(row.cells.get(cell, ())) for cell in cells]
-        lines.append(f"| {row.label} | {spread(row.in_domain)} | {spread(row.targets)} | " + " | ".join(values) + " |")
-    return lines

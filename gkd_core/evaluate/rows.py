@@ -142,3 +142,14 @@ def _row(key: RowKey, label: str, scores: list[Score]) -> Row:
     targets = tuple(target_mean(part) for part in by_seed if any(not score.in_domain for score in part))
     in_domain = tuple(source_mean(part) for part in by_seed if any(score.in_domain for score in part))
     return Row(key, label, seeds, cells, targets, in_domain)
+
+
+def matrix_lines(rows: Sequence[Row]) -> list[str]:
+    """The matrix as a Markdown table."""
+    cells = cells_of(rows)
+    names = " | ".join(f"{benchmark} {domain}" for benchmark, domain in cells)
+    lines = [f"| method | in-domain | targets, mean | {names} |", "|---" * (3 + len(cells)) + "|"]
+    for row in rows:
+        values = [spread(row.cells.get(cell, ())) for cell in cells]
+        lines.append(f"| {row.label} | {spread(row.in_domain)} | {spread(row.targets)} | " + " | ".join(values) + " |")
+    return lines

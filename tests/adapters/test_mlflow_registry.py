@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from gkd_core.stages.fingerprint import fingerprint_of
 NAME = "gkd-student-toy"
 GATE = RegistrySettings(margin=0.5, max_drop=1)
 EXAMPLE = torch.arange(2 * 3 * 32 * 32).remainder(17).div(16).reshape(2, 3, 32, 32)
+FINGERPRINT = fingerprint_of(Settings(), {"data/x": "d"})
 PROTOCOL = ScoreProtocol(
     scale=1.0, max_size=None, labels_resized=False, window=(32, 32), stride=(32, 32), classes=3, selection="last checkpoint"
 )
@@ -51,7 +51,8 @@ def champions_and_students(
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking = Tracking(Settings(), project)
-        logged = [_log(tracking, project / f"student-{seed}", vit_settings, seed) for seed in range(3)]
+        folders = [_checkpoint(project / f"student-{seed}", vit_settings, seed) for seed in range(3)]
+        logged = [_log(tracking, folders[0]), *(_log_weights_alone(tracking, folder) for folder in folders[1:])]
         yield Champions(Registry(tracking.client, tracking.address)), logged
 
 
@@ -69,7 +70,7 @@ def logged(champions_and_students: tuple[Champions, list[Logged]]) -> list[Logge
     return champions_and_students[1]
 
 
-def _log(tracking: Tracking, folder: Path, encoder: EncoderSettings, seed: int) -> Logged:
+def _checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
     folder.mkdir()
     state = build_segmentor(build_encoder(encoder, seed=seed), "linear", 3, 8, seed=seed).state_dict()
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "w.safetensors")
@@ -78,8 +79,22 @@ def _log(tracking: Tracking, folder: Path, encoder: EncoderSettings, seed: int) 
         weights="w.safetensors", sha256=sha256_of(folder / "w.safetensors"), seed=seed, updates=4, encoder_frozen=True,
     )  # fmt: skip
     record.write(folder / MANIFEST)
+    return folder
+
+
+def _log(tracking: Tracking, folder: Path) -> Logged:
     with tracking.run("learn-task-toy", {}) as run_id:
-        return Logged(log_segmentor(tracking.client, tracking.experiment, run_id, folder, EXAMPLE), run_id, record.sha256)
+        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, EXAMPLE)
+    return Logged(model_id, run_id, SegmentorCheckpoint.read(folder / MANIFEST).sha256)
+
+
+def _log_weights_alone(tracking: Tracking, folder: Path) -> Logged:
+    """Without the program, whose export takes seconds and which most tests never load."""
+    with tracking.run("learn-task-toy", {}) as run_id:
+        model_id = str(tracking.client.create_logged_model(tracking.experiment, "student-toy", run_id).model_id)
+        tracking.client.log_model_artifacts(model_id, str(folder))
+        tracking.client.finalize_logged_model(model_id, "READY")
+    return Logged(model_id, run_id, SegmentorCheckpoint.read(folder / MANIFEST).sha256)
 
 
 def _score(domain: str, miou: float, seed: int) -> Score:
@@ -101,7 +116,7 @@ def student(logged: Logged, encoder: EncoderSettings, fog: float, night: float, 
         teacher_licence="apache-2.0 (as timm states it)", student_licence=UNKNOWN_LICENCE, fingerprint="0123", revision="abc",
         dirty="false", flow_run="f", mlflow_run=logged.run_id,
     )  # fmt: skip
-    return Student(logged.model_id, logged.run_id, facts, fingerprint_of(Settings(), {"data/x": "d"}))
+    return Student(logged.model_id, logged.run_id, facts, FINGERPRINT)
 
 
 @pytest.fixture
@@ -112,6 +127,15 @@ def three(champions: Champions, logged: list[Logged], vit_settings: EncoderSetti
         champions.registry.add(student(one, vit_settings, *pair, seed))
         for seed, (one, pair) in enumerate(zip(logged, values, strict=True))
     ]
+
+
+@pytest.fixture
+def bare(champions: Champions) -> Champions:
+    """Three versions of which nothing is known: the alias moves without."""
+    champions.registry.client.create_registered_model(NAME)
+    for number in (1, 2, 3):
+        champions.registry.client.create_model_version(NAME, f"file:///nowhere/{number}")
+    return champions
 
 
 def test_a_student_is_registered_once_with_what_is_known_of_it(
@@ -126,7 +150,7 @@ def test_a_student_is_registered_once_with_what_is_known_of_it(
     assert version.tags["sha256"] == logged[0].sha256 and version.tags["miou.targets"] == "51.00"
     assert version.tags["data.fog/val"] == "d"
     assert registry.facts(version).standing.target_means() == [51], "what is known is the latest measurement"
-    assert registry.fingerprint(version) == fingerprint_of(Settings(), {"data/x": "d"})
+    assert registry.fingerprint(version) == FINGERPRINT
     assert version.run_id == logged[0].run_id
     assert registry.aliases(NAME) == {}
 
@@ -165,93 +189,92 @@ def test_the_gate_of_the_registry_promotes_the_better_and_refuses_the_one_that_l
     assert present is not None and present.version == "2"
 
 
-def test_promotions_are_written_down_and_rolled_back_step_by_step(champions: Champions, three: list[ModelVersion]) -> None:
+def test_promotions_are_written_down_and_rolled_back_step_by_step(bare: Champions) -> None:
     for number in ("1", "2", "3"):
-        champions.challenge(NAME, number)
-        champions.promote(NAME, number, f"flow run {number}", "why")
-    tags = champions.registry.version(NAME, "3").tags
+        bare.challenge(NAME, number)
+        bare.promote(NAME, number, f"flow run {number}", "why")
+    tags = bare.registry.version(NAME, "3").tags
     assert (tags["promoted_by"], tags["previous_champion"]) == ("flow run 3", "2")
-    assert champions.registry.aliases(NAME) == {CHAMPION: "3"}, "who became champion is no challenger"
-    champions.challenge(NAME, "1")
-    assert champions.rollback(NAME, "me", "bad at night").after == "2"
-    assert champions.registry.aliases(NAME) == {CHAMPION: "2", CHALLENGER: "1"}, "no other alias moves"
-    assert champions.registry.version(NAME, "3").tags["rolled_back_why"] == "bad at night"
-    assert champions.rollback(NAME, "me", "bad in rain").after == "1"
+    assert bare.registry.aliases(NAME) == {CHAMPION: "3"}, "who became champion is no challenger"
+    bare.challenge(NAME, "1")
+    assert bare.rollback(NAME, "me", "bad at night").after == "2"
+    assert bare.registry.aliases(NAME) == {CHAMPION: "2", CHALLENGER: "1"}, "no other alias moves"
+    assert bare.registry.version(NAME, "3").tags["rolled_back_why"] == "bad at night"
+    assert bare.rollback(NAME, "me", "bad in rain").after == "1"
     with pytest.raises(PlatformError, match="no champion before this one is on record"):
-        champions.rollback(NAME, "me", "again")
-    champions.promote(NAME, "3", "me", "after all")
-    assert champions.rollback(NAME, "me", "no").after == "1", "the stack, not the calendar, says who was before"
-    moves = [(move.kind, move.before, move.after) for move in champions.history(NAME)]
+        bare.rollback(NAME, "me", "again")
+    bare.promote(NAME, "3", "me", "after all")
+    assert bare.rollback(NAME, "me", "no").after == "1", "the stack, not the calendar, says who was before"
+    moves = [(move.kind, move.before, move.after) for move in bare.history(NAME)]
     assert moves[3:] == [("rollback", "3", "2"), ("rollback", "2", "1"), ("promote", "1", "3"), ("rollback", "3", "1")]
 
 
-def test_an_open_promotion_keeps_others_out_and_is_undone(champions: Champions, three: list[ModelVersion]) -> None:
-    champions.promote(NAME, "1", "me", "first")
-    move = champions.begin(NAME, "2", "flow run x", "better")
+def test_an_open_promotion_keeps_others_out_and_is_undone(bare: Champions) -> None:
+    bare.promote(NAME, "1", "me", "first")
+    move = bare.begin(NAME, "2", "flow run x", "better")
     with pytest.raises(PlatformError, match="flow run x began to promote version 2"):
-        champions.begin(NAME, "3", "flow run y", "better still")
-    champions.undo(NAME, move, "broken")
-    assert champions.registry.aliases(NAME) == {CHAMPION: "1"}
-    assert OPEN_TAG not in champions.registry.client.get_registered_model(NAME).tags
-    champions.begin(NAME, "3", "flow run z", "left by a dead process")
-    assert champions.rollback(NAME, "me", "it is dead").kind == "undo"
-    assert champions.registry.aliases(NAME) == {CHAMPION: "1"}
-    assert [move.kind for move in champions.history(NAME)] == ["promote", "undo", "undo"]
+        bare.begin(NAME, "3", "flow run y", "better still")
+    bare.undo(NAME, move, "broken")
+    assert bare.registry.aliases(NAME) == {CHAMPION: "1"}
+    assert OPEN_TAG not in bare.registry.client.get_registered_model(NAME).tags
+    bare.begin(NAME, "3", "flow run z", "left by a dead process")
+    assert bare.rollback(NAME, "me", "it is dead").kind == "undo"
+    assert bare.registry.aliases(NAME) == {CHAMPION: "1"}
+    assert [move.kind for move in bare.history(NAME)] == ["promote", "undo", "undo"]
 
 
-def test_what_fails_between_the_record_and_the_end_is_taken_off_the_record(
-    champions: Champions, three: list[ModelVersion]
-) -> None:
-    champions.promote(NAME, "1", "me", "first")
-    champions.promote(NAME, "2", "me", "second")
-    move = champions.begin(NAME, "3", "flow", "third")
-    champions._record(NAME, move)
-    champions.undo(NAME, move, "the connection broke")
-    assert champions.rollback(NAME, "me", "back").after == "1"
+def test_what_fails_between_the_record_and_the_end_is_taken_off_the_record(bare: Champions) -> None:
+    bare.promote(NAME, "1", "me", "first")
+    bare.promote(NAME, "2", "me", "second")
+    move = bare.begin(NAME, "3", "flow", "third")
+    bare._record(NAME, move)
+    bare.undo(NAME, move, "the connection broke")
+    assert bare.rollback(NAME, "me", "back").after == "1"
 
 
-def test_the_first_champion_taken_back_leaves_none(champions: Champions, three: list[ModelVersion]) -> None:
-    champions.undo(NAME, champions.begin(NAME, "1", "flow", "first"), "broken")
-    assert champions.registry.aliases(NAME) == {}
+def test_the_first_champion_taken_back_leaves_none(bare: Champions) -> None:
+    bare.undo(NAME, bare.begin(NAME, "1", "flow", "first"), "broken")
+    assert bare.registry.aliases(NAME) == {}
 
 
-def test_an_alias_moved_by_other_means_is_not_guessed_about(champions: Champions, three: list[ModelVersion]) -> None:
+def test_an_alias_moved_by_other_means_is_not_guessed_about(bare: Champions) -> None:
     for number in ("1", "2"):
-        champions.promote(NAME, number, "me", "why")
-    champions.registry.client.set_registered_model_alias(NAME, CHAMPION, "3")
+        bare.promote(NAME, number, "me", "why")
+    bare.registry.client.set_registered_model_alias(NAME, CHAMPION, "3")
     with pytest.raises(PlatformError, match="@champion is version 3, but on record it is 2"):
-        champions.rollback(NAME, "me", "back")
+        bare.rollback(NAME, "me", "back")
 
 
-def test_what_is_not_there_is_named_with_what_is(champions: Champions, three: list[ModelVersion]) -> None:
+def test_what_is_not_there_is_named_with_what_is(bare: Champions) -> None:
     with pytest.raises(PlatformError, match="no version champion in sqlite.*; versions: 1, 2, 3; aliases: none"):
-        champions.registry.version(NAME, CHAMPION)
+        bare.registry.version(NAME, CHAMPION)
     with pytest.raises(PlatformError, match="gkd-student-moon: no such registered model"):
-        champions.history("gkd-student-moon")
+        bare.history("gkd-student-moon")
 
 
-def test_the_served_program_is_held_against_its_weights(champions: Champions, three: list[ModelVersion], tmp_path: Path) -> None:
-    assert check_served(champions.registry, NAME, "2", tmp_path) == 2
+def test_the_served_program_is_held_against_its_weights(
+    champions: Champions, logged: list[Logged], vit_settings: EncoderSettings, tmp_path: Path
+) -> None:
+    registry = champions.registry
+    registry.add(student(logged[0], vit_settings, 50, 50))
+    assert check_served(registry, NAME, "1", tmp_path) == 2
     assert list(tmp_path.iterdir()) == [], "nothing is left"
-    location = Path(champions.registry.client.get_logged_model(_model_id(three[1])).artifact_location.removeprefix("file://"))
-    other = Path(champions.registry.client.get_logged_model(_model_id(three[2])).artifact_location.removeprefix("file://"))
+    location = Path(str(registry.client.get_logged_model(logged[0].model_id).artifact_location).removeprefix("file://"))
     program = next(path for path in location.rglob("*.pt2"))
     content = program.read_bytes()
     try:
-        os.replace(_copy(next(other.rglob("*.pt2")), tmp_path / "other.pt2"), program)
+        torch.export.save(torch.export.export(_Nothing(), (EXAMPLE,)), program)
         with pytest.raises(PlatformError, match="does not give the logits of its own safetensors"):
-            check_served(champions.registry, NAME, "2", tmp_path)
+            check_served(registry, NAME, "1", tmp_path)
         program.unlink()
-        with pytest.raises(PlatformError, match="version 2: it cannot be loaded from the registry"):
-            check_served(champions.registry, NAME, "2", tmp_path)
+        with pytest.raises(PlatformError, match="version 1: it cannot be loaded from the registry"):
+            check_served(registry, NAME, "1", tmp_path)
     finally:
         program.write_bytes(content)
 
 
-def _copy(source: Path, target: Path) -> Path:
-    target.write_bytes(source.read_bytes())
-    return target
+class _Nothing(torch.nn.Module):
+    """Logits of the right shape that say nothing."""
 
-
-def _model_id(version: ModelVersion) -> str:
-    return str(version.tags["model_id"])
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * 0

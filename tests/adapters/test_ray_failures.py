@@ -6,10 +6,11 @@ import pytest
 
 pytest.importorskip("ray")
 
+import ray
 from ray.exceptions import RayActorError
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from gkd_core.adapters.ray_train import _gave_up, _raise_own
+from gkd_core.adapters.ray_train import _gave_up, _raise_own, connected
 from gkd_core.errors import GkdError, PlatformError, SettingsError, TrainingError, TransientError
 
 
@@ -32,3 +33,13 @@ def test_a_workers_own_error_is_raised_whatever_came_of_the_others(own: GkdError
 def test_lost_workers_may_come_back_and_a_bug_stays(error: TrainingFailedError, kind: type[PlatformError]) -> None:
     _raise_own(error)
     assert type(_gave_up(error, "distill-proxy", 3)) is kind
+
+
+def test_a_ray_that_is_not_up_in_time_may_be_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # what Ray raises on a machine that is too busy
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(TransientError, match="cannot be reached or started .The current node timed out"), connected(2):
+        pass

@@ -1,4 +1,7 @@
-"""A flow's process ends when the process that started it is gone, and does not where no worker started it."""
+"""A flow's process ends when the process that started it is gone, and does not where no worker started it.
+
+Told to end, it ends its children at once, whatever its threads are waiting for.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ import pytest
 # A "worker" that starts a "flow"; the flow says its id and how it ended.
 FLOW = """
 import os, signal, sys, time
-from flows.lifetime import end_with_worker
+from flows.lifetime import end_promptly
 def ended(*_):
     open(sys.argv[1] + ".ended", "w").write("told to end")
     os._exit(0)
 signal.signal(signal.SIGTERM, ended)
-end_with_worker()
-end_with_worker()
+end_promptly()
+end_promptly()
 open(sys.argv[1], "w").write(f"{os.getpid()}\\n")
 time.sleep(1000)
 """
@@ -52,3 +55,43 @@ def test_the_flow_ends_with_its_worker_alone(by_worker: bool, tmp_path: Path) ->
         time.sleep(2.5)  # two looks of a watch that must not be there
         assert flow.is_running()
         flow.kill()
+
+
+# A "flow" whose thread waits for a child, as that of a task does for its stage; SIGTERM raises in the main thread, as Prefect has
+# it, which then waits for the other.
+BUSY = """
+import signal, subprocess, sys, threading
+from flows.lifetime import end_promptly
+from gkd_core.adapters.child import child_process
+class Told(BaseException): pass
+def told(*_): raise Told
+signal.signal(signal.SIGTERM, told)
+end_promptly()
+ends, done = [], threading.Event()
+def work():
+    try:
+        with child_process(["sleep", "1000"]) as child:
+            print("busy", flush=True)
+            if child.wait():
+                raise RuntimeError("the stage failed")
+    except BaseException as end:
+        ends.append(type(end).__name__)
+    done.set()
+threading.Thread(target=work).start()
+try:
+    done.wait()
+except Told:
+    done.wait()
+print(ends, signal.getsignal(signal.SIGTERM) is told)
+"""
+
+
+def test_told_to_end_it_ends_its_children_at_once() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PREFECT__FLOW_RUN_ID": "some-id"}
+    flow = subprocess.Popen([sys.executable, "-c", BUSY], env=environment, stdout=subprocess.PIPE, text=True)
+    assert flow.stdout is not None and flow.stdout.readline() == "busy\n"
+    family = psutil.Process(flow.pid).children(recursive=True)
+    flow.terminate()
+    said, _ = flow.communicate(timeout=60)
+    assert said == "['KeyboardInterrupt'] True\n"
+    assert not any(process.is_running() for process in family)

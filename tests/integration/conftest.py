@@ -65,7 +65,7 @@ def deployed(project: Path, server: PrefectServer, prefect: Prefect) -> Iterator
     for arguments in (("work-pool", "create", "gkd", "--type", "process"), ("--no-prompt", "deploy", "--all")):
         done = prefect(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-    environment = {**server.environment, "PWD": str(project)}
+    environment = {**server.environment, "PWD": str(project), "PREFECT_WORKER_QUERY_SECONDS": "3"}
     log = project / "artifacts/logs/worker.log"
     with child_process(["prefect", "worker", "start", "--pool", "gkd"], cwd=project, env=environment, log=log):
         yield prefect

@@ -148,6 +148,7 @@ def test_settings_that_do_not_fit_together_fail_the_run_by_name(deployed: Prefec
     assert "evaluate: stride (999, 999) exceeds window" in _flow_run(server, flow_run)["state"]["message"]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_train_what_they_share_once(
     deployed: Prefect, project: Path, tracking: Tracking, server: PrefectServer
 ) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.platform import processes
+from gkd_core.adapters.mlflow_store import STORE
 from gkd_core.loopback import answers, free_port
 from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
 
@@ -137,6 +139,20 @@ def test_another_port_for_what_runs_is_refused(platform: Platform) -> None:
     assert done.stderr.startswith(f"gkd: mlflow runs on port {platform.state.ports['mlflow']} already")
 
 
+def test_the_nightly_flow_has_its_next_runs(platform: Platform) -> None:
+    # Prefect's scheduler makes them; with a SQLAlchemy that it does not get on with there are none, and only its log says so.
+    query = (
+        "SELECT count(*) FROM flow_run JOIN deployment ON deployment.id = flow_run.deployment_id "
+        "WHERE deployment.name = 'redistill' AND flow_run.state_type = 'SCHEDULED'"
+    )
+
+    def scheduled() -> int:
+        with closing(sqlite3.connect(platform.project / FOLDER / "prefect/prefect.db")) as database:
+            return int(database.execute(query).fetchone()[0])
+
+    wait_for(lambda: scheduled() > 0, 120, "the next runs of gkd/redistill")
+
+
 @pytest.mark.slow
 def test_a_flow_runs_by_name_and_mlflow_has_it(platform: Platform) -> None:
     done = platform.prefect("deployment", "run", DEPLOYMENT, "--watch")
@@ -180,20 +196,74 @@ def test_down_leaves_no_process(platform: Platform) -> None:
 
 
 @pytest.mark.slow
+def test_a_flow_outlives_its_prefect_server(platform: Platform) -> None:
+    assert platform("up").returncode == 0
+    before = platform.state
+    name = begin_long_run(platform, seed=8, updates=1_500)
+    server = platform.service("prefect")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    wait_for(lambda: platform.service("prefect").restarts == 1 and platform.state.is_well, 240, "Prefect to be well again")
+    assert in_stage(platform), "the stage was over too soon to prove anything"
+    # The table is the server's: what the flow said while there was no server has arrived, and its end has.
+    wait_for(lambda: flow_run_states(platform)[name] == "COMPLETED", 400, "the flow run to end well")
+    assert platform.service("worker") == next(service for service in before.services if service.name == "worker")
+    assert set(mlflow_statuses(platform)) == {"FINISHED"}
+
+
+@pytest.mark.slow
 def test_down_stops_flow_runs_and_they_are_not_left_running(platform: Platform) -> None:
     assert platform("up").returncode == 0
-    long = '["seed=7", "learn_task.end_to_end_updates=1000000"]'
-    assert platform.prefect("deployment", "run", DEPLOYMENT, "--param", f"overrides={long}").returncode == 0
+    name = begin_long_run(platform, seed=7, updates=1_000_000)
     mark = platform.state.mark
-    wait_for(lambda: any("learn-task" in process.cmdline() for process in processes.marked(mark)), 240, "the stage to start")
     done = platform("down")
     assert "and 1 flow run." in done.stdout
     assert processes.marked(mark) == []
-    with sqlite3.connect(platform.project / FOLDER / "prefect/prefect.db") as database:
-        states = [state for (state,) in database.execute("SELECT state_type FROM flow_run")]
-    assert "CRASHED" in states
+    states = flow_run_states(platform)
+    assert states[name] == "CRASHED"
     # One that were left so would hold its deployment's only place for ever.
-    assert not {"RUNNING", "PENDING", "CANCELLING"} & set(states)
+    assert not {"RUNNING", "PENDING", "CANCELLING"} & set(states.values())
+    # The run of the flow and that of its stage; both have heard of it before the servers ended.
+    assert mlflow_statuses(platform).count("FAILED") == 2
+    assert "RUNNING" not in mlflow_statuses(platform)
+
+
+def begin_long_run(platform: Platform, seed: int, updates: int) -> str:
+    """Have a flow run begin, and wait until it is in the midst of its longest stage; its name."""
+    before = flow_run_states(platform).keys()
+    overrides = f'overrides=["seed={seed}", "learn_task.end_to_end_updates={updates}"]'
+    assert platform.prefect("deployment", "run", DEPLOYMENT, "--param", overrides).returncode == 0
+    wait_for(lambda: in_stage(platform), 240, "the stage to start")
+    (name,) = flow_run_states(platform).keys() - before
+    return name
+
+
+def in_stage(platform: Platform) -> bool:
+    return any("learn-task" in arguments(process) for process in processes.marked(platform.state.mark))
+
+
+def arguments(process: psutil.Process) -> list[str]:
+    """Of a live process; none of one that has ended meanwhile."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def flow_run_states(platform: Platform) -> dict[str, str]:
+    """What Prefect's database says of each run of the pipeline, by the run's name."""
+    query = (
+        "SELECT flow_run.name, flow_run.state_type FROM flow_run JOIN deployment ON deployment.id = flow_run.deployment_id "
+        "WHERE deployment.name = 'full-pipeline'"
+    )
+    with closing(sqlite3.connect(platform.project / FOLDER / "prefect/prefect.db")) as database:
+        return dict(database.execute(query).fetchall())
+
+
+def mlflow_statuses(platform: Platform) -> list[str]:
+    """How MLflow's database says that each run ended."""
+    with closing(sqlite3.connect(platform.project / STORE / "mlflow.db")) as database:
+        return [status for (status,) in database.execute("SELECT status FROM runs")]
 
 
 def test_a_port_in_use_is_one_line_and_exit_2(platform: Platform) -> None:

@@ -169,6 +169,7 @@ def test_a_killed_worker_is_replaced_and_the_end_is_the_same(
     assert_same_end(workspace, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_the_same_command_again_end_the_same(
     cluster: str, undisturbed: Path, settings: Settings, world: Path, tmp_path: Path
 ) -> None:

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from mlflow.entities import Run
+from typer.testing import CliRunner
 
 from flows.server import PrefectServer
 from gkd_core.adapters.mlflow_aliases import Champions
 from gkd_core.adapters.mlflow_registry import CHALLENGER, CHAMPION, FACTS, Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.cli import app
 from gkd_core.data.world.writer import write_world
 from gkd_core.settings import Settings, settings_from_tree
 
@@ -29,14 +31,20 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 REPOSITORY = Path(__file__).parents[2]
 Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 NAME = "gkd-student-potsdam-rgb"
-# What the shell of a deployment does, with the way that the flow ended as the last line; first, what a test breaks.
-FLOW = """
+ANSWER = "answer: "
+# Runs the flow once for each line that it is given, and says how it ended; before each, what a test breaks.
+FLOW = f"""
 import json, sys
 import flows.promotion, flows.redistill
-{prelude}
-state = flows.redistill.redistill(**json.loads(sys.argv[1]), return_state=True)
-data = state.result() if state.is_completed() else None
-print("\\n" + json.dumps({{"type": state.type.value, "message": state.message, "data": data}}))
+publish = flows.promotion._publish
+for line in sys.stdin:
+    given = json.loads(line)
+    flows.promotion._publish = publish
+    exec(given.pop("prelude"))
+    state = flows.redistill.redistill(**given, return_state=True)
+    data = state.result() if state.is_completed() else None
+    ended = {{"type": state.type.value, "message": state.message, "data": data}}
+    print("\\n{ANSWER}" + json.dumps(ended), flush=True)
 """
 BREAK_PUBLISHING = """
 def broken(*arguments):
@@ -49,19 +57,53 @@ flows.promotion._publish = lambda *arguments: os.kill(os.getpid(), signal.SIGKIL
 """
 
 
-def test_the_deployment_promotes_the_first_student_and_then_finds_nothing_to_do(
-    deployed: Prefect, server: PrefectServer, project: Path, tracking: Tracking
-) -> None:
+@pytest.fixture(scope="module")
+def distilled(deployed: Prefect, project: Path) -> Prefect:
+    """The deployments, of which redistill has run once."""
     done = deployed("deployment", "run", "gkd/redistill", "--watch")
     assert "finished successfully" in done.stdout, done.stdout + (project / "artifacts/logs/worker.log").read_text()
-    registry = Registry(tracking.client, tracking.address)
-    assert registry.aliases(NAME) == {CHAMPION: "1"}
+    return deployed
+
+
+def test_the_deployment_promotes_the_first_student_and_then_finds_nothing_to_do(
+    distilled: Prefect, project: Path, tracking: Tracking
+) -> None:
+    assert Registry(tracking.client, tracking.address).aliases(NAME) == {CHAMPION: "1"}
     before = _runs(tracking)
-    done = deployed("deployment", "run", "gkd/redistill", "--watch")
-    assert _last_run(server)["total_run_time"] < 60
+    (group,) = [run for run in before if run.data.tags["kind"] == "redistill"]
+    (pipeline,) = [run for run in before if run.data.tags["kind"] == "pipeline"]
+    assert pipeline.data.tags["mlflow.parentRunId"] == group.info.run_id
+    assert {run.info.status for run in before} == {"FINISHED"}
+    assert group.data.tags[f"decision.{NAME}"] == "version 1: first"
+    started = time.monotonic()
+    done = distilled("deployment", "run", "gkd/redistill", "--watch")
+    assert time.monotonic() - started < 60, "from the command to its end"
+    assert "finished successfully in 'NothingToDo'" in done.stdout, done.stdout
     log = (project / "artifacts/logs/worker.log").read_text()
     assert re.search(rf"nothing to do: {NAME}: version 1 is of today's data and recipe", log), log
     assert [run.info.run_id for run in _runs(tracking)] == [run.info.run_id for run in before], "nothing ran"
+
+
+def test_a_finished_run_is_registered_and_promoted_by_hand(
+    distilled: Prefect, project: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    run = next(run.info.run_id for run in _runs(tracking) if run.data.tags["kind"] == "pipeline")
+    assert _registry("register", run) == f"{NAME}: version 1 is the champion already\n"
+    tracking.client.delete_registered_model(NAME)
+    said = _registry("register", run)
+    assert f"{NAME}: version 1 is @challenger" in said and f"Promote it: gkd registry promote {NAME} 1" in said
+    assert re.search(r"P2R +potsdam-irrg +– +\d+\.\d\d +– +new", said), said
+    assert "no champion yet" in _registry("gate", NAME)
+    assert _registry("promote", NAME, "challenger", "--reason", "test") == f"{NAME}: @champion is version 1 now (was none)\n"
+    assert Registry(tracking.client, tracking.address).aliases(NAME) == {CHAMPION: "1"}
+    assert _registry("card", NAME).startswith(f"# {NAME}")
+
+
+def _registry(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["registry", *arguments])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    return done.output
 
 
 @pytest.fixture(scope="module")
@@ -92,35 +134,60 @@ def champions(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> Champions:
     return Champions(Registry(tracking.client, tracking.address))
 
 
-@pytest.fixture
-def redistil(pinned: Path, server: PrefectServer) -> Callable[..., dict[str, Any]]:
-    """Run the flow in a process of its own, in the project with pins; gives how it ended."""
+class FlowProcess:
+    """A process, in the project with pins, that runs the flow time and again: loading Prefect takes longer than the flow.
 
-    def run(*overrides: str, prelude: str = "", status: int = 0, **parameters: Any) -> dict[str, Any]:
-        environment = {**os.environ, **server.environment, "PYTHONPATH": f"{pinned}{os.pathsep}{REPOSITORY}"}
-        given = json.dumps({"overrides": list(overrides), **parameters})
-        done = subprocess.run(
-            [sys.executable, "-c", FLOW.format(prelude=prelude), given],
-            cwd=pinned, env=environment, capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        assert done.returncode == status, done.stdout + done.stderr
-        return dict(json.loads(done.stdout.splitlines()[-1])) if status == 0 else {}
+    It is started when first called, and anew where a test had it killed.
+    """
 
-    return run
+    def __init__(self, project: Path, server: PrefectServer) -> None:
+        self._project = project
+        self._environment = {**os.environ, **server.environment, "PYTHONPATH": f"{project}{os.pathsep}{REPOSITORY}"}
+        self._process: subprocess.Popen[str] | None = None
+        self.log = project / "flows.log"
+
+    def __call__(self, *overrides: str, prelude: str = "", **parameters: Any) -> dict[str, Any]:
+        """Run the flow; how it ended, or the exit status of a process that ended in its midst."""
+        process = self._running()
+        assert process.stdin is not None and process.stdout is not None
+        given = {"overrides": list(overrides), "prelude": prelude, **parameters}
+        print(json.dumps(given), file=process.stdin, flush=True)
+        for line in process.stdout:
+            if line.startswith(ANSWER):
+                return dict(json.loads(line.removeprefix(ANSWER)))
+        return {"status": process.wait()}
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            with self.log.open("a") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", FLOW], cwd=self._project, env=self._environment, text=True,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                )  # fmt: skip
+        return self._process
+
+
+@pytest.fixture(scope="module")
+def redistil(pinned: Path, server: PrefectServer) -> Iterator[FlowProcess]:
+    process = FlowProcess(pinned, server)
+    yield process
+    process.stop()
 
 
 @pytest.mark.slow
-def test_changes_are_named_and_train_only_what_depends_on_them(
-    pinned: Path, champions: Champions, redistil: Callable[..., dict[str, Any]]
-) -> None:
+def test_changes_are_named_and_train_only_what_depends_on_them(pinned: Path, champions: Champions, redistil: FlowProcess) -> None:
     first = redistil()
+    assert first["type"] == "COMPLETED", first["message"] + redistil.log.read_text()
     assert first["data"]["due"] == [f"{NAME}: there is no champion"]
     assert set(first["data"]["stages"]["0"].values()) == {"ran"}
     assert first["data"]["models"][NAME]["decision"] == "first"
 
-    started = time.monotonic()
     assert redistil()["message"].startswith("nothing to do: ")
-    assert time.monotonic() - started < 60
 
     # An unpinned target: its student is the same, measured anew.
     _change(pinned, "vaihingen")
@@ -152,18 +219,19 @@ def test_changes_are_named_and_train_only_what_depends_on_them(
         CHAMPION: str(champion.version),
         CHALLENGER: found["data"]["models"][NAME]["version"],
     }
-    again = redistil("learn_task.updates=3", "registry.margin=100")
+    again = redistil("registry.margin=100", settings={"learn_task": {"updates": 3}})
     assert "of today's data and recipe, was refused" in again["message"]
 
 
 @pytest.mark.slow
 def test_a_student_that_loses_a_domain_is_refused_and_an_old_champion_gets_a_further_seed(
-    champions: Champions, redistil: Callable[..., dict[str, Any]]
+    champions: Champions, redistil: FlowProcess
 ) -> None:
     redistil()
     before = champions.registry.aliases(NAME)[CHAMPION]
     original = _rescore(champions, {"potsdam-irrg": 99.0, "vaihingen-irrg": 0.0})
-    found = redistil("learn_task.updates=4", "registry.margin=0", "registry.max_drop=5")
+    changes = {"learn_task": {"updates": 4}, "registry": {"margin": 0, "max_drop": 5}}
+    found = redistil(settings=changes)
     decision = found["data"]["models"][NAME]
     assert decision["decision"] == "refused"
     assert any("P2R potsdam-irrg is down by" in reason for reason in decision["reasons"])
@@ -181,19 +249,20 @@ def test_a_student_that_loses_a_domain_is_refused_and_an_old_champion_gets_a_fur
 @pytest.mark.slow
 @pytest.mark.parametrize(("prelude", "status"), [(BREAK_PUBLISHING, 0), (DIE_PUBLISHING, -9)], ids=["error", "SIGKILL"])
 def test_what_fails_after_the_promotion_gives_the_old_champion_back(
-    server: PrefectServer, champions: Champions, redistil: Callable[..., dict[str, Any]], prelude: str, status: int
+    server: PrefectServer, champions: Champions, redistil: FlowProcess, prelude: str, status: int
 ) -> None:
     redistil()
     before = champions.registry.aliases(NAME)[CHAMPION]
     _rescore(champions, {"potsdam-irrg": 0.0, "vaihingen-irrg": 0.0})
     changed = ("learn_task.updates=5" if status == 0 else "learn_task.updates=6", "registry.margin=0")
-    failed = redistil(*changed, prelude=prelude, status=status)
+    failed = redistil(*changed, prelude=prelude)
     if status == 0:
         assert failed["type"] == "FAILED" and "the page cannot be written" in failed["message"]
         assert champions.registry.aliases(NAME)[CHAMPION] == before
         assert champions.history(NAME)[-1].kind == "undo"
         assert champions.open_promotion(NAME) is None
     else:
+        assert failed == {"status": status}
         left = champions.open_promotion(NAME)
         assert left is not None and champions.registry.aliases(NAME)[CHAMPION] == left.after != before
         assert redistil(*changed)["type"] == "FAILED", "that run may be at work still"
@@ -246,15 +315,6 @@ def _mark_crashed(server: PrefectServer, flow_run: str) -> None:
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert json.load(answer)["status"] == "ACCEPT"
-
-
-def _last_run(server: PrefectServer) -> dict[str, Any]:
-    """What Prefect knows of the flow run that ended last."""
-    body = json.dumps({"sort": "END_TIME_DESC", "limit": 1}).encode()
-    request = urllib.request.Request(f"{server.url}/api/flow_runs/filter", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        (found,) = json.load(answer)
-    return dict(found)
 
 
 def _runs(tracking: Tracking) -> list[Run]:

@@ -1,6 +1,7 @@
 """Runs that are struck down in every stage, and started again: the same end as undisturbed, and next to nothing done twice.
 
-One run after the other is struck down, each in the next stage, until the last is left in peace.
+One run after the other is struck down, each in the next stage, by its own process's end or by its worker's in turn; and each
+loses a Ray worker in the stage that it takes up again. The last comes to its end.
 """
 
 from __future__ import annotations
@@ -16,23 +17,22 @@ from typing import Any
 
 import psutil
 import pytest
-import ray
 
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.adapters.ray_cluster import PREFIX
 from gkd_core.records import ScoreTable, sha256_of
 from gkd_core.settings import Settings, TrackingSettings, dump_settings, settings_from_tree
-from gkd_core.stages import REPORT, plan, run_stage
+from gkd_core.stages import REPORT, plan
 from gkd_core.training.metrics import FILE as METRICS
-from tests.integration.kills.orchestration import Platform, alive, wait_for
+from tests.integration.kills.orchestration import PATIENCE, Platform, alive, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 SOURCE = "potsdam-rgb"
 STAGES = ("distill-proxy", "distill-source", "learn-task", "evaluate")
 EVERY = {"distill-proxy": 10, "distill-source": 10, "learn-task": 40}  # updates between two checkpoints
-UPDATES = {"distill-proxy": 120, "distill-source": 120, "learn-task": 400}
+UPDATES = {"distill-proxy": 160, "distill-source": 160, "learn-task": 400}
 RAY_WORKER = {"distill-proxy": "RayTrainWorker", "distill-source": "RayTrainWorker", "evaluate": "ShardWorker"}
 WEIGHTS = ("distill-proxy/encoder", f"distill-source/{SOURCE}/encoder", f"learn-task/{SOURCE}/segmentor")
 
@@ -54,27 +54,33 @@ def settings(tiny_tree: dict[str, Any]) -> Settings:
     return settings_from_tree(tree)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifacts of the whole recipe, run in this process."""
-    workspace = tmp_path_factory.mktemp("undisturbed")
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        for run in plan(settings):
-            run_stage(settings, run, workspace)
-    finally:
-        ray.shutdown()
-    return workspace / "artifacts"
-
-
 @pytest.fixture
 def own(project: Path, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """The project as if nothing had ever been run in it, with an MLflow experiment of the test's own."""
     own = settings.model_copy(update={"tracking": TrackingSettings(experiment=request.node.name)})
     (project / "params.yaml").write_text(dump_settings(own), encoding="utf-8")
     yield own
+    _forget_all(project)
+
+
+def _forget_all(project: Path) -> None:
     for folder in (".dvc/cache", "artifacts/runs", "artifacts/workspaces", "artifacts/report"):
         shutil.rmtree(project / folder, ignore_errors=True)
+
+
+def _end(project: Path) -> tuple[dict[str, str], ScoreTable]:
+    """Checksums of the weights, and the matrix, of the one run that came to its end."""
+    (workspace,) = [path for path in (project / "artifacts/workspaces").iterdir() if (path / REPORT).exists()]
+    weights = {name: sha256_of(workspace / "artifacts" / f"{name}.safetensors") for name in WEIGHTS}
+    return weights, ScoreTable.read(project / REPORT / "matrix.json")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(platform: Platform, project: Path) -> tuple[dict[str, str], ScoreTable]:
+    """The end of a run that nothing disturbed, in the project as it is."""
+    _forget_all(project)
+    platform.wait(platform.run(), "COMPLETED")
+    return _end(project)
 
 
 def _metrics(project: Path, stage: str) -> list[int]:
@@ -83,12 +89,13 @@ def _metrics(project: Path, stage: str) -> list[int]:
     return [json.loads(line)["step"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
 
 
-def _in_the_middle(platform: Platform, stage: str) -> bool:
+def _in_the_middle(platform: Platform, stage: str, before: int) -> bool:
+    """Whether the stage is at work, with checkpoints made since it had trained `before` updates."""
     if stage == "evaluate":
         return bool(_ray_workers(platform, stage))
-    steps = _metrics(platform.project, stage)
     saved = "ray/checkpoint_manager_snapshot.json" if stage in RAY_WORKER else "training.pt"
-    return bool(steps) and steps[-1] > 2 * EVERY[stage] and any((platform.project / "artifacts/runs").glob(f"{stage}*/{saved}"))
+    trained = len(_metrics(platform.project, stage)) - before
+    return trained > 2 * EVERY[stage] and any((platform.project / "artifacts/runs").glob(f"{stage}*/{saved}"))
 
 
 def _ray_workers(platform: Platform, stage: str) -> list[psutil.Process]:
@@ -100,15 +107,6 @@ def _ray_workers(platform: Platform, stage: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def _assert_same_end(project: Path, undisturbed: Path) -> None:
-    (workspace,) = [path for path in (project / "artifacts/workspaces").iterdir() if (path / REPORT).exists()]
-    for name in WEIGHTS:
-        weights = f"{name}.safetensors"
-        assert sha256_of(workspace / "artifacts" / weights) == sha256_of(undisturbed / weights), name
-    matrix = "report/matrix.json"
-    assert ScoreTable.read(project / "artifacts" / matrix) == ScoreTable.read(undisturbed / matrix)
 
 
 def _assert_nothing_twice(project: Path, settings: Settings, kills: dict[str, int]) -> None:
@@ -131,58 +129,59 @@ def _assert_nothing_left(platform: Platform, settings: Settings, runs: list[str]
     wait_for(lambda: not OpenRuns(address).by_flow_run(), "MLflow to know of all ends", 60)
 
 
-@pytest.mark.parametrize("victim", ["flow", "worker"])
+def _strike(platform: Platform, victim: str, run: str) -> list[psutil.Process]:
+    """Kill a run's process or its worker; all that the worker had started must end by itself. Gives what that was."""
+    family = platform.processes()
+    if victim == "flow":
+        platform.flow_process().kill()
+    else:
+        assert platform.worker is not None
+        platform.worker.kill()
+        platform.worker.wait()
+    seconds = wait_for(lambda: not alive(family), f"the end of {alive(family)}", 60)
+    print(f"{victim} killed: all that it had started was gone after {seconds:.1f} s")
+    platform.wait(run, "CRASHED")
+    if victim == "worker":
+        platform.start_worker()
+    return family
+
+
+@pytest.mark.parametrize("victims", [("flow", "worker"), ("worker", "flow")], ids="-".join)
 def test_struck_down_in_each_stage_then_run_again(
-    victim: str, platform: Platform, own: Settings, project: Path, undisturbed: Path
+    victims: tuple[str, str], platform: Platform, own: Settings, project: Path, request: pytest.FixtureRequest
 ) -> None:
-    runs, started = [], []
-    for stage in STAGES:
+    runs, started = [platform.run()], []
+    for number, stage in enumerate(STAGES):
+        wait_for(lambda stage=stage: _in_the_middle(platform, stage, 0), f"{stage} to be in the middle", 3 * PATIENCE)
+        started += _strike(platform, victims[number % 2], runs[-1])
+        trained = _metrics(project, stage)
+        assert stage == "evaluate" or trained[-1] < UPDATES[stage], "it was struck down in the middle"
         runs.append(platform.run())
-        wait_for(lambda stage=stage: _in_the_middle(platform, stage), f"{stage} to be in the middle")
-        family = platform.processes()
-        if victim == "flow":
-            platform.flow_process().kill()
-        else:
-            assert platform.worker is not None
-            platform.worker.kill()
-            platform.worker.wait()
-        platform.wait(runs[-1], "CRASHED")
-        assert wait_for(lambda family=family: not alive(family), f"the end of {alive(family)}", 60) < 60
-        started += family
-        if victim == "worker":
-            platform.start_worker()
-    runs.append(platform.run())
+        if stage in RAY_WORKER:
+            before = len(trained)
+            wait_for(lambda stage=stage, before=before: _in_the_middle(platform, stage, before), f"{stage} again", 3 * PATIENCE)
+            _ray_workers(platform, stage)[-1].kill()
+            print(f"{stage}: taken up again, a Ray worker killed after {len(_metrics(project, stage)) - before} updates")
+            assert stage == "evaluate" or _metrics(project, stage)[-1] < UPDATES[stage], "and so was the Ray worker"
+    started += platform.processes()
     platform.wait(runs[-1], "COMPLETED")
-    _assert_same_end(project, undisturbed)
-    _assert_nothing_twice(project, own, dict.fromkeys(STAGES, 1))
-    _assert_nothing_left(platform, own, runs, [*started, *platform.processes()])
-
-
-def test_a_ray_worker_struck_down_in_each_stage(platform: Platform, own: Settings, project: Path, undisturbed: Path) -> None:
-    run = platform.run()
-    for stage in RAY_WORKER:
-        wait_for(lambda stage=stage: _in_the_middle(platform, stage), f"{stage} to be in the middle")
-        _ray_workers(platform, stage)[-1].kill()
-    started = platform.processes()
-    platform.wait(run, "COMPLETED")
-    _assert_same_end(project, undisturbed)
-    _assert_nothing_twice(project, own, dict.fromkeys(RAY_WORKER, 1))
-    _assert_nothing_left(platform, own, [run], started)
+    _assert_nothing_twice(project, own, {stage: 2 if stage in RAY_WORKER else 1 for stage in STAGES})
+    _assert_nothing_left(platform, own, runs, started)
+    assert _end(project) == request.getfixturevalue("undisturbed")
 
 
 def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, own: Settings, project: Path) -> None:
     run = platform.run("distill_proxy.updates=100000")
-    wait_for(lambda: _in_the_middle(platform, "distill-proxy"), "distill-proxy to be in the middle")
+    wait_for(lambda: _in_the_middle(platform, "distill-proxy", 0), "distill-proxy to be in the middle")
     started = platform.processes()
     names = " ".join(alive(started))
     assert all(name in names for name in ("raylet", "gcs_server", "RayTrainWorker", "dvc_stage", "gkd_core.adapters.child"))
     folders = set(re.findall(rf"{tempfile.gettempdir()}/{PREFIX}\w+", names))
     assert len(folders) == 1
     platform.call(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    seconds = wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
-    seconds += wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60)
-    print(f"cancelled in {seconds:.1f} s")
-    assert seconds < 60
+    gone = wait_for(lambda: not alive(started), f"the end of {alive(started)}", 60)
+    told = wait_for(lambda: platform.state(run) == "CANCELLED", "the run to be Cancelled", 60 - gone)
+    print(f"all that the run had started was gone {gone:.1f} s after its cancellation; Prefect said Cancelled {told:.1f} s later")
     _assert_nothing_left(platform, own, [run], started)
     tracking = Tracking(own, project)
     ends = {item.info.status for item in tracking.client.search_runs([tracking.experiment])}

@@ -37,6 +37,7 @@ def _steps(project: Path) -> list[int]:
     return [json.loads(line)["step"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
 
 
+@pytest.mark.slow
 def test_flow_process_struck_down_then_run_again(settings: Settings, platform: Platform, project: Path) -> None:
     struck = platform.run()
     wait_for(lambda: len(_steps(project)) > 2 * EVERY, "the middle of the stage")
