@@ -1,4 +1,4 @@
-"""The local platform: Prefect's server, MLflow's server and a worker, supervised, on loopback: `python -m flows.local_platform up`."""
+"""The local platform, supervised, on loopback: Prefect's server, MLflow's, a worker. `python -m flows.local_platform up`."""
 
 import sys
 from pathlib import Path
