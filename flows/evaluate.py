@@ -127,7 +127,7 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
         notes = run_folder(job.settings, measure_run(subject.folder, REPORT), job.workspace)
         with cluster.turn("evaluate"), stage_progress(MEASURE, _length(job, subject), notes, log):
             cluster.before("evaluate")
-            with child_process(command, cwd=job.workspace, env=cluster.environment) as child:
+            with child_process(command, cwd=job.workspace, env=cluster.environment("evaluate")) as child:
                 status = child.wait()
                 if status:
                     raise StageFailed(MEASURE, status)

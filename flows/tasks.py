@@ -157,7 +157,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
             child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics, folder)))
             stack.enter_context(stage_progress(run.name, job.length(run), folder, log))
 
-        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment, held=[lock])
+        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment(run.stage), held=[lock])
         if child_run:
             job.parent.log_datasets(child_run[0], job.datasets(run))
         if outcome == "ran" and run.stage == MODEL_STAGE:

@@ -1,4 +1,4 @@
-"""Is the Ray cluster that RAY_ADDRESS names there, and does it let us in?"""
+"""Are the Ray clusters that RAY_ADDRESS and `compute.address` name there, and do they let us in?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SECONDS = 20
 
 
 def check_ray(machine: Machine) -> Iterable[Finding]:
-    """The cluster, by `ray status`: of that address, with the token that the environment has."""
+    """The clusters, by Ray's own commands, with the token that the environment has."""
+    jobs = machine.settings.compute.address
+    if jobs != "local":
+        yield _ask(["job", "list", "--address", jobs], jobs, "compute.address", machine)
     address = machine.environment.get("RAY_ADDRESS")
     if not address:
         yield well("Ray", "RAY_ADDRESS is unset: each run starts a cluster of its own")
@@ -23,13 +26,13 @@ def check_ray(machine: Machine) -> Iterable[Finding]:
         advice = "give host:port of the cluster's head, and run on a machine of the cluster; ray:// and http:// are not used here"
         yield warning("Ray", f"RAY_ADDRESS is {address}", advice)
     else:
-        yield _ask(address, machine)
+        yield _ask(["status", "--address", address], address, "RAY_ADDRESS", machine)
 
 
-def _ask(address: str, machine: Machine) -> Finding:
-    command = [str(Path(sys.executable).with_name("ray")), "status", "--address", address]
+def _ask(question: list[str], address: str, named_by: str, machine: Machine) -> Finding:
+    command = [str(Path(sys.executable).with_name("ray")), *question]
     environment = {**os.environ, **machine.environment, "RAY_USAGE_STATS_ENABLED": "0"}
-    advice = "check RAY_ADDRESS, that the cluster is up, and RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
+    advice = f"check {named_by}, that the cluster is up, and RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment)
     except subprocess.TimeoutExpired:

@@ -22,8 +22,9 @@ def check_storage(machine: Machine) -> Iterable[Finding]:
     """DVC's default remote, and every bucket that it or the settings name."""
     remote = dvc_remote(machine.project)
     yield from _judge_remote(remote, machine)
-    shards = machine.settings.data.shards
-    addresses = [address for address in (remote, shards) if address is not None and address.startswith("s3://")]
+    settings = machine.settings
+    named = (remote, settings.data.shards, settings.compute.storage)
+    addresses = [address for address in named if address is not None and address.startswith("s3://")]
     for bucket in dict.fromkeys(urlsplit(address).netloc for address in addresses):
         yield _judge_bucket(bucket, machine)
     if not addresses and (endpoint := machine.environment.get("AWS_ENDPOINT_URL")):

@@ -23,7 +23,7 @@ from pathlib import Path
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
-from gkd_core.stages.waves import ray_stages
+from gkd_core.stages.waves import own_ray_stages
 
 START_SECONDS = 120.0
 PREFIX = "gkd-ray-"
@@ -54,11 +54,14 @@ class LocalCluster:
         self._turn = threading.Lock()
         self._starting = threading.Lock()
 
+    def environment(self, stage: str) -> dict[str, str]:
+        """Variables by which a stage finds the cluster and is let in; none for a stage that does not work on it."""
+        return self._environment if self._workers and stage in self._stages else {}
+
     @property
-    def environment(self) -> dict[str, str]:
-        """Variables by which a stage finds the cluster and is let in."""
+    def _environment(self) -> dict[str, str]:
         access = {"RAY_ADDRESS": f"127.0.0.1:{self._port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
-        return {**access, **QUIET, **LOOPBACK, **PROMPT, **OWN_MACHINE} if self._workers else {}
+        return {**access, **QUIET, **LOOPBACK, **PROMPT, **OWN_MACHINE}
 
     @contextmanager
     def turn(self, stage: str) -> Iterator[None]:
@@ -99,7 +102,7 @@ class LocalCluster:
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
         command += [f"--port={self._port}", f"--ray-client-server-port={_free_port()}"]
         command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder}"]
-        environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
+        environment = {name: value for name, value in self._environment.items() if name != "RAY_ADDRESS"}
         # The lock goes with the open file: held until the last of the cluster's guard and of us is gone.
         return self._stack.enter_context(child_process(command, env=environment, log=self._log, pass_fds=[mark.fileno()]))
 
@@ -121,14 +124,22 @@ def shared_cluster(settings: Settings, logs: Path) -> Iterator[LocalCluster]:
     if outer is not None:
         yield outer
         return
-    workers = 0 if os.environ.get("RAY_ADDRESS") else max(settings.compute.workers, settings.evaluate.workers)
-    cluster = LocalCluster(workers, ray_stages(settings), logs / "ray.log")
+    cluster = LocalCluster(_workers(settings), own_ray_stages(settings), logs / "ray.log")
     token = _shared.set(cluster)
     try:
         yield cluster
     finally:
         _shared.reset(token)
         cluster.stop()
+
+
+def _workers(settings: Settings) -> int:
+    """Most workers that any stage has on a cluster of ours; 0 where none needs one."""
+    if os.environ.get("RAY_ADDRESS"):
+        return 0
+    compute = settings.compute
+    distilling = (compute.max_workers or compute.workers) if compute.address == "local" else 0
+    return max(distilling, settings.evaluate.workers)
 
 
 def sweep_clusters() -> list[str]:

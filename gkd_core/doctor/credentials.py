@@ -45,6 +45,13 @@ def _judge_mode(variable: str, path: Path, in_use: bool) -> Finding:
     return well(variable, f"{path}, mode {mode:04o}")
 
 
+def _named_cluster(machine: Machine) -> str | None:
+    """What names a cluster that others can reach."""
+    if machine.settings.compute.address != "local":
+        return "compute.address"
+    return "RAY_ADDRESS" if machine.environment.get("RAY_ADDRESS") else None
+
+
 def check_ray_token(machine: Machine) -> Iterable[Finding]:
     """A cluster that others can reach must ask for a token, and we must have it."""
     environment = machine.environment
@@ -52,6 +59,6 @@ def check_ray_token(machine: Machine) -> Iterable[Finding]:
     has_token = bool(environment.get("RAY_AUTH_TOKEN")) or path.exists()
     if environment.get("RAY_AUTH_MODE") == "token" and not has_token:
         yield error("Ray token", "RAY_AUTH_MODE=token, and there is none", "set RAY_AUTH_TOKEN_PATH to the cluster's token file")
-    elif environment.get("RAY_ADDRESS") and environment.get("RAY_AUTH_MODE") != "token":
-        found = "RAY_ADDRESS names a cluster, and RAY_AUTH_MODE is not token"
+    elif (named := _named_cluster(machine)) and environment.get("RAY_AUTH_MODE") != "token":
+        found = f"{named} names a cluster, and RAY_AUTH_MODE is not token"
         yield warning("Ray token", found, "whoever reaches such a cluster can run code on it: start it with RAY_AUTH_MODE=token")

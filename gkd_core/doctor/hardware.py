@@ -25,12 +25,12 @@ DRIVER_SECONDS = 10
 def check_cpus(machine: Machine) -> Iterable[Finding]:
     """Cores, against the processes that will want one each."""
     compute = machine.settings.compute
-    wanted = max(1, compute.workers) * (compute.threads + compute.loaders)
+    wanted = _processes(machine) * (compute.threads + compute.loaders)
     found = (
         f"{machine.cpus} for {wanted} (compute.workers {compute.workers}, threads {compute.threads}, loaders {compute.loaders})"
     )
     if wanted > machine.cpus:
-        yield warning("CPUs", found, "lower compute.workers, threads or loaders, or name a cluster by RAY_ADDRESS")
+        yield warning("CPUs", found, "lower compute.workers, threads or loaders, or give stage one to a cluster: compute.address")
     else:
         yield well("CPUs", found)
 
@@ -39,7 +39,7 @@ def check_memory(machine: Machine) -> Iterable[Finding]:
     """Memory that is free, against what the training processes need at least."""
     if machine.memory_free is None or machine.memory is None:
         return
-    free, workers = machine.memory_free, max(1, machine.settings.compute.workers)
+    free, workers = machine.memory_free, _processes(machine)
     found = f"{free / GIB:.1f} of {machine.memory / GIB:.1f} GiB free"
     if free < LEAST_BYTES:
         yield error("memory", found, "end other programs: torch alone needs most of this")
@@ -49,9 +49,20 @@ def check_memory(machine: Machine) -> Iterable[Finding]:
         yield well("memory", found)
 
 
+def _processes(machine: Machine) -> int:
+    """Training processes that this machine has at once."""
+    return max(1, _workers_here(machine))
+
+
+def _workers_here(machine: Machine) -> int:
+    """Ray's workers of stage one, where they are this machine's."""
+    compute = machine.settings.compute
+    return compute.workers if compute.address == "local" else 0
+
+
 def check_shared_memory(machine: Machine) -> Iterable[Finding]:
     """/dev/shm, where Ray's workers hand objects to each other; containers are born with 64 MB of it."""
-    if machine.settings.compute.workers == 0 and machine.settings.evaluate.workers == 0:
+    if not _workers_here(machine) and machine.settings.evaluate.workers == 0:
         return
     size = machine.shared_memory
     if size is None:

@@ -11,6 +11,12 @@ def ray_stages(settings: Settings) -> tuple[str, ...]:
     return ("distill-proxy", "distill-source", *(("evaluate",) if settings.evaluate.workers else ()))
 
 
+def own_ray_stages(settings: Settings) -> tuple[str, ...]:
+    """Those of them for which a cluster is wanted here: stage one may have been given to one elsewhere."""
+    stages = ray_stages(settings)
+    return stages if settings.compute.address == "local" else tuple(stage for stage in stages if stage == "evaluate")
+
+
 def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:
     """The plan cut into groups that may run side by side: runs of one stage, for different sources.
 

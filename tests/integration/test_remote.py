@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,8 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from gkd_core.adapters.child import child_process
 from gkd_core.records import sha256_of
+from tests.integration.ray_hosts import RayHosts, ray_hosts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 SECRET = "canary-" + secrets.token_hex(8)
@@ -51,44 +47,25 @@ def store() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def cluster(store: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray head that asks for a token; the environment by which one is let in, and its addresses as ADDRESS (jobs) and GCS."""
-    folder = tmp_path_factory.mktemp("head")
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32))
-    token.chmod(0o600)
-    ports = {name: _free_port() for name in ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")}
-    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    }
-    own = {"GKD_SCRATCH": str(folder / "scratch"), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-    sockets = tempfile.mkdtemp(prefix="gkd-head-")
-    command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--num-cpus=4"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    command += ["--dashboard-host=127.0.0.1", f"--temp-dir={sockets}"]
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
-    with child_process(command, env={**store, **access, **quiet, **own}, log=folder / "ray.log"):
-        _wait_for(address, token.read_text(), folder / "ray.log")
-        yield {**store, **access, "ADDRESS": address, "GCS": f"127.0.0.1:{ports['port']}"}
-    shutil.rmtree(sockets, ignore_errors=True)
+def cluster(store: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHosts]:
+    """A Ray head that asks for a token, and takes the work itself."""
+    with ray_hosts(tmp_path_factory.mktemp("ray"), store, head_cpus=4) as hosts:
+        yield hosts
 
 
-def test_a_job_without_the_token_is_refused(cluster: dict[str, str]) -> None:
+def test_a_job_without_the_token_is_refused(cluster: RayHosts) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{cluster['ADDRESS']}/api/jobs/", timeout=10)
+        cluster.ask("/api/jobs/", None)
     assert refused.value.code == 401
 
 
-def test_the_result_is_that_of_this_machine(cluster: dict[str, str], tiny_tree: dict[str, Any], tmp_path: Path) -> None:
+def test_the_result_is_that_of_this_machine(cluster: RayHosts, tiny_tree: dict[str, Any], tmp_path: Path) -> None:
     here = _project(tmp_path / "here", tiny_tree, {"workers": 1})
     there = _project(tmp_path / "there", tiny_tree, _elsewhere(cluster))
     for folder in (here, there):
-        assert _gkd(folder, cluster, "run", "prepare-data").returncode == 0
-    assert _gkd(here, {**cluster, "RAY_ADDRESS": cluster["GCS"]}, "run", "distill-proxy").returncode == 0
-    done = _gkd(there, cluster, "run", "distill-proxy")
+        assert _gkd(folder, cluster.access, "run", "prepare-data").returncode == 0
+    assert _gkd(here, {**cluster.access, "RAY_ADDRESS": cluster.gcs}, "run", "distill-proxy").returncode == 0
+    done = _gkd(there, cluster.access, "run", "distill-proxy")
     assert done.returncode == 0, done.stderr
     assert _digests(there / OUTPUT) == _digests(here / OUTPUT)
     (metrics,) = (there / "artifacts/runs").glob("distill-proxy-*/metrics.jsonl")
@@ -96,21 +73,21 @@ def test_the_result_is_that_of_this_machine(cluster: dict[str, str], tiny_tree: 
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_workers_own_error_is_told_here(cluster: dict[str, str], tiny_tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_workers_own_error_is_told_here(cluster: RayHosts, tiny_tree: dict[str, Any], tmp_path: Path) -> None:
     tree = tiny_tree | {"distill_proxy": tiny_tree["distill_proxy"] | {"lr": 1e30, "updates": 6, "warmup_updates": 0}}
     project = _project(tmp_path, tree, _elsewhere(cluster))
-    _gkd(project, cluster, "run", "prepare-data")
-    done = _gkd(project, cluster, "run", "distill-proxy")
+    _gkd(project, cluster.access, "run", "prepare-data")
+    done = _gkd(project, cluster.access, "run", "distill-proxy")
     assert done.returncode == 2, done.stderr
     assert "last good checkpoint" in done.stderr
     assert not (project / OUTPUT).exists()
 
 
-def test_ending_the_stage_stops_its_job(cluster: dict[str, str], tiny_tree: dict[str, Any], tmp_path: Path) -> None:
+def test_ending_the_stage_stops_its_job(cluster: RayHosts, tiny_tree: dict[str, Any], tmp_path: Path) -> None:
     tree = tiny_tree | {"distill_proxy": tiny_tree["distill_proxy"] | {"updates": 100_000}}
     project = _project(tmp_path, tree, _elsewhere(cluster))
-    _gkd(project, cluster, "run", "prepare-data")
-    with subprocess.Popen([*GKD, "run", "distill-proxy"], cwd=project, env={**os.environ, **cluster}) as stage:
+    _gkd(project, cluster.access, "run", "prepare-data")
+    with subprocess.Popen([*GKD, "run", "distill-proxy"], cwd=project, env={**os.environ, **cluster.access}) as stage:
         deadline = time.monotonic() + 180
         while not list((project / "artifacts/runs").glob("distill-proxy-*/metrics.jsonl")):
             assert stage.poll() is None
@@ -126,8 +103,8 @@ def test_ending_the_stage_stops_its_job(cluster: dict[str, str], tiny_tree: dict
 GKD = [sys.executable, "-c", "from gkd_core.cli import main; main()"]
 
 
-def _elsewhere(cluster: Mapping[str, str]) -> dict[str, Any]:
-    return {"workers": 1, "address": cluster["ADDRESS"], "storage": "s3://runs/scratch"}
+def _elsewhere(cluster: RayHosts) -> dict[str, Any]:
+    return {"workers": 1, "address": cluster.address, "storage": "s3://runs/scratch"}
 
 
 def _project(folder: Path, tree: Mapping[str, Any], compute: Mapping[str, Any]) -> Path:
@@ -149,26 +126,5 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in folder.iterdir()}
 
 
-def _jobs(cluster: Mapping[str, str]) -> list[dict[str, Any]]:
-    token = Path(cluster["RAY_AUTH_TOKEN_PATH"]).read_text()
-    request = urllib.request.Request(f"{cluster['ADDRESS']}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return list(json.load(answer))
-
-
-def _wait_for(address: str, token: str, log: Path) -> None:
-    deadline = time.monotonic() + 180
-    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _jobs(cluster: RayHosts) -> list[dict[str, Any]]:
+    return list(json.loads(cluster.ask("/api/jobs/", cluster.token)))

@@ -6,6 +6,7 @@ Who we are the cluster learns from the token that RAY_AUTH_TOKEN_PATH (or RAY_AU
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from gkd_core.adapters.remote.parcel import OUTPUT, RESULT, RemoteResult, pack, place_of, send_inputs
@@ -40,6 +42,7 @@ WORK = "gkd.work"  # metadata of a job: name and digest of its work
 ENTRYPOINT = "python -m gkd_core.adapters.remote.job"
 # Lines of the workers reach the job's log, each one of them.
 ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
+REFUSAL = re.compile(r"status code 4(?!08|29)\d\d")  # all but "too slow" and "too often": waiting will not help
 FAILURES = (RuntimeError, requests.RequestException, ConnectionError)
 Result = TypeVar("Result")
 
@@ -89,11 +92,15 @@ class Cluster:
         """Start a job in a copy of the folder."""
         name = f"{work}-{secrets.token_hex(4)}"
         environment = {"working_dir": str(folder), "env_vars": ENVIRONMENT}
-        self._patiently(
-            lambda: self._client.submit_job(
-                entrypoint=ENTRYPOINT, submission_id=name, runtime_env=environment, metadata={WORK: work}
-            )
-        )
+
+        def send() -> None:
+            try:
+                self._client.submit_job(entrypoint=ENTRYPOINT, submission_id=name, runtime_env=environment, metadata={WORK: work})
+            except RuntimeError as error:
+                if "already exists" not in str(error):  # said again, as the first answer was lost on its way
+                    raise
+
+        self._patiently(send)
         return name
 
     def status(self, job: str) -> JobStatus:
@@ -116,14 +123,16 @@ class Cluster:
         while True:
             try:
                 return ask()
+            except AuthenticationError:
+                raise PlatformError(
+                    f"{self.address}: Ray refuses us; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with its token"
+                ) from None
             except FAILURES as error:
                 text = " ".join(str(error).split())[:300]
-                if _is_refusal(text):
-                    raise PlatformError(
-                        f"{self.address}: Ray refuses us ({text}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its token"
-                    ) from None
                 if "does not exist" in text:
                     raise TransientError(f"{self.address}: Ray has lost the job, as after a restart of its head") from None
+                if REFUSAL.search(text):
+                    raise PlatformError(f"{self.address}: Ray's Jobs API refuses what was asked ({text})") from None
                 if time.monotonic() > deadline:
                     raise TransientError(f"{self.address}: Ray's Jobs API does not answer ({text})") from None
                 time.sleep(POLL_SECONDS)
@@ -164,10 +173,6 @@ def _stopped_with_us(cluster: Cluster, job: str) -> Iterator[None]:
     except BaseException:
         cluster.stop(job)
         raise
-
-
-def _is_refusal(text: str) -> bool:
-    return any(word in text for word in ("401", "403", "Unauthorized", "Forbidden", "authentication"))
 
 
 def _fetch_costs(place: Location, run_folder: Path) -> None:

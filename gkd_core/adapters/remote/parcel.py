@@ -41,7 +41,7 @@ class RemoteTask(Record):
 
 
 class RemoteResult(Record):
-    """The files that a stage has left: path to SHA-256, and the number of workers that it ended with."""
+    """The files that a stage has left: path to SHA-256."""
 
     files: dict[str, str]
 

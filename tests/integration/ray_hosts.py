@@ -1,0 +1,127 @@
+"""A Ray cluster of several hosts on one machine: each has a loopback address, a disk and a key of the store of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import psutil
+
+from gkd_core.adapters.child import child_process
+from gkd_core.loopback import free_port
+
+START_SECONDS = 180
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns loopback into the address of a network card
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
+
+class RayHosts:
+    """A head that takes no work, as the manifests have it, and nodes that do.
+
+    Attributes:
+        address: of the Jobs API.
+        gcs: by which Ray's own processes find the head.
+        access: variables that let one in.
+        scratch: the folder of each host's own disk.
+    """
+
+    def __init__(self, folder: Path, store: Mapping[str, str], head_cpus: int) -> None:
+        self.folder = folder
+        self.scratch = folder / "scratch"
+        token = folder / "ray-token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        self.access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        self._ports = {
+            name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+        }
+        self.address = f"http://127.0.0.1:{self._ports['dashboard-port']}"
+        self.gcs = f"127.0.0.1:{self._ports['port']}"
+        self._environment = {**store, **self.access, **QUIET, "GKD_SCRATCH": str(self.scratch)}
+        self._head_cpus = head_cpus
+        self._processes: dict[str, Popen[bytes]] = {}
+        self._stacks: dict[str, ExitStack] = {}
+
+    @property
+    def token(self) -> str:
+        return Path(self.access["RAY_AUTH_TOKEN_PATH"]).read_text()
+
+    def start_head(self) -> None:
+        """Start the head, and wait until its Jobs API answers."""
+        # Sockets need a short path.
+        sockets = tempfile.mkdtemp(prefix="gkd-hosts-")
+        ports = [f"--{name}={port}" for name, port in self._ports.items()]
+        command = ["--head", "--node-ip-address=127.0.0.1", f"--num-cpus={self._head_cpus}", *ports]
+        self._start("head", [*command, "--dashboard-host=127.0.0.1", f"--temp-dir={sockets}"])
+        self._stacks["head"].callback(shutil.rmtree, sockets, ignore_errors=True)
+        self._wait()
+
+    def start_node(self, number: int) -> None:
+        """Start a node with one core; its address is 127.0.0.2 and so on."""
+        address = f"127.0.0.{number + 1}"
+        self._start(f"node-{number}", [f"--address={self.gcs}", f"--node-ip-address={address}", "--num-cpus=1"])
+
+    def kill_node(self, number: int) -> None:
+        """Strike a node down with all that runs on it."""
+        name = f"node-{number}"
+        for process in psutil.Process(self._processes[name].pid).children(recursive=True):
+            process.kill()
+        self._stacks.pop(name).close()
+
+    def stop(self) -> None:
+        for name in sorted(self._stacks, reverse=True):  # nodes before their head
+            self._stacks[name].close()
+
+    def ask(self, path: str, token: str | None) -> bytes:
+        """The answer of the head's API."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.address}{path}", headers=headers), timeout=30) as answer:
+            return bytes(answer.read())
+
+    def _start(self, name: str, arguments: list[str]) -> None:
+        stack = self._stacks[name] = ExitStack()
+        command = ["ray", "start", "--block", "--disable-usage-stats", *arguments]
+        log = self.folder / f"{name}.log"
+        self._processes[name] = stack.enter_context(child_process(command, env=self._environment, log=log))
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.ask("/api/jobs/", self.token)
+                return
+            except (urllib.error.URLError, OSError):
+                assert time.monotonic() < deadline, (self.folder / "head.log").read_text()
+                time.sleep(0.5)
+
+
+@contextmanager
+def ray_hosts(folder: Path, store: Mapping[str, str], head_cpus: int = 0, nodes: int = 0) -> Iterator[RayHosts]:
+    """Head and nodes while the block lasts.
+
+    Args:
+        store: variables by which the nodes reach the S3 store.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    hosts = RayHosts(folder, {**store, "PATH": os.environ["PATH"]}, head_cpus)
+    try:
+        hosts.start_head()
+        for number in range(1, nodes + 1):
+            hosts.start_node(number)
+        yield hosts
+    finally:
+        hosts.stop()
