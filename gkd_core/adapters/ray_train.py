@@ -140,6 +140,10 @@ def _fit(job: DistillJob, group: Group, folder: Path) -> Result:
             if failures > group.max_failures:
                 raise _gave_up(error, job.title, failures) from None
             log.warning("%s: worker group %d failed (%s); starting the next", job.title, failures, _one_line(error)[:200])
+        except OSError as error:
+            if not _is_of_a_store(error):
+                raise
+            raise TransientError(f"{job.title}: the bucket of checkpoints at {path} fails: {_one_line(error)}") from None
     raise AssertionError("unreachable")
 
 
@@ -247,13 +251,19 @@ def _raise_own(error: TrainingFailedError) -> None:
 def _gave_up(error: TrainingFailedError, title: str, groups: int) -> PlatformError:
     """The error after the last group: transient unless all that is known is an exception of a worker's program."""
     failures = _failures(error)
-    kind = TransientError if not failures or any(map(_is_loss, failures)) else PlatformError
+    passing = not failures or any(_is_loss(failure) or _is_of_a_store(failure) for failure in failures)
+    kind = TransientError if passing else PlatformError
     return kind(f"{title}: Ray Train gave up after {groups} groups of workers: {_one_line(failures[0] if failures else error)}")
 
 
 def _is_loss(failure: Exception) -> bool:
     """Whether Ray says it of a worker, and not the worker's program of itself."""
     return type(failure).__module__.partition(".")[0] == "ray"
+
+
+def _is_of_a_store(failure: Exception) -> bool:
+    """Whether it is the bucket with the checkpoints that failed: pyarrow says so without a number of the operating system."""
+    return isinstance(failure, OSError) and failure.errno is None
 
 
 def _one_line(error: BaseException) -> str:

@@ -27,6 +27,8 @@ def test_a_workers_own_error_is_raised_whatever_came_of_the_others(own: GkdError
         (WorkerGroupError("x", {0: RayActorError()}), TransientError),
         (WorkerGroupError("x", {0: RuntimeError("Connection closed by peer"), 1: RayActorError()}), TransientError),
         (ControllerError(RuntimeError("no room")), TransientError),
+        (WorkerGroupError("x", {0: OSError("AWS Error NETWORK_CONNECTION during PutObject")}), TransientError),
+        (WorkerGroupError("x", {0: OSError(28, "No space left on device")}), PlatformError),
         (WorkerGroupError("x", {0: ValueError("a bug"), 1: ValueError("a bug")}), PlatformError),
     ],
 )

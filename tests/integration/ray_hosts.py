@@ -37,11 +37,13 @@ class RayHosts:
         gcs: by which Ray's own processes find the head.
         access: variables that let one in.
         scratch: the folder of each host's own disk.
+        sessions: where Ray keeps its own files, logs among them; its sockets need so short a path.
     """
 
     def __init__(self, folder: Path, store: Mapping[str, str], head_cpus: int) -> None:
         self.folder = folder
         self.scratch = folder / "scratch"
+        self.sessions = Path(tempfile.mkdtemp(prefix="gkd-hosts-"))
         token = folder / "ray-token"
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
@@ -62,12 +64,9 @@ class RayHosts:
 
     def start_head(self) -> None:
         """Start the head, and wait until its Jobs API answers."""
-        # Sockets need a short path.
-        sockets = tempfile.mkdtemp(prefix="gkd-hosts-")
         ports = [f"--{name}={port}" for name, port in self._ports.items()]
         command = ["--head", "--node-ip-address=127.0.0.1", f"--num-cpus={self._head_cpus}", *ports]
-        self._start("head", [*command, "--dashboard-host=127.0.0.1", f"--temp-dir={sockets}"])
-        self._stacks["head"].callback(shutil.rmtree, sockets, ignore_errors=True)
+        self._start("head", [*command, "--dashboard-host=127.0.0.1", f"--temp-dir={self.sessions}"])
         self._wait()
 
     def start_node(self, number: int) -> None:
@@ -85,6 +84,7 @@ class RayHosts:
     def stop(self) -> None:
         for name in sorted(self._stacks, reverse=True):  # nodes before their head
             self._stacks[name].close()
+        shutil.rmtree(self.sessions, ignore_errors=True)
 
     def ask(self, path: str, token: str | None) -> bytes:
         """The answer of the head's API."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from flows.server import PrefectServer
+from gkd_core.records import ScoreTable, sha256_of
+from gkd_core.stages import REPORT
+from gkd_core.training.metrics import FILE as METRICS
 
 REPOSITORY = Path(__file__).parents[3]
 PATIENCE = 240.0  # a machine that does other work too takes minutes to start a flow
@@ -43,10 +48,17 @@ class Platform:
         self.environment = {**os.environ, **server.environment, **SETUP, "PWD": str(project), "COLUMNS": "200"}
         self.worker: psutil.Popen | None = None
 
+    @property
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if key := self.environment.get("PREFECT_API_AUTH_STRING"):
+            headers["Authorization"] = f"Basic {base64.b64encode(key.encode()).decode()}"
+        return headers
+
     def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         """The answer of the server's API; without a method, to a GET, or to a POST where there is a body."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(f"{self.url}/api/{path}", data, self._headers, method=method)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -115,6 +127,25 @@ def alive(processes: list[psutil.Process]) -> list[str]:
         except psutil.NoSuchProcess:
             continue
     return lines
+
+
+def forget_all(project: Path) -> None:
+    """Make a project as if nothing had ever been run in it."""
+    for folder in (".dvc/cache", "artifacts/runs", "artifacts/workspaces", "artifacts/report"):
+        shutil.rmtree(project / folder, ignore_errors=True)
+
+
+def end_of(project: Path, weights: Iterable[str]) -> tuple[dict[str, str], ScoreTable]:
+    """Checksums of the weights, and the matrix, of the one run that came to its end."""
+    (workspace,) = [path for path in (project / "artifacts/workspaces").iterdir() if (path / REPORT).exists()]
+    digests = {name: sha256_of(workspace / "artifacts" / f"{name}.safetensors") for name in weights}
+    return digests, ScoreTable.read(project / REPORT / "matrix.json")
+
+
+def trained(project: Path, stage: str) -> list[int]:
+    """The updates of a stage, in the order in which they were trained; those done again stand there again."""
+    files = list((project / "artifacts/runs").glob(f"{stage}*/{METRICS}"))
+    return [json.loads(line)["step"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
 
 
 def link_project(folder: Path) -> None:

@@ -6,9 +6,7 @@ loses a Ray worker in the stage that it takes up again. The last comes to its en
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,11 +19,10 @@ import pytest
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.adapters.ray_cluster import PREFIX
-from gkd_core.records import ScoreTable, sha256_of
+from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, TrackingSettings, dump_settings, settings_from_tree
-from gkd_core.stages import REPORT, plan
-from gkd_core.training.metrics import FILE as METRICS
-from tests.integration.kills.orchestration import PATIENCE, Platform, alive, wait_for
+from gkd_core.stages import plan
+from tests.integration.kills.orchestration import PATIENCE, Platform, alive, end_of, forget_all, trained, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -60,33 +57,15 @@ def own(project: Path, settings: Settings, request: pytest.FixtureRequest) -> It
     own = settings.model_copy(update={"tracking": TrackingSettings(experiment=request.node.name)})
     (project / "params.yaml").write_text(dump_settings(own), encoding="utf-8")
     yield own
-    _forget_all(project)
-
-
-def _forget_all(project: Path) -> None:
-    for folder in (".dvc/cache", "artifacts/runs", "artifacts/workspaces", "artifacts/report"):
-        shutil.rmtree(project / folder, ignore_errors=True)
-
-
-def _end(project: Path) -> tuple[dict[str, str], ScoreTable]:
-    """Checksums of the weights, and the matrix, of the one run that came to its end."""
-    (workspace,) = [path for path in (project / "artifacts/workspaces").iterdir() if (path / REPORT).exists()]
-    weights = {name: sha256_of(workspace / "artifacts" / f"{name}.safetensors") for name in WEIGHTS}
-    return weights, ScoreTable.read(project / REPORT / "matrix.json")
+    forget_all(project)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(platform: Platform, project: Path) -> tuple[dict[str, str], ScoreTable]:
     """The end of a run that nothing disturbed, in the project as it is."""
-    _forget_all(project)
+    forget_all(project)
     platform.wait(platform.run(), "COMPLETED")
-    return _end(project)
-
-
-def _metrics(project: Path, stage: str) -> list[int]:
-    """The updates of a stage, in the order in which they were trained; those done again stand there again."""
-    files = list((project / "artifacts/runs").glob(f"{stage}*/{METRICS}"))
-    return [json.loads(line)["step"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
+    return end_of(project, WEIGHTS)
 
 
 def _in_the_middle(platform: Platform, stage: str, before: int) -> bool:
@@ -94,8 +73,8 @@ def _in_the_middle(platform: Platform, stage: str, before: int) -> bool:
     if stage == "evaluate":
         return bool(_ray_workers(platform, stage))
     saved = "ray/checkpoint_manager_snapshot.json" if stage in RAY_WORKER else "training.pt"
-    trained = len(_metrics(platform.project, stage)) - before
-    return trained > 2 * EVERY[stage] and any((platform.project / "artifacts/runs").glob(f"{stage}*/{saved}"))
+    done = len(trained(platform.project, stage)) - before
+    return done > 2 * EVERY[stage] and any((platform.project / "artifacts/runs").glob(f"{stage}*/{saved}"))
 
 
 def _ray_workers(platform: Platform, stage: str) -> list[psutil.Process]:
@@ -112,7 +91,7 @@ def _ray_workers(platform: Platform, stage: str) -> list[psutil.Process]:
 def _assert_nothing_twice(project: Path, settings: Settings, kills: dict[str, int]) -> None:
     """Only the updates since the last checkpoint were trained again; Ray may not have noted yet the one it was just given."""
     for stage, updates in UPDATES.items():
-        steps = _metrics(project, stage)
+        steps = trained(project, stage)
         assert set(steps) == set(range(1, updates + 1))
         most = EVERY[stage] * (2 if stage in RAY_WORKER else 1)
         assert len(steps) - updates <= most * kills.get(stage, 0), f"{stage}: {len(steps)} updates were trained"
@@ -154,20 +133,20 @@ def test_struck_down_in_each_stage_then_run_again(
     for number, stage in enumerate(STAGES):
         wait_for(lambda stage=stage: _in_the_middle(platform, stage, 0), f"{stage} to be in the middle", 3 * PATIENCE)
         started += _strike(platform, victims[number % 2], runs[-1])
-        trained = _metrics(project, stage)
-        assert stage == "evaluate" or trained[-1] < UPDATES[stage], "it was struck down in the middle"
+        steps = trained(project, stage)
+        assert stage == "evaluate" or steps[-1] < UPDATES[stage], "it was struck down in the middle"
         runs.append(platform.run())
         if stage in RAY_WORKER:
-            before = len(trained)
+            before = len(steps)
             wait_for(lambda stage=stage, before=before: _in_the_middle(platform, stage, before), f"{stage} again", 3 * PATIENCE)
             _ray_workers(platform, stage)[-1].kill()
-            print(f"{stage}: taken up again, a Ray worker killed after {len(_metrics(project, stage)) - before} updates")
-            assert stage == "evaluate" or _metrics(project, stage)[-1] < UPDATES[stage], "and so was the Ray worker"
+            print(f"{stage}: taken up again, a Ray worker killed after {len(trained(project, stage)) - before} updates")
+            assert stage == "evaluate" or trained(project, stage)[-1] < UPDATES[stage], "and so was the Ray worker"
     started += platform.processes()
     platform.wait(runs[-1], "COMPLETED")
     _assert_nothing_twice(project, own, {stage: 2 if stage in RAY_WORKER else 1 for stage in STAGES})
     _assert_nothing_left(platform, own, runs, started)
-    assert _end(project) == request.getfixturevalue("undisturbed")
+    assert end_of(project, WEIGHTS) == request.getfixturevalue("undisturbed")
 
 
 def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, own: Settings, project: Path) -> None:

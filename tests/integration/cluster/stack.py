@@ -1,0 +1,61 @@
+"""What the tests of the cluster ask and do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+
+import boto3
+
+from gkd_core.records import ScoreTable
+from gkd_core.settings import Settings, TrackingSettings, dump_settings
+from tests.integration.kills.orchestration import PATIENCE, Platform, end_of, forget_all, trained, wait_for
+from tests.integration.manifest_servers import Cluster
+from tests.integration.ray_hosts import RayHosts
+
+NODES = 2
+SOURCE = "potsdam-rgb"
+DISTILLING = ("distill-proxy", "distill-source")
+EVERY = {"distill-proxy": 10, "distill-source": 10, "learn-task": 40}  # updates between two checkpoints
+UPDATES = {"distill-proxy": 160, "distill-source": 160, "learn-task": 200}
+WEIGHTS = ("distill-proxy/encoder", f"distill-source/{SOURCE}/encoder", f"learn-task/{SOURCE}/segmentor")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The servers, Ray's hosts, and a worker with its project."""
+
+    servers: Cluster
+    hosts: RayHosts
+    platform: Platform
+    settings: Settings
+
+    def forget_all(self, experiment: str) -> None:
+        """As if nothing had ever been run: on this machine, on the nodes, and in the bucket. MLflow begins an experiment."""
+        forget_all(self.platform.project)
+        shutil.rmtree(self.hosts.scratch, ignore_errors=True)
+        bucket = self.bucket("gkd-data")
+        bucket.objects.filter(Prefix="scratch/").delete()
+        own = self.settings.model_copy(update={"tracking": TrackingSettings(experiment=experiment)})
+        (self.platform.project / "params.yaml").write_text(dump_settings(own), encoding="utf-8")
+
+    def bucket(self, name: str):  # type: ignore[no-untyped-def]  # boto3 has no types for what it makes
+        """A bucket, with somebody's key."""
+        access = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        return boto3.resource("s3", endpoint_url=self.servers.store.url, **access).Bucket(name)
+
+    def end(self) -> tuple[dict[str, str], ScoreTable]:
+        return end_of(self.platform.project, WEIGHTS)
+
+    def trained(self, stage: str) -> list[int]:
+        return trained(self.platform.project, stage)
+
+    def wait_for_the_middle(self, stage: str) -> None:
+        """Wait until a stage is at work and has made checkpoints."""
+        wait_for(lambda: len(self.trained(stage)) > 2 * EVERY[stage], f"{stage} to be in the middle", 3 * PATIENCE)
+        assert self.trained(stage)[-1] < UPDATES[stage]
+
+    def jobs(self) -> list[dict[str, str]]:
+        """Ray's jobs, as its head lists them."""
+        return list(json.loads(self.hosts.ask("/api/jobs/", self.hosts.token)))
