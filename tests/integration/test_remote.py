@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import subprocess
@@ -29,7 +30,8 @@ OUTPUT = Path("artifacts/distill-proxy")
 @pytest.fixture(scope="module")
 def store() -> Iterator[dict[str, str]]:
     """The environment in which every AWS client speaks to a server on loopback that has the bucket `runs`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     environment = {

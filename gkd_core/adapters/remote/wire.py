@@ -36,11 +36,9 @@ def say_error(error: GkdError) -> None:
 def parse_metrics(text: str) -> Line | None:
     """The metrics of a line of the log; None where it has none."""
     facts = _facts(METRICS, text)
-    return (
-        None
-        if facts is None or "step" not in facts
-        else {key: value for key, value in facts.items() if isinstance(value, int | float)}
-    )
+    if facts is None or "step" not in facts:
+        return None
+    return {key: value for key, value in facts.items() if isinstance(value, int | float)}
 
 
 def parse_error(text: str) -> GkdError | None:
@@ -55,7 +53,9 @@ def parse_error(text: str) -> GkdError | None:
 
 
 def _say(word: str, facts: Mapping[str, object]) -> None:
-    print(word, json.dumps(facts), file=sys.stdout, flush=True)
+    # Not by `print`: Ray Train puts one of its own in its place, by which a line reaches the log twice.
+    sys.stdout.write(f"{word} {json.dumps(facts)}\n")
+    sys.stdout.flush()
 
 
 def _facts(word: str, text: str) -> dict[str, object] | None:
