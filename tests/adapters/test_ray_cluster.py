@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.adapters.ray_cluster import IN_USE, PREFIX, START_SECONDS, sweep_clusters
+from gkd_core.adapters.ray_cluster import IN_USE, PREFIX, START_SECONDS, shared_cluster, sweep_clusters
+from gkd_core.settings import load_settings
 
 
 @pytest.fixture
@@ -50,3 +51,22 @@ def test_a_child_that_outlives_us_holds_the_folder(folder: Path) -> None:
     assert sweep_clusters() == []
     child.communicate(b"\n")
     assert sweep_clusters() == [str(cluster)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["compute.workers=2"], {"distill-proxy"}),
+        (["compute.workers=2", "evaluate.workers=2"], {"distill-proxy", "evaluate"}),
+        (["compute.address=http://head:8265", "compute.storage=s3://b/runs", "evaluate.workers=2"], {"evaluate"}),
+        (["compute.address=http://head:8265", "compute.storage=s3://b/runs"], set()),
+        (["compute.workers=0"], set()),
+    ],
+)
+def test_a_stage_has_the_key_of_the_cluster_that_it_works_on_and_of_no_other(
+    overrides: list[str], told: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with shared_cluster(load_settings(None, "demo", overrides), tmp_path) as cluster:
+        stages = ("prepare-data", "distill-proxy", "learn-task", "evaluate")
+        assert {stage for stage in stages if "RAY_AUTH_TOKEN" in cluster.environment(stage)} == told

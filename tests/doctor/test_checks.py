@@ -47,6 +47,9 @@ def test_a_good_machine_has_only_good_findings(check: str, good: Machine) -> Non
     assert set(levels(run(check, good))) <= {"ok"}
 
 
+ELSEWHERE = Settings.model_validate({"compute": {"address": "http://127.0.0.1:1", "storage": "s3://bucket/runs"}})
+
+
 def bad(check: str, level: str, found: str, advice: str, /, **changes: Any) -> Any:
     return pytest.param(check, level, found, advice, changes, id=f"{check}: {found}")
 
@@ -116,6 +119,8 @@ BAD = [
         get=Web({"http://p/api/admin/version": Reply(200, '"3.0.0"', {})}),
     ),
     bad("Prefect server", "warning", "none named", "make up"),
+    bad("Ray token", "warning", "compute.address names a cluster", "RAY_AUTH_MODE=token", settings=ELSEWHERE),
+    bad("Ray", "error", "http://127.0.0.1:1 does not answer", "check compute.address", settings=ELSEWHERE),
     bad("Ray", "warning", "ray://head:10001", "host:port", environment={"RAY_ADDRESS": "ray://head:10001"}),
 ]
 

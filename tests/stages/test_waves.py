@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gkd_core.settings import load_settings
 from gkd_core.stages import plan
-from gkd_core.stages.waves import waves
+from gkd_core.stages.waves import own_ray_stages, ray_stages, waves
 
 
 def _waves(*overrides: str) -> list[list[str]]:
@@ -30,3 +30,11 @@ def test_one_stage_for_several_sources_runs_side_by_side() -> None:
 
 def test_different_stages_never_share_a_wave() -> None:
     assert all(len({name.partition("-")[0] for name in wave}) == 1 for wave in _waves("compute.stages_at_once=99"))
+
+
+def test_a_cluster_elsewhere_leaves_evaluation_here() -> None:
+    elsewhere = ["compute.address=http://head:8265", "compute.storage=s3://bucket/runs", "evaluate.workers=2"]
+    for overrides, own in ((elsewhere[2:], ("distill-proxy", "distill-source", "evaluate")), (elsewhere, ("evaluate",))):
+        settings = load_settings(None, "demo", overrides)
+        assert own_ray_stages(settings) == own
+        assert ray_stages(settings) == ("distill-proxy", "distill-source", "evaluate"), "they run one by one, wherever"
