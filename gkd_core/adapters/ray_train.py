@@ -31,7 +31,7 @@ from gkd_core.adapters.ray_nodes import Nodes, nodes
 from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.training.checkpoint import FILE, State, is_checkpoint, read_state, write_state
-from gkd_core.training.cost import measured
+from gkd_core.training.cost import WORKER, measured
 from gkd_core.training.metrics import following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
@@ -161,7 +161,7 @@ def _work(config: Mapping[str, Any]) -> None:
         _stand_by(job, store)
         return
     try:
-        with measured(folder, f"worker-{rank.index}"):
+        with measured(folder, f"{WORKER}{rank.index}"):
             distill(job, rank, store, place.sink(folder), lambda done: None)
     finally:
         place.finish(folder)

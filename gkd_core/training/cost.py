@@ -22,7 +22,8 @@ from gkd_core.training.metrics import FILE as METRICS
 from gkd_core.training.metrics import Line, MetricsFollower
 
 FOLDER = "costs"
-STAGE = "stage"  # the role of the process that runs the stage; others are workers
+STAGE = "stage"  # the role of the process that runs the stage
+WORKER = "worker-"  # how the roles of the others begin
 SPEED = "images_per_second"
 # What a stage notes beside its checkpoints: where there is no more in its run folder, there is nothing to go on from.
 NOTES = {FOLDER, METRICS, "student.json"}
@@ -107,7 +108,7 @@ class Meter:
 def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
     """Measure this process while the block lasts, and write it down every few seconds, and in the end.
 
-    A block that ends with an error and leaves nothing to go on from leaves no notes either.
+    A stage that ends with an error and leaves nothing to go on from leaves no notes either, of its workers' neither.
     """
     missing = [folder for folder in (run_folder, *run_folder.parents) if not folder.exists()]
     if role == STAGE:
@@ -132,7 +133,7 @@ def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
         ended.set()
         thread.join()
         meter.write(finished)
-        if failed and not _checkpoint_left(run_folder):
+        if failed and role == STAGE and not _checkpoint_left(run_folder):
             _clear(run_folder, missing)
 
 

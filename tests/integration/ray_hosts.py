@@ -20,9 +20,9 @@ from gkd_core.adapters.child import child_process
 from gkd_core.loopback import free_port
 
 START_SECONDS = 180
+HEAD = "127.0.0.101"  # 127.0.0.1 itself Ray would turn into the address of a network card
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns loopback into the address of a network card
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "GLOO_SOCKET_IFNAME": "lo",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -37,7 +37,7 @@ class RayHosts:
         gcs: by which Ray's own processes find the head.
         access: variables that let one in.
         scratch: the folder of each host's own disk.
-        sessions: where Ray keeps its own files, logs among them; its sockets need so short a path.
+        sessions: where Ray keeps each host's own files, logs among them; its sockets need so short a path.
     """
 
     def __init__(self, folder: Path, store: Mapping[str, str], head_cpus: int) -> None:
@@ -52,7 +52,7 @@ class RayHosts:
             name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
         }
         self.address = f"http://127.0.0.1:{self._ports['dashboard-port']}"
-        self.gcs = f"127.0.0.1:{self._ports['port']}"
+        self.gcs = f"{HEAD}:{self._ports['port']}"
         self._environment = {**store, **self.access, **QUIET, "GKD_SCRATCH": str(self.scratch)}
         self._head_cpus = head_cpus
         self._processes: dict[str, Popen[bytes]] = {}
@@ -65,8 +65,8 @@ class RayHosts:
     def start_head(self) -> None:
         """Start the head, and wait until its Jobs API answers."""
         ports = [f"--{name}={port}" for name, port in self._ports.items()]
-        command = ["--head", "--node-ip-address=127.0.0.1", f"--num-cpus={self._head_cpus}", *ports]
-        self._start("head", [*command, "--dashboard-host=127.0.0.1", f"--temp-dir={self.sessions}"])
+        command = ["--head", f"--node-ip-address={HEAD}", f"--num-cpus={self._head_cpus}", *ports]
+        self._start("head", [*command, "--dashboard-host=127.0.0.1", ])
         self._wait()
 
     def start_node(self, number: int) -> None:
@@ -94,7 +94,9 @@ class RayHosts:
 
     def _start(self, name: str, arguments: list[str]) -> None:
         stack = self._stacks[name] = ExitStack()
-        command = ["ray", "start", "--block", "--disable-usage-stats", *arguments]
+        session = self.sessions / name
+        session.mkdir(exist_ok=True)
+        command = ["ray", "start", "--block", "--disable-usage-stats", f"--temp-dir={session}", *arguments]
         log = self.folder / f"{name}.log"
         self._processes[name] = stack.enter_context(child_process(command, env=self._environment, log=log))
 

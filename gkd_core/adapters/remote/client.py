@@ -38,6 +38,7 @@ LONGEST_POLL_SECONDS = 15.0
 CHARACTERS_PER_SECOND = 200_000
 PATIENCE_SECONDS = 180.0  # how long a head that does not answer is waited for
 STOP_SECONDS = 15.0  # less than the grace that a stage has when it is told to end
+MARK = "elsewhere"  # file of a run folder that says where its checkpoints lie: there is something to go on from
 WORK = "gkd.work"  # metadata of a job: name and digest of its work
 ENTRYPOINT = "python -m gkd_core.adapters.remote.job"
 # Lines of the workers reach the job's log, each one of them.
@@ -61,6 +62,8 @@ def run_remotely(context: Context) -> None:
     place = place_of(context.settings, context.run_folder.name)
     send_inputs(context, place)
     cluster = Cluster(context.settings.compute.address)
+    mark = context.run_folder / MARK
+    mark.write_text(f"{place}\n", encoding="utf-8")
     job = cluster.running(context.run_folder.name) or _submit(cluster, context, place)
     with _stopped_with_us(cluster, job):
         error = _follow(cluster, job, file_sink(context.run_folder))
@@ -73,6 +76,7 @@ def run_remotely(context: Context) -> None:
         )
     fetch_result(place, context.output)
     _fetch_costs(place, context.run_folder)
+    mark.unlink()
 
 
 class Cluster:

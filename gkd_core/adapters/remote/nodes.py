@@ -16,8 +16,10 @@ from gkd_core.adapters.remote.parcel import CHECKPOINTS, INPUTS
 from gkd_core.adapters.remote.wire import wire_sink
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import download_tree, upload_tree
+from gkd_core.adapters.s3.trees import download_tree
+from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.training.cost import FOLDER as COSTS
+from gkd_core.training.cost import WORKER
 from gkd_core.training.metrics import MetricsSink
 
 SCRATCH = "GKD_SCRATCH"  # folder of each node's own disk, at one path on all nodes
@@ -64,8 +66,10 @@ class BucketNodes:
         return wire_sink()
 
     def finish(self, folder: Path) -> None:
-        if (folder / COSTS).is_dir():
-            upload_tree(connect(), folder / COSTS, self.place / COSTS)
+        # Of the workers alone: of the stage's own process there is one here too, but its time is that of the one at home.
+        client = connect()
+        for note in (folder / COSTS).glob(f"{WORKER}*.json"):
+            upload_file(client, note, self.place / COSTS / note.name)
 
 
 def ray_file_system() -> S3FileSystem:
