@@ -47,15 +47,26 @@ def main(
         Kind,
         typer.Option(help="SQLite; the PostgreSQL server that GKD_DATABASE_URL names; or one of its own, if installed here."),
     ] = Kind.SQLITE,
+    folder: Annotated[Path | None, typer.Option(help="Empty folder for all of it, logs too, to be kept.")] = None,
     output: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
 ) -> None:
     """Measure, judge, and print both."""
-    with tempfile.TemporaryDirectory(prefix="gkd-load-") as folder, _databases(database, Path(folder)) as databases:
-        outcome = measure(Path(folder), runs, limit, databases, _say)
+    with _project(folder) as project, _databases(database, project) as databases:
+        outcome = measure(project, runs, limit, databases, _say)
     if output is not None:
         output.write_text(json.dumps(dataclasses.asdict(outcome), indent=1) + "\n", encoding="utf-8")
     show(outcome, databases.name)
     raise typer.Exit(1 if outcome.findings else 0)
+
+
+@contextmanager
+def _project(folder: Path | None) -> Iterator[Path]:
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="gkd-load-") as temporary:
+            yield Path(temporary)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
 
 
 @contextmanager

@@ -141,6 +141,11 @@ def unswept(workspaces: Sequence[str], keep: int) -> list[str]:
     return [] if len(workspaces) <= keep else [f"not swept: {len(workspaces)} workspaces are left, expected at most {keep}"]
 
 
+def unfinished(tasks: Sequence[str]) -> list[str]:
+    """Whether tasks of flow runs that have ended are shown as if they had not."""
+    return [f"not ended: {count} task runs {name}, of flow runs that are" for name, count in Counter(tasks).items()]
+
+
 def slots_held(active: int) -> list[str]:
     """Whether slots were not given back."""
     return [] if active == 0 else [f"not given back: {active} slots of the deployment, with nothing left that runs"]

@@ -16,7 +16,7 @@ from gkd_core.platform_state import PlatformState, read_state
 
 from .databases import Databases
 from .figures import Figures, figures
-from .judge import History, Trace, judge, slots_held, unswept
+from .judge import History, Trace, judge, slots_held, unfinished, unswept
 from .platform import KEEP, make_project, platform
 from .queue import Queue, traces
 from .use import Use, disk_bytes, groups_of, watched
@@ -102,6 +102,7 @@ def _load(project: Path, state: PlatformState, runs: int, databases: Databases, 
         tidy.wait(FIRST_SECONDS)
         workspaces = [path.name for path in (project / WORKSPACES).iterdir() if path.is_dir()]
         others = [
+            *unfinished(queue.unfinished_tasks(queued)),
             *slots_held(queue.slots()),
             *unswept(workspaces, KEEP),
             *_restarts(_state(project)),

@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -68,6 +69,16 @@ class Queue:
     def histories(self, flow_runs: Iterable[UUID]) -> list[History]:
         """What Prefect has of these runs."""
         return [self._history(run) for run in flow_runs]
+
+    def unfinished_tasks(self, flow_runs: Sequence[UUID]) -> list[str]:
+        """Names of task runs of these flow runs that Prefect does not show as Completed."""
+        mine = FlowRunFilter(id=FlowRunFilterId(any_=list(flow_runs)))
+        found: list[str] = []
+        while True:
+            page = self._client.read_task_runs(flow_run_filter=mine, limit=PAGE, offset=len(found))
+            found += ["" if run.state_type == StateType.COMPLETED else run.name for run in page]
+            if len(page) < PAGE:
+                return [name for name in found if name]
 
     def _history(self, flow_run: UUID) -> History:
         states = self._client.read_flow_run_states(flow_run)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.load.figures import figures
-from benchmarks.load.judge import Change, History, Trace, judge, most_at_once, running, slots_held, unswept
+from benchmarks.load.judge import Change, History, Trace, judge, most_at_once, running, slots_held, unfinished, unswept
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 Load = tuple[list[str], list[History], list[Trace]]
@@ -151,6 +151,7 @@ def test_a_run_that_was_never_ended_is_beside_all_that_follow() -> None:
 def test_workspaces_and_slots() -> None:
     assert unswept(["a"] * 5, keep=5) == [] and unswept(["a"] * 6, keep=5) != []
     assert slots_held(0) == [] and slots_held(1) != []
+    assert unfinished([]) == [] and unfinished(["report", "report"]) == ["not ended: 2 task runs report, of flow runs that are"]
 
 
 def test_the_figures_of_a_load_worked_out_by_hand() -> None:
