@@ -27,13 +27,13 @@ camvid-compare: $(READY)  ## Set all methods side by side on CamVid (about half 
 
 # Ports: make up PREFECT_PORT=4300 MLFLOW_PORT=5001 WORKER_PORT=4301. PostgreSQL: GKD_DATABASE_URL, see docs/platform.md.
 up: $(READY)  ## Start the platform on loopback: Prefect server, MLflow server, worker (docs/platform.md).
-	@$(BIN)/python -m flows.platform up
+	@$(BIN)/python -m flows.local_platform up
 
 down: $(READY)  ## Stop the platform, flow runs included.
-	@$(BIN)/python -m flows.platform down
+	@$(BIN)/python -m flows.local_platform down
 
 status: $(READY)  ## Show what of the platform runs where.
-	@$(BIN)/python -m flows.platform status
+	@$(BIN)/python -m flows.local_platform status
 
 teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifacts/demo-teacher.
 	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors

@@ -17,4 +17,4 @@ done
 if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then
     gkd infra tracking-user
 fi
-python -m flows.platform.set_up "${TMPDIR:-/tmp}/gkd-set-up.lock"
+python -m flows.local_platform.set_up "${TMPDIR:-/tmp}/gkd-set-up.lock"

@@ -44,3 +44,10 @@ def test_the_blocker_blocks() -> None:
     code = BLOCKED_IMPORT.format(blocked=PLATFORM, modules=["ray"])
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "No module named 'ray' (blocked)" in result.stderr
+
+
+def test_no_flow_hides_a_module_of_python() -> None:
+    """Prefect leaves the folder of a flow's file at the front of the path, and spawned processes inherit that."""
+    names = {path.stem for path in (PACKAGE.parent / "flows").iterdir()}
+    assert "pipeline" in names
+    assert not names & set(sys.stdlib_module_names)

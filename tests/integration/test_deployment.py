@@ -216,13 +216,15 @@ def test_a_domain_with_other_classes_is_refused_by_name(deployed: Prefect, serve
     assert "cityscapes/val: its classes are" in _flow_run(server, flow_run)["state"]["message"]
 
 
-def test_cancel_stops_the_stage_and_tells_mlflow(deployed: Prefect, server: PrefectServer, tracking: Tracking) -> None:
+def test_cancel_stops_the_stage_and_tells_mlflow(
+    deployed: Prefect, server: PrefectServer, tracking: Tracking, project: Path
+) -> None:
     before = len(_runs(tracking))
     flow_run = _submit(server, DEPLOYMENT, {"settings": {"seed": 7, "learn_task": {"end_to_end_updates": 1_000_000}}})
-    _wait(lambda: bool(_stage_processes()), 240, "the stage to start")
+    _wait(lambda: bool(_stage_processes(project)), 240, "the stage to start")
     assert deployed("flow-run", "cancel", flow_run).returncode == 0
     _wait(lambda: _flow_run(server, flow_run)["state"]["type"] == "CANCELLED", 60, "the flow run to be cancelled")
-    _wait(lambda: not _stage_processes(), 10, "the stage to end")
+    _wait(lambda: not _stage_processes(project), 10, "the stage to end")
     _wait(lambda: "RUNNING" not in {run.info.status for run in _runs(tracking)}, 30, "MLflow to hear of it")
     assert {run.info.status for run in _runs(tracking)[before:]} == {"KILLED"}
 
@@ -231,9 +233,11 @@ def _flow_run(server: PrefectServer, flow_run: str) -> dict[str, Any]:
     return dict(_api(server, f"flow_runs/{flow_run}"))
 
 
-def _stage_processes() -> list[int]:
+def _stage_processes(project: Path) -> list[int]:
+    """The stage, where it runs in a workspace of this project: tests beside this one have stages of the same name."""
     return [
         process.pid
-        for process in psutil.process_iter(["cmdline"])
+        for process in psutil.process_iter(["cmdline", "cwd"])
         if (process.info["cmdline"] or [])[-4:] == ["run", "learn-task", "--source", "potsdam-rgb"]
+        and Path(process.info["cwd"] or "/").is_relative_to(project)
     ]

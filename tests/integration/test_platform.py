@@ -18,7 +18,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.platform import processes
+from flows.local_platform import processes
 from gkd_core.adapters.mlflow_store import STORE
 from gkd_core.loopback import answers, free_port
 from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
@@ -39,7 +39,7 @@ class Platform:
         self._environment |= {"COLUMNS": "200", **variables}
 
     def begin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "flows.platform", *arguments]
+        command = [sys.executable, "-m", "flows.local_platform", *arguments]
         environment = {**self._environment, **self._ports, **variables}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.project, env=environment, stdout=pipe, stderr=pipe, text=True)

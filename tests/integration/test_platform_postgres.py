@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.platform import processes
+from flows.local_platform import processes
 from gkd_core.adapters.mlflow_store import STORE
 from gkd_core.platform_state import FOLDER
 from tests.integration.postgres import PASSWORD, PostgresServer, postgres_server, server_programs

@@ -10,7 +10,7 @@ import time
 
 import psutil
 
-from flows.platform.processes import VARIABLE, is_running, mark_of, marked, stop_marked
+from flows.local_platform.processes import VARIABLE, is_running, mark_of, marked, stop_marked
 
 # A child in a session of its own that ignores SIGTERM, and the parent that started it.
 PAIR = """

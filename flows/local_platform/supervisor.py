@@ -1,6 +1,6 @@
 """The process behind `make up`: it keeps every service alive until SIGTERM, then stops all of them and ends.
 
-Run by `flows.platform.start`, apart from any terminal, with the platform's lock held open for it.
+Run by `flows.local_platform.start`, apart from any terminal, with the platform's lock held open for it.
 """
 
 import os
@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import psutil
 
-from flows.platform import processes
-from flows.platform.journal import Journal, first_state
-from flows.platform.keeper import Keeper, Report
-from flows.platform.logs import begin_log, bound_log
-from flows.platform.orphans import end_orphans, living
-from flows.platform.services import Ports, Service, client_environment, services
+from flows.local_platform import processes
+from flows.local_platform.journal import Journal, first_state
+from flows.local_platform.keeper import Keeper, Report
+from flows.local_platform.logs import begin_log, bound_log
+from flows.local_platform.orphans import end_orphans, living
+from flows.local_platform.services import Ports, Service, client_environment, services
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import VARIABLE, database_named
 from gkd_core.errors import GkdError
@@ -173,7 +173,7 @@ def _child_of(guard: int) -> int:
 
 
 def main() -> None:
-    """Supervise, as `python -m flows.platform.supervisor PREFECT_PORT MLFLOW_PORT WORKER_PORT`, in the project's folder."""
+    """Supervise, as `python -m flows.local_platform.supervisor PREFECT_PORT MLFLOW_PORT WORKER_PORT`, in the project's folder."""
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from flows.platform import processes
-from flows.platform.logs import begin_log, last_lines
-from flows.platform.services import Ports, Service, client_environment, services
+from flows.local_platform import processes
+from flows.local_platform.logs import begin_log, last_lines
+from flows.local_platform.services import Ports, Service, client_environment, services
 from flows.server import LOGS
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import Database, database_named
@@ -82,7 +82,7 @@ def _start(project: Path, ports: Ports, lock: IO[str]) -> None:
     arguments = [str(port) for port in (ports.prefect, ports.mlflow, ports.worker)]
     with log.open("wb") as output:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "flows.platform.supervisor", *arguments],
+            [sys.executable, "-m", "flows.local_platform.supervisor", *arguments],
             cwd=project,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -161,7 +161,7 @@ def _set_up(project: Path, ports: Ports) -> Iterator[subprocess.Popen[bytes]]:
         "PWD": str(project),
         "COLUMNS": "200",
     }
-    command = [sys.executable, "-m", "flows.platform.set_up", str(project / SET_UP_LOCK)]
+    command = [sys.executable, "-m", "flows.local_platform.set_up", str(project / SET_UP_LOCK)]
     with child_process(command, cwd=project, env=environment, log=project / SET_UP_LOG) as process:
         yield process
 

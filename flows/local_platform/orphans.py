@@ -8,7 +8,7 @@ import json
 import urllib.request
 from typing import Any
 
-from flows.platform.services import POOL
+from flows.local_platform.services import POOL
 from gkd_core.errors import PlatformError
 
 SECONDS = 15.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.platform.orphans import end_orphans
+from flows.local_platform.orphans import end_orphans
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import free_port
 

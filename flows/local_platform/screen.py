@@ -7,8 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.platform.services import Ports, mlflow_url, prefect_url
-from flows.platform.start import ENVIRONMENT_FILE, is_customary
+from flows.local_platform.services import Ports, mlflow_url, prefect_url
+from flows.local_platform.start import ENVIRONMENT_FILE, is_customary
 from gkd_core.platform_state import Health, PlatformState, ServiceState
 
 COLOURS: dict[Health, str] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from flows.platform.services import Service
+from flows.local_platform.services import Service
 from gkd_core.platform_state import Health, PlatformState, ServiceState, now
 
 

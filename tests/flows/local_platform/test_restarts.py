@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.platform.restarts import LONGEST_SECONDS, Restarts
+from flows.local_platform.restarts import LONGEST_SECONDS, Restarts
 
 
 def test_delays_double_and_then_it_gives_up() -> None:

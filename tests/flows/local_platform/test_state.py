@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.platform.journal import Journal, first_state
-from flows.platform.processes import mark_of
-from flows.platform.services import Ports, services
-from flows.platform.start import running_state
-from flows.platform.stop import stop_platform
+from flows.local_platform.journal import Journal, first_state
+from flows.local_platform.processes import mark_of
+from flows.local_platform.services import Ports, services
+from flows.local_platform.start import running_state
+from flows.local_platform.stop import stop_platform
 from gkd_core.platform_state import STATE_FILE, PlatformState, ProcessMark, read_state
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from flows.platform.keeper import CHECK_SECONDS, MISSES, Keeper
-from flows.platform.restarts import Restarts
-from flows.platform.services import Service
+from flows.local_platform.keeper import CHECK_SECONDS, MISSES, Keeper
+from flows.local_platform.restarts import Restarts
+from flows.local_platform.services import Service
 from gkd_core.platform_state import Health
 
 FOREVER = float("inf")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.platform.services import Ports, client_environment, services
-from flows.platform.start import check_ports, write_environment
+from flows.local_platform.services import Ports, client_environment, services
+from flows.local_platform.start import check_ports, write_environment
 from gkd_core.adapters.mlflow_tracking import Tracking, tracking_address
 from gkd_core.adapters.postgres import database_named
 from gkd_core.errors import PlatformError

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psutil
 
-from flows.platform import processes
+from flows.local_platform import processes
 from gkd_core.errors import PlatformError
 from gkd_core.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
 

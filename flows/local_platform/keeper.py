@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
-from flows.platform.restarts import Restarts
-from flows.platform.services import Service
+from flows.local_platform.restarts import Restarts
+from flows.local_platform.services import Service
 from gkd_core.errors import GkdError
 from gkd_core.platform_state import Health
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.platform.journal import first_state
-from flows.platform.screen import next_steps, table_of
-from flows.platform.services import Ports, services
-from flows.platform.start import write_environment
+from flows.local_platform.journal import first_state
+from flows.local_platform.screen import next_steps, table_of
+from flows.local_platform.services import Ports, services
+from flows.local_platform.start import write_environment
 from gkd_core.platform_state import PlatformState, ProcessMark
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.platform.logs import KEPT, begin_log, bound_log, last_lines
+from flows.local_platform.logs import KEPT, begin_log, bound_log, last_lines
 
 
 def test_each_start_begins_a_new_log_and_the_last_few_are_kept(tmp_path: Path) -> None:

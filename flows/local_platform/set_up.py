@@ -13,7 +13,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 
 from flows.automations import ensure_automations
-from flows.platform.services import POOL
+from flows.local_platform.services import POOL
 
 
 def ensure_work_pool() -> None:

@@ -1,4 +1,4 @@
-"""The local platform: Prefect's server, MLflow's server and a worker, supervised, on loopback: `python -m flows.platform up`."""
+"""The local platform, supervised, on loopback: Prefect's server, MLflow's, a worker. `python -m flows.local_platform up`."""
 
 import sys
 from pathlib import Path
@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from flows.platform.screen import next_steps, print_state, progress
-from flows.platform.services import Ports
-from flows.platform.start import bring_up, ports_of, running_state, start_supervisor
-from flows.platform.stop import stop_platform
+from flows.local_platform.screen import next_steps, print_state, progress
+from flows.local_platform.services import Ports
+from flows.local_platform.start import bring_up, ports_of, running_state, start_supervisor
+from flows.local_platform.stop import stop_platform
 from gkd_core.cli import run_command_line
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import answers
@@ -102,7 +102,7 @@ def _check_project(project: Path) -> None:
 
 
 def main() -> None:
-    """The command `python -m flows.platform`."""
+    """The command `python -m flows.local_platform`."""
     run_command_line(app)
 
 
