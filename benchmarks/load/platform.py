@@ -20,17 +20,15 @@ from gkd_core.settings import dump_settings, load_settings
 REPOSITORY = Path(__file__).parents[2]
 DEPLOYMENTS = ("full-pipeline", "tidy")
 KEEP = 5  # workspaces
-# The whole method, and as little of it as can be: once computed, every flow run restores all of it from the cache.
+# As few stages as a flow can have, and next to nothing in them: once computed, every flow run restores all from the cache.
 RECIPE = [
+    "method=no-kd",
     "data.benchmarks=[P2R]",
-    "data.world.proxy_images=8",
     "data.world.train_images=8",
     "data.world.val_images=2",
     "data.world.target_images=2",
-    "distill_proxy.updates=4",
-    "distill_proxy.warm_start.updates=2",
-    "distill_source.updates=4",
-    "learn_task.updates=4",
+    "learn_task.end_to_end_updates=4",
+    "illustrate.images=0",
     "compute.workers=0",
     f"compute.keep_workspaces={KEEP}",
     "compute.keep_hours=0",
@@ -73,7 +71,7 @@ def platform(project: Path, variables: Mapping[str, str]) -> Iterator[PlatformSt
 
 
 def _command(name: str, project: Path, environment: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "flows.platform", name]
+    command = [sys.executable, "-m", "flows.local_platform", name]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PlatformError(f"make {name} in {project} ended with {done.returncode}: {done.stderr.strip()}")
