@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -138,8 +138,15 @@ def sweep_workspaces(project: Path, keep: int, hours: float) -> list[str]:
 def _ages(folder: Path) -> dict[Path, float]:
     """Seconds since each workspace was last worked in: since the newest of its files was written."""
     now = time.time()
-    workspaces = [path for path in folder.iterdir() if path.is_dir()]
-    return {path: now - max(item.lstat().st_mtime for item in (path, *path.iterdir())) for path in workspaces}
+    return {path: now - _last_write(path) for path in folder.iterdir() if path.is_dir()}
+
+
+def _last_write(workspace: Path) -> float:
+    newest = workspace.lstat().st_mtime
+    for item in workspace.iterdir():
+        with suppress(FileNotFoundError):  # its run is at work, and has renamed a file to its place meanwhile
+            newest = max(newest, item.lstat().st_mtime)
+    return newest
 
 
 def _remove_unused(workspace: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 
 from gkd_core.adapters.workspace import anchor_paths, create_workspace, publish_report, sweep_workspaces, workspace_in_use
 from gkd_core.errors import PlatformError
+from gkd_core.files import atomic_file
 from gkd_core.settings import Settings, load_settings, settings_from_tree
 
 
@@ -129,6 +131,24 @@ def test_several_sweep_at_once_without_harm(project: Path, toys: Mapping[str, An
         swept = list(pool.map(lambda _: sweep_workspaces(project, keep=2, hours=1), range(8)))
     assert sorted(name for names in swept for name in names) == ["old-2", "old-3", "old-4", "old-5"]
     assert _left(project) == {"old-0", "old-1"}
+
+
+def test_sweep_while_a_run_writes_in_its_workspace(project: Path, workspace: Path) -> None:
+    """A file that is renamed to its place between the listing and the look is no error."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            with atomic_file(workspace / "pins.json") as temporary:
+                temporary.touch()
+
+    with workspace_in_use(workspace), ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            assert {len(sweep_workspaces(project, keep=0, hours=0)) for _ in range(500)} == {0}
+        finally:
+            over.set()
+        writing.result()
 
 
 def test_sweep_leaves_checkpoints_and_the_cache(project: Path, workspace: Path) -> None:
