@@ -66,7 +66,13 @@ class RayHosts:
         """Start the head, and wait until its Jobs API answers."""
         ports = [f"--{name}={port}" for name, port in self._ports.items()]
         command = ["--head", f"--node-ip-address={HEAD}", f"--num-cpus={self._head_cpus}", *ports]
-        self._start("head", [*command, "--dashboard-host=127.0.0.1", ])
+        self._start(
+            "head",
+            [
+                *command,
+                "--dashboard-host=127.0.0.1",
+            ],
+        )
         self._wait()
 
     def start_node(self, number: int) -> None:
