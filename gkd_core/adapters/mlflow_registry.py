@@ -18,13 +18,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.card import FILE, ModelFacts, render_card, summary_of
 from gkd_core.evaluate.gate import Verdict
 from gkd_core.records import Record
 from gkd_core.stages.fingerprint import Fingerprint
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
 # The databases of MLflow keep no link from a version to its logged model.
