@@ -18,7 +18,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.card import FILE, ModelFacts, render_card, summary_of
 from gkd_core.evaluate.gate import Verdict

@@ -14,7 +14,9 @@ MEBI = 2**20
 Place = Annotated[str, typer.Argument(help="Where backups lie: s3://bucket/prefix, or a folder.")]
 Bucket = Annotated[
     list[str] | None,
-    typer.Option(help="Bucket whose objects belong to it, scratch/ left out; can be repeated. None: artifacts/mlflow/artifacts here."),
+    typer.Option(
+        help="Bucket whose objects belong to it, scratch/ left out; can be repeated. None: artifacts/mlflow/artifacts here."
+    ),
 ]
 Name = Annotated[str | None, typer.Option("--backup", help="Name of the backup; the newest where left out.")]
 
@@ -37,7 +39,9 @@ def restore(
     place: Place,
     name: Name = None,
     bucket: Bucket = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Over what is there: databases and files of the same name go.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Over what is there: databases and files of the same name go.")
+    ] = False,
 ) -> None:
     """Put a backup in place, with the servers stopped: all of it is read and judged first, then files, then databases at once.
 

@@ -54,8 +54,12 @@ def tracking_user() -> None:
     typer.echo(f"{finding.feature}: {finding.state}{note}")
 
 
-infra_app.command(epilog="Example: gkd infra backup s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(backups.backup)
-infra_app.command(epilog="Example: gkd infra restore s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(backups.restore)
+infra_app.command(epilog="Example: gkd infra backup s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(
+    backups.backup
+)
+infra_app.command(epilog="Example: gkd infra restore s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(
+    backups.restore
+)
 infra_app.command(epilog="Example: gkd infra backups s3://gkd-backup/cluster")(backups.backups)
 infra_app.command("check-backup", epilog="Example: gkd infra check-backup s3://gkd-backup/cluster")(backups.check_backup)
 infra_app.command(epilog="Example: gkd infra prune s3://gkd-backup/cluster --keep 7")(backups.prune)

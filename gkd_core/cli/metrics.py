@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 PORT = 9464
-metrics_app = typer.Typer(name="metrics", no_args_is_help=True, help="The platform, for a Prometheus to watch (docs/monitoring.md).")
+metrics_app = typer.Typer(
+    name="metrics", no_args_is_help=True, help="The platform, for a Prometheus to watch (docs/monitoring.md)."
+)
 
 
 @metrics_app.callback()

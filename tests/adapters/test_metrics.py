@@ -33,7 +33,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     running = run("stage", stage="distill-source-gta5", source="gta5")
     client.log_metric(running, "progress/planned", 900)
     lines = [
-        {"step": float(step), "time": time.time(), "loss": 1 / step, "images_per_second": 7.5, "waiting_share": 0.25} for step in (10, 20)
+        {"step": float(step), "time": time.time(), "loss": 1 / step, "images_per_second": 7.5, "waiting_share": 0.25}
+        for step in (10, 20)
     ]
     StepMetrics(client, running)(lines)
     client.set_terminated(run("stage", stage="learn-task-gta5", source="gta5"), "KILLED")

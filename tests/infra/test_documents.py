@@ -1,4 +1,4 @@
-"""infra/README.md and the pages for whoever runs it: each command says whether a test runs it, and which, and names what is there."""
+"""infra/README.md and the pages for whoever runs it: each command says whether a test runs it, and names what is there."""
 
 from __future__ import annotations
 

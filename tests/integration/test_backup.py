@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,11 +74,11 @@ def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def upgrades(environment: dict[str, str], server: Postgres) -> dict[str, tuple[str, ...]]:
     """The commands of docs/upgrading.md by which each service brings its schema up to date."""
-    host = f"127.0.0.1:{server.port}"
+    host, users = f"127.0.0.1:{server.port}", ("python", "-m", "mlflow.server.auth", "db", "upgrade", "--url")
     return {
         "prefect": ("prefect", "server", "database", "upgrade", "--yes"),
         "mlflow": ("mlflow", "db", "upgrade", f"postgresql+psycopg://gkd_mlflow@{host}/gkd_mlflow"),
-        "users": ("python", "-m", "mlflow.server.auth", "db", "upgrade", "--url", f"postgresql+psycopg://gkd_mlflow@{host}/gkd_mlflow_auth"),
+        "users": (*users, f"postgresql+psycopg://gkd_mlflow@{host}/gkd_mlflow_auth"),
     }
 
 
@@ -95,22 +96,21 @@ def upgrade(upgrades: dict[str, tuple[str, ...]], server: Postgres) -> Callable[
 
 
 @pytest.fixture(scope="module")
-def cluster(environment: dict[str, str], server: Postgres, upgrade: Callable[[], None]) -> Iterator[None]:
+def cluster(environment: dict[str, str], server: Postgres, upgrade: Callable[[], None]) -> None:
     """Databases with the services' own schemas and a few records; buckets with objects."""
     bootstrap_databases(server.address, OWNERS, PASSWORDS)
     upgrade()
     with sign_in(server, "gkd_prefect") as connection:
         connection.execute("INSERT INTO flow (id, name) VALUES (gen_random_uuid(), 'gkd')")
     with sign_in(server, "gkd_mlflow") as connection:
-        connection.execute("INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES ('gkd', 'mlflow-artifacts:/1', 'active')")
+        connection.execute("INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES ('gkd', 's3:/1', 'active')")
     with sign_in(server, "gkd_mlflow_auth") as connection:
-        connection.execute(f"INSERT INTO users (username, password_hash, is_admin) VALUES ('worker', '{CANARY}', false)")  # type: ignore[call-overload]
+        connection.execute("INSERT INTO users (username, password_hash, is_admin) VALUES ('worker', %s, false)", [CANARY])
     client = connect()
     for bucket in BUCKETS:
         client.create_bucket(Bucket=bucket)
         for key, body in OBJECTS.get(bucket, {}).items():
             client.put_object(Bucket=bucket, Key=key, Body=body)
-    yield
 
 
 def sign_in(server: Postgres, database: str) -> psycopg.Connection:
@@ -139,8 +139,9 @@ def memory(server: Postgres) -> dict[str, Any]:
             for table, owner in connection.execute(query).fetchall():
                 rows = connection.execute(f'SELECT t::text FROM "{table}" t ORDER BY 1').fetchall()  # type: ignore[call-overload]
                 found[f"{database}.{table}"] = (owner, rows)
-            query = "SELECT pg_get_userbyid(datdba), has_database_privilege('public', datname, 'CONNECT') FROM pg_database WHERE datname = %s"
-            found[database] = connection.execute(query, [database]).fetchone()
+            facts = "pg_get_userbyid(datdba), has_database_privilege('public', datname, 'CONNECT')"
+            query = f"SELECT {facts} FROM pg_database WHERE datname = current_database()"
+            found[database] = connection.execute(query).fetchone()  # type: ignore[call-overload]
     client = connect()
     for bucket in OBJECTS:
         for item in client.list_objects_v2(Bucket=bucket).get("Contents", []):
@@ -237,7 +238,8 @@ def test_a_restore_that_fails_midway_leaves_the_databases_as_they_were(
     before = memory(server)
     broken = tmp_path / "pg_restore"
     # Fails in the second database, when the first is filled already.
-    broken.write_text('#!/bin/sh\ncase "$*" in *auth_restoring*) echo "pg_restore: error: no room" >&2; exit 1;; esac\nexec /usr/bin/pg_restore "$@"\n')
+    fails = 'case "$*" in *auth_restoring*) echo "pg_restore: error: no room" >&2; exit 1;; esac'
+    broken.write_text(f'#!/bin/sh\n{fails}\nexec {shutil.which("pg_restore")} "$@"\n')
     broken.chmod(0o755)
     done = gkd("restore", PLACE, *STORES, "--replace", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 2
@@ -265,6 +267,14 @@ def test_a_damaged_object_is_found_before_anything_is_touched(gkd: Gkd, server: 
     assert gkd("check-backup", PLACE).returncode == 0
 
 
+def test_a_bucket_that_is_not_named_and_a_wrong_password(gkd: Gkd, backed_up: str) -> None:
+    done = gkd("restore", PLACE, "--bucket", "gkd-mlflow", "--replace")
+    assert done.returncode == 2 and "name it by --bucket gkd-data" in done.stderr
+    done = gkd("backup", PLACE, *STORES, PGPASSWORD=f"{CANARY}-wrong")
+    assert done.returncode == 2
+    assert "password authentication failed" in done.stderr
+
+
 def test_a_schema_that_the_installed_services_do_not_know_is_refused(gkd: Gkd, server: Postgres, backed_up: str) -> None:
     with sign_in(server, "gkd_mlflow") as connection:
         known = connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff' RETURNING version_num").fetchall()
@@ -273,11 +283,3 @@ def test_a_schema_that_the_installed_services_do_not_know_is_refused(gkd: Gkd, s
     done = gkd("restore", PLACE, *STORES, "--replace")
     assert done.returncode == 2
     assert "gkd_mlflow: its schema ffffffffffff is unknown to the mlflow installed here" in done.stderr
-
-
-def test_a_bucket_that_is_not_named_and_a_wrong_password(gkd: Gkd, backed_up: str) -> None:
-    done = gkd("restore", PLACE, "--backup", backed_up, "--replace")
-    assert done.returncode == 2 and "backup" in done.stderr
-    done = gkd("backup", PLACE, *STORES, PGPASSWORD=f"{CANARY}-wrong")
-    assert done.returncode == 2
-    assert "password authentication failed" in done.stderr

@@ -26,7 +26,9 @@ from tests.integration.conftest import Prefect
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 
 
-def scrape(port: int, wanted: Callable[[set[str]], bool] = bool, seconds: float = 90.0) -> dict[str, list[tuple[dict[str, str], float]]]:
+def scrape(
+    port: int, wanted: Callable[[set[str]], bool] = bool, seconds: float = 90.0
+) -> dict[str, list[tuple[dict[str, str], float]]]:
     """Samples by name, once they are as wanted."""
     deadline = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""The commands of docs/runbook.md and docs/upgrading.md that are said to be run here, as they stand there, against a real server."""
+"""The commands of docs/runbook.md and docs/upgrading.md that are said to be run here, as they stand, against a real server."""
 
 from __future__ import annotations
 
@@ -94,7 +94,11 @@ def test_every_command_of_the_tables_is_one_of_the_list() -> None:
     known = {command(line) for line in block("runbook.md")}
     rows = [row.split("|") for row in text.splitlines() if row.startswith("| ") and "make sure" not in row]
     assert len(rows) > 40
-    used = [word for row in rows for word in re.findall(r"`((?:prefect|gkd|make|kubectl|dvc|ray|nvidia-smi|df|pg_isready) [^`]+)`", row[2])]
+    used = [
+        word
+        for row in rows
+        for word in re.findall(r"`((?:prefect|gkd|make|kubectl|dvc|ray|nvidia-smi|df|pg_isready) [^`]+)`", row[2])
+    ]
     unknown = {word for word in used if word not in known}
     assert not unknown
 

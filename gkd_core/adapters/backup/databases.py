@@ -25,7 +25,7 @@ class Databases(Protocol):
         """Write one down as of one moment, while others use it; its schema's revision and the server's major version."""
 
     def check_target(self, dumps: Sequence[Dump], replace: bool) -> None:
-        """Raise `PlatformError` unless these could be put in place now: nobody uses them, and they are empty or to be replaced."""
+        """Raise `PlatformError` unless these can be put in place now: nobody uses them, and they are empty or give way."""
 
     def load(self, files: Mapping[Dump, Path]) -> None:
         """Put databases in place, each whole or not at all."""

@@ -67,7 +67,9 @@ def _dump(stores: Stores, vault: Vault, there: dict[str, int], name: str) -> tup
         copied = there.get(sha256) != size
         if copied:
             vault.keep(path, sha256)
-        return Dump(sha256=sha256, size=size, name=name, kind=stores.databases.kind, revision=revision, server=server), int(copied)
+        return Dump(sha256=sha256, size=size, name=name, kind=stores.databases.kind, revision=revision, server=server), int(
+            copied
+        )
 
 
 Known = dict[tuple[str, int, str], str]

@@ -96,4 +96,6 @@ def decode(place: object, name: str, text: bytes) -> Backup:
         return Backup.model_validate_json(text)
     except ValidationError as error:
         fields = error.error_count()
-        raise PlatformError(f"{place}: backup {name}: {fields} fields are not of this version; install the gkd it names") from None
+        raise PlatformError(
+            f"{place}: backup {name}: {fields} fields are not of this version; install the gkd it names"
+        ) from None

@@ -48,7 +48,9 @@ class PostgresDatabases:
         for name in DATABASES:
             # Users of MLflow are there where it asks for a password only.
             if name not in found and name != MLFLOW_USERS:
-                raise PlatformError(f"{VARIABLE}: {self.shown}: no database {name} there; is it the server of Prefect and MLflow?")
+                raise PlatformError(
+                    f"{VARIABLE}: {self.shown}: no database {name} there; is it the server of Prefect and MLflow?"
+                )
         return [name for name in DATABASES if name in found]
 
     def dump(self, name: str, path: Path) -> tuple[str, int]:
@@ -75,7 +77,9 @@ class PostgresDatabases:
                 query = f"SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {NOT_SYSTEM}"
                 row = connection.execute(query).fetchone()  # type: ignore[call-overload]
                 if row is None or row[0]:
-                    raise PlatformError(f"{dump.name}: not empty; --replace puts the backup in its place, and what it has is lost")
+                    raise PlatformError(
+                        f"{dump.name}: not empty; --replace puts the backup in its place, and what it has is lost"
+                    )
 
     def load(self, files: Mapping[Dump, Path]) -> None:
         with self._connected(self._home) as server:
@@ -128,7 +132,9 @@ class PostgresDatabases:
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "error" in line or "server version" in line]
             reason = "; ".join(lines[:2]) or f"status {done.returncode}"
-            raise PlatformError(f"{database}: {self.shown}: {reason}; see that the user may read or make it, and that disks have room")
+            raise PlatformError(
+                f"{database}: {self.shown}: {reason}; see that the user may read or make it, and that disks have room"
+            )
 
     def _variables(self, database: str) -> dict[str, str]:
         """What libpq reads in the place of the address."""

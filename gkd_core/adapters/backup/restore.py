@@ -1,4 +1,4 @@
-"""Restoring: the whole backup is read and judged before anything is touched; files come back before the records that name them."""
+"""Restoring: the whole backup is judged before anything is touched; files come back before the records that name them."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def _check_tree(target: FileTree, tree: Tree, replace: bool) -> None:
     foreign = [item.name for item in target.listed() if not _is_same(target, item, wanted.get(item.name))]
     if foreign and not replace:
         raise DataError(
-            f"{target.address}: not empty: {len(foreign)} files are not the backup's, such as {', '.join(foreign[:NAMES_SHOWN])}; "
-            "--replace puts the backup's over those of the same name, and leaves the others"
+            f"{target.address}: not empty: {len(foreign)} files are not the backup's, such as {', '.join(foreign[:NAMES_SHOWN])};"
+            " --replace puts the backup's over those of the same name, and leaves the others"
         )
 
 

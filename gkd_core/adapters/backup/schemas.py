@@ -1,4 +1,4 @@
-"""Which schemas of a database the installed services know, so that a backup of newer ones is refused before anything is touched."""
+"""Which schemas of a database the installed services know: a backup of a newer one is refused before anything is touched."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class SqliteDatabases:
                         raise PlatformError(f"{path}: not empty; --replace puts the backup in its place, and what it has is lost")
 
     def load(self, files: Mapping[Dump, Path]) -> None:
-        for dump, file in files.items():
+        for file in files.values():
             with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as copy:
                 _check(copy, file)
         for dump, file in files.items():

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -233,7 +233,9 @@ def test_a_newer_format_and_a_newer_schema_are_refused(project: Path, vault: Vau
         connection.execute("UPDATE alembic_version SET version_num = 'of the future'")
     run(project, vault)
     before = memory(project)
-    with pytest.raises(PlatformError, match=r"gkd_prefect: its schema of the future is unknown to the prefect installed here.*prefect \d"):
+    with pytest.raises(
+        PlatformError, match=r"gkd_prefect: its schema of the future is unknown to the prefect installed here.*prefect \d"
+    ):
         put_back(project, vault, replace=True)
     assert memory(project) == before
 
@@ -288,7 +290,7 @@ def test_another_place_another_kind_and_links_are_refused(
 
 
 @pytest.fixture
-def commands(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
+def commands(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     monkeypatch.chdir(project)
 
     def run(*words: str) -> list[str]:
@@ -298,7 +300,7 @@ def commands(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         assert result.exit_code == 0, result.output
         return [line for line in result.output.splitlines() if "bytes" not in line]  # progress
 
-    yield run
+    return run
 
 
 def test_the_commands_say_what_they_did(project: Path, commands: Callable[..., list[str]], tmp_path: Path) -> None:
