@@ -14,7 +14,7 @@ from gkd_core.errors import DataError, PlatformError
 from gkd_core.records import Record
 
 FORMAT = 1  # raised when a reader of this format could not restore what is written
-NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{16})\.json")
+NAME = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-([0-9a-f]{16})\.json")
 DatabaseKind = Literal["postgresql", "sqlite"]
 
 
@@ -76,7 +76,7 @@ class Backup(Record):
     def encode(self) -> tuple[str, bytes]:
         """Its name, which has the time and a digest of the manifest itself, and its bytes."""
         text = (self.model_dump_json(indent=1) + "\n").encode()
-        return f"{self.made.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(text).hexdigest()[:16]}.json", text
+        return f"{self.made.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{hashlib.sha256(text).hexdigest()[:16]}.json", text
 
 
 def decode(place: object, name: str, text: bytes) -> Backup:

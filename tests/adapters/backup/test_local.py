@@ -228,7 +228,7 @@ def test_a_newer_format_and_a_newer_schema_are_refused(project: Path, vault: Vau
     newer = vault.read(name).model_dump(mode="json") | {"format": 2}
     text = json.dumps(newer).encode()
     with pytest.raises(PlatformError, match="of format 2, this version reads 1; install the newer gkd"):
-        decode("here", f"20260101T000000Z-{hashlib.sha256(text).hexdigest()[:16]}.json", text)
+        decode("here", f"20260101T000000.000000Z-{hashlib.sha256(text).hexdigest()[:16]}.json", text)
     with closing(sqlite3.connect(project / FILES["gkd_prefect"])) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'of the future'")
     run(project, vault)
