@@ -24,7 +24,7 @@ from gkd_core.cli.app import app
 from gkd_core.errors import GkdError
 from tests.integration.infra_postgres import Postgres, postgres
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 CANARY = "canary-of-a-secret"
 PASSWORDS = {owner.password_variable: f"{CANARY}-{owner.name}" for owner in OWNERS}
@@ -189,6 +189,7 @@ def backed_up(gkd: Gkd, server: Postgres) -> str:
     return lines[5].split()[1].rstrip(":")
 
 
+@pytest.mark.slow
 def test_upgrading_schemas_again_changes_nothing(cluster: None, upgrade: Callable[[], None], server: Postgres) -> None:
     before = memory(server)
     upgrade()

@@ -1,4 +1,4 @@
-"""What the endpoints of docs/monitoring.md really expose: the exporter over MLflow and Prefect, Ray's nodes, Prefect's server."""
+"""What the endpoints that alerts ask really expose: the exporter over MLflow and Prefect, and Ray's nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gkd_core.loopback import LOOPBACK, free_port
 from tests.infra.test_monitoring import rules
 from tests.integration.conftest import Prefect
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def scrape(
@@ -114,12 +114,12 @@ def test_alerts_ask_for_metrics_that_are_there(exporter: int, ray_node: int) -> 
 
 def test_ray_writes_the_file_by_which_prometheus_finds_its_nodes(ray_node: int) -> None:
     scrape(ray_node)
-    folder = Path("/tmp") / f"gkd-metrics-{os.getpid()}"
-    deadline = time.monotonic() + 60
-    while not (folder / "prom_metrics_service_discovery.json").exists():
-        assert time.monotonic() < deadline
+    file = Path("/tmp") / f"gkd-metrics-{os.getpid()}" / "prom_metrics_service_discovery.json"
+    deadline, found = time.monotonic() + 90, ""
+    while f":{ray_node}" not in found:  # Ray's own services are in it before the first node is
+        assert time.monotonic() < deadline, found
         time.sleep(0.5)
-    assert f":{ray_node}" in (folder / "prom_metrics_service_discovery.json").read_text()
+        found = file.read_text() if file.exists() else ""
 
 
 def test_a_port_that_is_in_use_is_one_line(exporter: int, project: Path) -> None:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, ValidationError
 
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.records import Record
 
-FORMAT = 1  # raised when a reader of this format could not restore what is written
+FORMAT: Final = 1  # raised when a reader of this format could not restore what is written
 NAME = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-([0-9a-f]{16})\.json")
 DatabaseKind = Literal["postgresql", "sqlite"]
 
