@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.transactions import Transaction, transaction
 
 from gkd_core.adapters.mlflow_aliases import Champions, Move
-from gkd_core.adapters.mlflow_registry import CHAMPION
+from gkd_core.adapters.mlflow_names import CHAMPION
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.card import render_card
 from gkd_core.evaluate.gate import Verdict

@@ -155,7 +155,10 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
             job.cluster.before(run.stage)
             metrics = folder if run.stage in TRAINING_STAGES else None
             child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics, folder)))
-            stack.enter_context(stage_progress(run.name, job.length(run), folder, log))
+            length = job.length(run)
+            if length is not None and metrics is not None:
+                job.parent.note_planned(child_run[0], length.total)
+            stack.enter_context(stage_progress(run.name, length, folder, log))
 
         outcome = reproduce(job.workspace, run, on_start, job.cluster.environment(run.stage), held=[lock])
         if child_run:

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_registry import CHAMPION, Registry
+from gkd_core.adapters.mlflow_names import CHAMPION
+from gkd_core.adapters.mlflow_registry import Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.cli import app
 from gkd_core.errors import GkdError

@@ -26,15 +26,6 @@ def mark_of(pid: int) -> ProcessMark:
     return ProcessMark(pid=pid, began=psutil.Process(pid).create_time())
 
 
-def is_running(mark: ProcessMark) -> bool:
-    """Whether that very process lives: not another one that has its number now."""
-    try:
-        process = psutil.Process(mark.pid)
-        return process.create_time() == mark.began and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def marked(prefix: str) -> list[psutil.Process]:
     """Live processes, other than this one, whose mark begins so."""
     return [process for process in psutil.process_iter() if process.pid != os.getpid() and _bears(process, prefix)]

@@ -16,6 +16,7 @@ from flows.local_platform.services import Ports, Service, client_environment, se
 from flows.server import LOGS
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import Database, database_named
+from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_file
 from gkd_core.loopback import is_free
@@ -32,7 +33,7 @@ HAND_OVER_SECONDS = 60.0
 def running_state(project: Path) -> PlatformState | None:
     """The state of a platform whose supervisor lives; None where there is none, whatever a state file says."""
     state = read_state(project)
-    return state if state is not None and processes.is_running(state.supervisor) else None
+    return state if state is not None and is_running(state.supervisor) else None
 
 
 def start_supervisor(project: Path, ports: Ports) -> bool:

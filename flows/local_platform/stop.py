@@ -10,6 +10,7 @@ from typing import NamedTuple
 import psutil
 
 from flows.local_platform import processes
+from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
 from gkd_core.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
 
@@ -37,7 +38,7 @@ def stop_platform(project: Path) -> Stopped | None:
     if state is None:
         return None
     found = processes.marked(state.mark)
-    supervised = processes.is_running(state.supervisor)
+    supervised = is_running(state.supervisor)
     if not supervised and not found:
         (project / STATE_FILE).unlink(missing_ok=True)
         return None
@@ -63,9 +64,9 @@ def _is_flow_run(process: psutil.Process) -> bool:
 def _stop_supervisor(state: PlatformState) -> None:
     _signal(state, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while processes.is_running(state.supervisor) and time.monotonic() < deadline:
+    while is_running(state.supervisor) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if processes.is_running(state.supervisor):
+    if is_running(state.supervisor):
         _signal(state, signal.SIGKILL)
 
 

@@ -14,7 +14,8 @@ from typing import Literal
 
 from mlflow.exceptions import MlflowException
 
-from gkd_core.adapters.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.adapters.mlflow_registry import Registry
 from gkd_core.errors import PlatformError
 from gkd_core.records import Record
 

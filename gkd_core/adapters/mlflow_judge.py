@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from mlflow.entities.model_registry import ModelVersion
 
 from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_registry import CHAMPION, JUDGED_TAG, RECIPE_TAG, VERDICT_TAG, Registry
+from gkd_core.adapters.mlflow_names import CHAMPION
+from gkd_core.adapters.mlflow_registry import JUDGED_TAG, RECIPE_TAG, VERDICT_TAG, Registry
 from gkd_core.evaluate.gate import Standing, Verdict, decide
 from gkd_core.settings import RegistrySettings
 from gkd_core.stages.due import Champion, Trial

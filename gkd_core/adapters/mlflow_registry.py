@@ -24,7 +24,6 @@ from gkd_core.evaluate.gate import Verdict
 from gkd_core.records import Record
 from gkd_core.stages.fingerprint import Fingerprint
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
 # The databases of MLflow keep no link from a version to its logged model.

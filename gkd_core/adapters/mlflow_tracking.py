@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
 from gkd_core.adapters.mlflow_costs import UNKNOWN_TAG, cost_line, run_metrics, stage_metrics
 from gkd_core.adapters.mlflow_errors import explained
+from gkd_core.adapters.mlflow_names import PLANNED
 from gkd_core.adapters.mlflow_report import EXPERIMENT_NOTE, NOTE_TAG, log_student_report, log_tables, note
 from gkd_core.adapters.mlflow_steps import StepMetrics
 from gkd_core.adapters.mlflow_store import local_artifacts, local_database
@@ -219,6 +220,10 @@ class ParentRun:
                 tags=[RunTag(key, value) for key, value in digests.items()],
             )
         self._makers[run.name] = run_id
+
+    def note_planned(self, run_id: str, updates: int) -> None:
+        """Say how many updates a stage's run is to do."""
+        self._client.log_metric(run_id, PLANNED, updates)
 
     def note_restored(self, run: StageRun, workspace: Path) -> None:
         """Say which run once made a result that was restored, or was in place."""

@@ -14,6 +14,7 @@ from gkd_core.cli.data import data_app
 from gkd_core.cli.doctor import doctor_app
 from gkd_core.cli.infra import infra_app
 from gkd_core.cli.measure import EXAMPLE, measure
+from gkd_core.cli.metrics import metrics_app
 from gkd_core.cli.options import Profile, Set, one_profile, read_settings
 from gkd_core.cli.plan import plan
 from gkd_core.cli.registry import registry_app
@@ -53,6 +54,7 @@ app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(comp
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 app.add_typer(registry_app)
 app.add_typer(infra_app)
+app.add_typer(metrics_app)
 
 
 @app.command(epilog="Example: gkd settings --profile camvid --set seed=1 > params.yaml")

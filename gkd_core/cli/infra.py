@@ -1,4 +1,4 @@
-"""The commands `gkd infra …`: what a cluster's stores need before anything runs."""
+"""The commands `gkd infra …`: what the platform's stores need before anything runs, and their backups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from gkd_core.cli import backup as backups
+
 infra_app = typer.Typer(
     name="infra",
     no_args_is_help=True,
-    help="A cluster's stores: databases and buckets. Addresses and credentials come from the environment.",
+    help="Databases and buckets: set up, backed up, restored. Addresses and credentials come from the environment.",
 )
 
 
@@ -50,3 +52,14 @@ def tracking_user() -> None:
     finding = ensure_tracking_user()
     note = f" ({finding.note})" if finding.note else ""
     typer.echo(f"{finding.feature}: {finding.state}{note}")
+
+
+infra_app.command(epilog="Example: gkd infra backup s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(
+    backups.backup
+)
+infra_app.command(epilog="Example: gkd infra restore s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(
+    backups.restore
+)
+infra_app.command(epilog="Example: gkd infra backups s3://gkd-backup/cluster")(backups.backups)
+infra_app.command("check-backup", epilog="Example: gkd infra check-backup s3://gkd-backup/cluster")(backups.check_backup)
+infra_app.command(epilog="Example: gkd infra prune s3://gkd-backup/cluster --keep 7")(backups.prune)

@@ -14,7 +14,8 @@ from mlflow.entities.model_registry import ModelVersion
 from gkd_core.adapters.mlflow_aliases import OPEN_TAG, Champions
 from gkd_core.adapters.mlflow_judge import ask_gate, champion_of, judge, trials_of
 from gkd_core.adapters.mlflow_model import log_segmentor
-from gkd_core.adapters.mlflow_registry import CHALLENGER, CHAMPION, DESCRIPTION_LIMIT, Registry, Student
+from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.adapters.mlflow_registry import DESCRIPTION_LIMIT, Registry, Student
 from gkd_core.adapters.mlflow_smoke import check_served
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.errors import PlatformError

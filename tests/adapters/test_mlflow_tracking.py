@@ -142,6 +142,7 @@ def test_stage_run_has_metrics_digests_and_data(
     with tracking.flow_run("flow", Settings(), {"prefect.flow_run_id": "x"}) as parent:
         reproduce(workspace, make)
         with parent.stage_run(make, workspace, tmp_path / "metrics") as child:
+            parent.note_planned(child, 20)
             file_sink(tmp_path / "metrics")(5, {"loss": 2.0})
         parent.note_restored(make, workspace)
         parent.add_tags({"data.data/yard": "aa"})
@@ -149,7 +150,7 @@ def test_stage_run_has_metrics_digests_and_data(
             pass
     run = _run(tracking, child)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"loss": 2.0}
+    assert run.data.metrics == {"loss": 2.0, "progress/updates": 5, "progress/planned": 20}
     assert run.data.params == {"seed": "0"}
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert run.data.tags["kind"] == "stage"

@@ -11,7 +11,8 @@ import pytest
 
 from flows import promotion
 from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_registry import CHAMPION, Registry
+from gkd_core.adapters.mlflow_names import CHAMPION
+from gkd_core.adapters.mlflow_registry import Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.gate import Verdict

@@ -21,7 +21,7 @@ def breaches(manifests: Manifests) -> list[str]:
     """All that is wrong with the flows."""
     return [
         *_denies_by_default(manifests), *_service_ports(manifests), *_flows_match(manifests), *_rights_are_used(manifests),
-        *_addresses_exist(manifests),
+        *_addresses_exist(manifests), *_scraped(manifests),
     ]  # fmt: skip
 
 
@@ -68,11 +68,32 @@ def _service_ports(manifests: Manifests) -> Iterator[str]:
                 wanted[pods[0].owner].add(target)
     for pod in manifests.pods():
         expected = wanted[pod.owner] | ({8265} if pod.labels.get("ray.io/node-type") == "head" else set())
+        expected |= _metrics_port(pod)
         for policy, port in _opened(manifests, pod):
             if port not in expected:
                 yield f"NetworkPolicy/{policy}: opens {pod.owner} at {port}, where no Service leads"
         if pod.labels.get("ray.io/node-type") == "head" and 8265 not in [port for _, port in _opened(manifests, pod)]:
             yield f"{pod.owner}: port 8265 is opened by no policy"
+
+
+def _metrics_port(pod: PodTemplate) -> set[int]:
+    ports = [port for container in pod.spec["containers"] for port in container.get("ports", [])]
+    return {port["containerPort"] for port in ports if port["name"] == "metrics"}
+
+
+def _scraped(manifests: Manifests) -> Iterator[str]:
+    """A port of metrics is open to namespaces that have the label for it, and to nobody else."""
+    for pod in manifests.pods():
+        for wanted in _metrics_port(pod):
+            peers = [
+                rule["from"]
+                for policy in manifests.of("NetworkPolicy")
+                if selects(policy["spec"]["podSelector"], pod.labels)
+                for rule in policy["spec"].get("ingress", [])
+                if wanted in [port["port"] for port in rule["ports"] if "endPort" not in port]
+            ]
+            if peers != [[{"namespaceSelector": {"matchLabels": {f"{ACCESS}metrics": "true"}}}]]:
+                yield f"{pod.owner}: its metrics at {wanted} are open to {peers}"
 
 
 def _flows_match(manifests: Manifests) -> Iterator[str]:

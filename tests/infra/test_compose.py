@@ -169,7 +169,9 @@ def test_git_does_not_take_the_secrets() -> None:
     assert len(done.stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("name", ["prefect-server", "mlflow", "prefect-worker", "bootstrap", "deploy", "postgres", "store"])
+@pytest.mark.parametrize(
+    "name", ["prefect-server", "mlflow", "prefect-worker", "bootstrap", "deploy", "metrics", "postgres", "store"]
+)
 def test_compose_and_kubernetes_say_the_same(name: str, compose: Tree, dev: Manifests) -> None:
     service = compose["services"][name]
     (pod,) = [pod for pod in dev.pods() if pod.owner.endswith(f"/{name}")]

@@ -1,4 +1,4 @@
-"""infra/README.md and docs/security.md: each command says whether a test runs it, and which, and names what is there."""
+"""infra/README.md and the pages for whoever runs it: each command says whether a test runs it, and names what is there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = ("infra/README.md", "docs/security.md")
+PAGES = (
+    "infra/README.md", "docs/security.md", "docs/backup.md", "docs/monitoring.md", "docs/runbook.md", "docs/upgrading.md",
+)  # fmt: skip
 
 
 def commands(page: str) -> list[str]:

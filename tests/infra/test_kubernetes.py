@@ -253,6 +253,10 @@ DAMAGE: dict[str, Callable[[Manifests], object]] = {
     "ConfigMap/mlflow-client: mlflow:5001 is no Service's port": lambda m: m.named("ConfigMap", "mlflow-client")["data"].update(
         MLFLOW_TRACKING_URI="http://mlflow:5001"
     ),
+    "RayCluster/gkd/cpu: its metrics at 8080 are open to []": lambda m: without(m, "NetworkPolicy", "ray-is-scraped"),
+    "Deployment/metrics: its metrics at 9464 are open to [[{}]]": lambda m: policy(m, "platform-is-scraped")["ingress"][0].update(
+        {"from": [{}]}
+    ),
     "volume project: project is not there": lambda m: without(m, "PersistentVolumeClaim", "project"),
     "PodDisruptionBudget/mlflow: keeps no pod": lambda m: m.named("PodDisruptionBudget", "mlflow")["spec"]["selector"].update(
         matchLabels={"app.kubernetes.io/name": "mlflw"}
@@ -271,6 +275,18 @@ def test_damage_is_seen(line: str, dev: Manifests) -> None:
 def test_pin_refuses_what_is_no_digest(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="expected NAME=REGISTRY/IMAGE@sha256:"):
         render_prod(tmp_path, digest="latest")
+
+
+def test_the_example_of_monitors_selects_pods_with_the_port_that_it_names(dev: Manifests) -> None:
+    monitors = list(yaml.safe_load_all((MANIFESTS / "examples/pod-monitors.yaml").read_text(encoding="utf-8")))
+    found = set()
+    for monitor in monitors:
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        pods = [pod for pod in dev.pods() if network_policy.selects(monitor["spec"]["selector"], pod.labels)]
+        for pod in pods:
+            assert endpoint["port"] in {port["name"] for item in pod.spec["containers"] for port in item.get("ports", [])}
+            found.add(pod.owner)
+    assert found == {"Deployment/metrics", "RayCluster/gkd/head", "RayCluster/gkd/cpu"}
 
 
 def test_the_example_of_a_secret_store_fills_a_secret_that_is_named(dev: Manifests) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
+from gkd_core.adapters.backup.manifest import Backup, Dump
+from gkd_core.adapters.backup.retention import prune
+from gkd_core.adapters.backup.vault import BucketShelf, Vault
 from gkd_core.adapters.infra.bootstrap import BUCKETS
 from gkd_core.adapters.s3.bucket import bootstrap_bucket
 from gkd_core.adapters.s3.download import download_file
@@ -33,6 +37,7 @@ READS = {
     "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
     "tracking": {"gkd-mlflow/artifacts"},
     "backup": set(AREAS),
+    "retention": set(),
     "bootstrap": set(),
 }
 WRITES = {
@@ -41,9 +46,13 @@ WRITES = {
     "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc"},
     "tracking": {"gkd-mlflow/artifacts"},
     "backup": {"gkd-backup/2026"},
+    "retention": set(),
     "bootstrap": set(),
 }
-REMOVES = {"trainer": {"gkd-data/scratch"}, "worker": {"gkd-data/scratch"}, "tracking": {"gkd-mlflow/artifacts"}}
+REMOVES = {
+    "trainer": {"gkd-data/scratch"}, "worker": {"gkd-data/scratch"}, "tracking": {"gkd-mlflow/artifacts"},
+    "retention": {"gkd-backup/2026"},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +150,26 @@ def test_the_bootstrap_can_do_its_work(client_of: Callable[[str], Any]) -> None:
     client.head_bucket = lambda Bucket: client.list_objects_v2(Bucket=Bucket, MaxKeys=1)  # noqa: N803
     assert [finding.state for finding in bootstrap_bucket(client, "gkd-data")] == ["already so", "set", "set", "set", "set"]
     assert {finding.state for finding in bootstrap_bucket(client, "gkd-data")} == {"already so"}
+
+
+@set_initial_no_auth_action_count(0)
+def test_who_makes_backups_cannot_remove_them_and_who_removes_them_cannot_read_them(
+    client_of: Callable[[str], Any], tmp_path: Path
+) -> None:
+    place = Location.parse("s3://gkd-backup/cluster")
+    maker, pruner = (Vault(BucketShelf(client_of(role), place)) for role in ("backup", "retention"))
+    (tmp_path / "content").write_bytes(b"content")
+    for second in (1, 2):
+        maker.keep(tmp_path / "content", f"{second}" * 64)
+        dump = Dump(sha256=f"{second}" * 64, size=7, name="gkd_mlflow", kind="sqlite", revision="", server=0)
+        made = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+        maker.finish(Backup(made=made, versions={}, databases=(dump,), trees=()))
+    with pytest.raises(GkdError, match="not allowed"):
+        prune(maker, 1)
+    with pytest.raises(GkdError, match="not allowed"):
+        pruner.check("2" * 64, 7)
+    assert prune(pruner, 1).contents == 1
+    assert len(maker.names()) == 1
 
 
 def test_no_policy_has_a_wildcard_for_actions_or_a_right_on_versions() -> None:

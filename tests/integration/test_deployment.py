@@ -95,6 +95,7 @@ def test_run_by_name_then_again_with_nothing_to_do(
     assert [child.data.tags["stage"] for child in children] == STAGES
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert children[1].data.metrics.keys() >= {"loss"}
+    assert children[1].data.metrics["progress/updates"] == children[1].data.metrics["progress/planned"] > 0
     assert "miou/P2R/potsdam-irrg" in parent.data.metrics
     assert parent.data.tags["kind"] == "pipeline"
     assert [model.name for model in tracking.client.search_logged_models([tracking.experiment])] == ["student-potsdam-rgb"]

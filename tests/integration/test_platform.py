@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.local_platform import processes
 from gkd_core.adapters.mlflow_store import STORE
+from gkd_core.adapters.process_marks import is_running
 from gkd_core.loopback import answers, free_port
 from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
 
@@ -189,7 +190,7 @@ def test_down_leaves_no_process(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Stopped: Prefect server, MLflow server, worker of pool gkd")
     assert processes.marked(before.mark) == []
-    assert not processes.is_running(before.supervisor)
+    assert not is_running(before.supervisor)
     assert platform("down").stdout == "Nothing was running.\n"
     done = platform("status")
     assert (done.returncode, done.stdout) == (1, "Nothing is running; `make up` starts it.\n")

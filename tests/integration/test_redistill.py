@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from flows.server import PrefectServer
 from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_registry import CHALLENGER, CHAMPION, FACTS, Registry
+from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.adapters.mlflow_registry import FACTS, Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.cli import app
 from gkd_core.data.world.writer import write_world

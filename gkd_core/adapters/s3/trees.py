@@ -47,6 +47,20 @@ def list_objects(client: Any, place: Location) -> list[Stored]:
     Raises:
         DataError: there is no such bucket, nothing in it below the prefix, or a key that could not be a file's path here.
     """
+    objects = objects_below(client, place)
+    if not objects:
+        raise DataError(f"{place}: no object there; check the address, and that its upload was finished")
+    _check_names(place, [item.name for item in objects])
+    return objects
+
+
+def objects_below(client: Any, place: Location) -> list[Stored]:
+    """As `list_objects`, of names that need not be files here, and empty where there is none.
+
+    Raises:
+        DataError: there is no such bucket.
+        PlatformError: the store refuses or fails.
+    """
     prefix = f"{place.key}/" if place.key else ""
     with explained(place, "list"):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix)
@@ -55,11 +69,7 @@ def list_objects(client: Any, place: Location) -> list[Stored]:
             for page in pages
             for item in page.get("Contents", [])
         ]
-    objects = sorted((item for item in found if item.size or not item.name.endswith("/")), key=lambda item: item.name)
-    if not objects:
-        raise DataError(f"{place}: no object there; check the address, and that its upload was finished")
-    _check_names(place, [item.name for item in objects])
-    return objects
+    return sorted((item for item in found if item.size or not item.name.endswith("/")), key=lambda item: item.name)
 
 
 def download_tree(client: Any, place: Location, root: Path, patience: Patience = PATIENCE) -> Moved:
@@ -79,7 +89,7 @@ def download_tree(client: Any, place: Location, root: Path, patience: Patience =
         receipt = download_file(client, place / item.name, target, patience=patience, received=done)
         return True, receipt.verified
 
-    results = _each(f"download {place}", objects, [item.size for item in objects], move)
+    results = each(f"download {place}", objects, [item.size for item in objects], move)
     return Moved(len(results), sum(moved for moved, _ in results), sum(not verified for _, verified in results))
 
 
@@ -106,12 +116,12 @@ def upload_tree(client: Any, root: Path, place: Location, patience: Patience = P
     first = [path for path in files if names[path] not in closing]
     then = [path for path in files if names[path] in closing]
     results = [
-        moved for part in (first, then) for moved in _each(f"upload {place}", part, [path.lstat().st_size for path in part], move)
+        moved for part in (first, then) for moved in each(f"upload {place}", part, [path.lstat().st_size for path in part], move)
     ]
     return Moved(len(results), sum(results))
 
 
-def _each(
+def each(
     title: str, items: Sequence[Item], sizes: Sequence[int], move: Callable[[Item, Callable[[int], None]], Result]
 ) -> list[Result]:
     """`move` each item, several at a time, with progress in bytes; after the first error nothing new is begun."""

@@ -10,7 +10,8 @@ import time
 
 import psutil
 
-from flows.local_platform.processes import VARIABLE, is_running, mark_of, marked, stop_marked
+from flows.local_platform.processes import VARIABLE, mark_of, marked, stop_marked
+from gkd_core.adapters.process_marks import is_running
 
 # A child in a session of its own that ignores SIGTERM, and the parent that started it.
 PAIR = """

@@ -50,14 +50,15 @@ def _disturbed(stack: Stack, name: str) -> str:
     return run
 
 
-def _assert_the_same_end(stack: Stack, run: str, undisturbed: End) -> None:
+def _assert_the_same_end(stack: Stack, run: str, undisturbed: End, attempts: int = 1) -> None:
+    """Each attempt that failed costs the updates since the last checkpoint, no more."""
     stack.platform.wait(run, "COMPLETED")
     assert stack.end() == undisturbed
     for stage, updates in UPDATES.items():
         steps = stack.trained(stage)
         assert set(steps) == set(range(1, updates + 1))
         # Ray may not have noted yet the checkpoint that it was just given.
-        assert len(steps) - updates <= 2 * EVERY[stage], f"{stage}: {len(steps)} updates were trained"
+        assert len(steps) - updates <= (attempts + 1) * EVERY[stage], f"{stage}: {len(steps)} updates were trained"
     wait_for(lambda: not OpenRuns(stack.servers.mlflow).by_flow_run(), "MLflow to know of all ends", 60)
 
 
@@ -73,7 +74,8 @@ def test_the_store_does_not_answer_for_half_a_minute(stack: Stack, undisturbed: 
     stack.servers.store.shut()
     time.sleep(30)
     stack.servers.store.open()
-    _assert_the_same_end(stack, run, undisturbed)
+    # While it is away, each new group of workers fails at its first checkpoint.
+    _assert_the_same_end(stack, run, undisturbed, stack.settings.compute.max_failures + 1)
 
 
 @pytest.mark.parametrize("owner", [PREFECT, MLFLOW], ids=["prefect", "mlflow"])

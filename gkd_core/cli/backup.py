@@ -1,0 +1,102 @@
+"""The commands `gkd infra backup` and those around it: what the platform remembers, kept elsewhere, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gkd_core.adapters.backup.make import Part
+
+MEBI = 2**20
+Place = Annotated[str, typer.Argument(help="Where backups lie: s3://bucket/prefix, or a folder.")]
+Bucket = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Bucket whose objects belong to it, scratch/ left out; can be repeated. None: artifacts/mlflow/artifacts here."
+    ),
+]
+Name = Annotated[str | None, typer.Option("--backup", help="Name of the backup; the newest where left out.")]
+
+
+def backup(place: Place, bucket: Bucket = None) -> None:
+    """Copy what the platform remembers to a folder or a bucket, while it runs: the databases, then the files they name.
+
+    GKD_DATABASE_URL names PostgreSQL's server (PGPASSWORD has the password); unset, the project's SQLite files are meant. Only
+    what no backup there has yet is copied. It is a backup once the last line says so.
+    """
+    from gkd_core.adapters.backup.make import Part, back_up
+    from gkd_core.adapters.backup.stores import stores_of
+    from gkd_core.adapters.backup.vault import open_vault
+
+    for done in back_up(stores_of(Path.cwd(), bucket or ()), open_vault(place)):
+        typer.echo(_line(done) if isinstance(done, Part) else f"backup {done}: whole")
+
+
+def restore(
+    place: Place,
+    name: Name = None,
+    bucket: Bucket = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Over what is there: databases and files of the same name go.")
+    ] = False,
+) -> None:
+    """Put a backup in place, with the servers stopped: all of it is read and judged first, then files, then databases at once.
+
+    The same variables and buckets as for `backup`. The databases must be there, empty: `gkd infra bootstrap`.
+    """
+    from gkd_core.adapters.backup import restore as restoring
+    from gkd_core.adapters.backup.stores import stores_of
+    from gkd_core.adapters.backup.vault import open_vault
+
+    vault = open_vault(place)
+    name = name or vault.newest()
+    for part in restoring.restore(stores_of(Path.cwd(), bucket or ()), vault, vault.read(name), replace):
+        typer.echo(_line(part))
+    typer.echo(f"backup {name}: restored")
+
+
+def backups(place: Place) -> None:
+    """List whole backups, the oldest first: name, size of what it names, versions of the stack."""
+    from gkd_core.adapters.backup.vault import open_vault
+
+    vault = open_vault(place)
+    for name in vault.names():
+        found = vault.read(name)
+        stack = ", ".join(f"{package} {version}" for package, version in found.versions.items())
+        typer.echo(f"{name}  {_size(sum(found.contents.values()))}  {stack}")
+    if not vault.names():
+        typer.echo(f"no whole backup in {vault}")
+
+
+def check_backup(place: Place, name: Name = None) -> None:
+    """Read the whole of a backup and hold it against its digests, without touching anything."""
+    from gkd_core.adapters.backup.restore import check_backup
+    from gkd_core.adapters.backup.vault import open_vault
+
+    vault = open_vault(place)
+    name = name or vault.newest()
+    check_backup(vault, vault.read(name))
+    typer.echo(f"backup {name}: whole and undamaged")
+
+
+def prune(place: Place, keep: Annotated[int, typer.Option(min=1, help="How many of the newest backups stay.")]) -> None:
+    """Remove all but the newest backups, and contents that none of these names; not while a backup is made."""
+    from gkd_core.adapters.backup import retention
+    from gkd_core.adapters.backup.vault import open_vault
+
+    done = retention.prune(open_vault(place), keep)
+    for name in done.backups:
+        typer.echo(f"backup {name}: removed")
+    typer.echo(f"{done.contents} contents removed, {_size(done.size)}")
+
+
+def _line(part: Part) -> str:
+    files = f"{part.files} file{'s' if part.files != 1 else ''}, {part.copied} of them copied now"
+    return f"{part.name}: {_size(part.size)}, {files}"
+
+
+def _size(size: int) -> str:
+    return f"{size / MEBI:.1f} MiB"
