@@ -8,6 +8,7 @@ checkpoints of one run folder, which is named by the same digest. The lock is an
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -54,12 +55,14 @@ def stage_lock(
 
 def _take(file: TextIO, on_wait: Callable[[str], None]) -> None:
     told = False
-    while True:
+    for attempt in itertools.count():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not told:
-                on_wait(_holder(file))
+            holder = _holder(file)
+            # Who has taken it a moment ago has not written a name yet: then the next look will tell.
+            if not told and (holder or attempt):
+                on_wait(holder or "another run")
                 told = True
             # Asked again and again rather than waited for in the system, where nothing could interrupt us.
             time.sleep(POLL_SECONDS)
@@ -69,4 +72,4 @@ def _take(file: TextIO, on_wait: Callable[[str], None]) -> None:
 
 def _holder(file: TextIO) -> str:
     file.seek(0, os.SEEK_SET)
-    return file.read() or "another run"
+    return file.read()
