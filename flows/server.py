@@ -14,6 +14,9 @@ HOME = ARTIFACTS / "prefect"
 LOGS = ARTIFACTS / "logs"
 START_SECONDS = 120.0
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
+# In its memory, as Prefect has it, leases of concurrency slots are lost when the server is started again, and each flow run
+# that held one is ended at its next renewal.
+LEASES_ON_DISK = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 class PrefectServer:
@@ -72,7 +75,7 @@ def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectSe
     url = f"http://{LOOPBACK}:{port}"
     environment = {"PREFECT_API_URL": f"{url}/api", "PREFECT_HOME": str(home), **QUIET}
     log = project / LOGS / "prefect-server.log"
-    with child_process(server_command(port), cwd=home, env=environment, log=log) as process:
+    with child_process(server_command(port), cwd=home, env={**environment, **LEASES_ON_DISK}, log=log) as process:
         yield PrefectServer(url, environment, lambda: process.poll() is not None, log)
 
 

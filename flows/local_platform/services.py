@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.server import LOGS, QUIET, health_of, server_command
+from flows.server import LEASES_ON_DISK, LOGS, QUIET, health_of, server_command
 from gkd_core.adapters.mlflow_store import STORE, local_artifacts, local_database
 from gkd_core.adapters.postgres import Database
 from gkd_core.loopback import LOOPBACK
@@ -98,6 +98,7 @@ def _prefect(project: Path, ports: Ports, database: Database | None) -> Service:
             **client_environment(ports),
             "PREFECT_HOME": str(home),
             "PREFECT_API_DATABASE_CONNECTION_URL": address,
+            **LEASES_ON_DISK,
         },
     )
 

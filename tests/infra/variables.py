@@ -34,6 +34,7 @@ PREFECT = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": ("flows", "heartbeat_frequency"),
     "PREFECT_HOME": ("root", "home"),
     "PREFECT_API_DATABASE_CONNECTION_URL": ("server/database", "prefect_api_database_connection_url"),
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": ("server/concurrency", "lease_storage"),
     "PREFECT_SERVER_API_AUTH_STRING": ("server/api", "auth_string"),
     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ("server/api", "prefect_server_cors_allowed_origins"),
     "PREFECT_UI_API_URL": ("server/ui", "prefect_ui_api_url"),
