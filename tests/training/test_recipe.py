@@ -138,7 +138,7 @@ def test_any_number_of_loaders_ends_in_the_same_state(tmp_path: Path) -> None:
 
 def test_the_time_that_training_waits_is_for_batches_alone(tmp_path: Path) -> None:
     def slow(value: Any) -> Any:
-        time.sleep(0.02)
+        time.sleep(0.1)
         return value
 
     waiting = run(tmp_path / "waiting", batch=lambda update: slow(batch(update)))["lines"][-1]["waiting_share"]
