@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import socket
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from torch import distributed
 
 from gkd_core.distill.job import DistillJob
 from gkd_core.distill.stage_one import distill
+from gkd_core.loopback import free_port
 from gkd_core.training.checkpoint import FolderStore
 from gkd_core.training.metrics import MetricsFollower, file_sink
 from gkd_core.training.rank import Rank
@@ -57,7 +57,7 @@ def side_by_side(job: DistillJob, count: int, folder: Path) -> Run:
 
 def in_processes(job: DistillJob, count: int, folder: Path) -> Run:
     """`count` processes that share each update's batch, by gloo."""
-    port = _free_port()
+    port = free_port()
     _spawn(_member, [(job, folder, Rank(index, count), port) for index in range(count)])
     return _read(job, folder)
 
@@ -77,7 +77,7 @@ def exchange_seconds(size: int, buckets: int) -> tuple[float, float]:
     """Seconds in which two processes sum so many bytes, cut into buckets, and in which they sum a single number."""
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    port = _free_port()
+    port = free_port()
     _spawn(_exchange, [(index, port, size, buckets, results) for index in range(2)])
     whole, empty = results.get()
     return whole, empty
@@ -152,10 +152,3 @@ def _deviation(job: DistillJob, file: Path) -> float:
     steps = [after - before for before, after in itertools.pairwise(stamps)]
     low, middle, high = statistics.quantiles(steps, n=4)
     return (high - low) / 1.349 / middle  # quartiles of a normal distribution lie 1.349 deviations apart
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 import psycopg
 
-from gkd_core.adapters.mlflow_store import STORE
+from gkd_core.adapters.backup.sqlite import FILES
 from gkd_core.adapters.postgres import MLFLOW, PREFECT, VARIABLE, Database
-from gkd_core.platform_state import FOLDER
 
 # What a server keeps open when it rests: SQLAlchemy's pool is 5 connections an engine, and MLflow has more engines than one.
 POOLED = 20
@@ -61,7 +60,7 @@ class SqliteFiles:
     @property
     def files(self) -> dict[str, Path]:
         """By server."""
-        return {"Prefect": self.project / FOLDER / "prefect/prefect.db", "MLflow": self.project / STORE / "mlflow.db"}
+        return {title: self.project / FILES[name] for title, name in NAMES.items()}
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each, with what its write-ahead log holds."""

@@ -16,9 +16,9 @@ SECONDS = 20
 
 def check_ray(machine: Machine) -> Iterable[Finding]:
     """The clusters, by Ray's own commands, with the token that the environment has."""
-    jobs = machine.settings.compute.address
-    if jobs != "local":
-        yield _ask(["job", "list", "--address", jobs], jobs, "compute.address", machine)
+    compute = machine.settings.compute
+    if compute.elsewhere:
+        yield _ask(["job", "list", "--address", compute.address], compute.address, "compute.address", machine)
     address = machine.environment.get("RAY_ADDRESS")
     if not address:
         yield well("Ray", "RAY_ADDRESS is unset: each run starts a cluster of its own")

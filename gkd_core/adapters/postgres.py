@@ -71,7 +71,7 @@ class Database:
             return  # somebody else made it just now
         except psycopg.Error as error:
             raise PlatformError(
-                f"{VARIABLE}: {self.shown}: cannot make the database {name}: {_first_line(error)}; "
+                f"{VARIABLE}: {self.shown}: cannot make the database {name}: {first_line(error)}; "
                 f"let an administrator make {PREFECT} and {MLFLOW}, or give the user CREATEDB"
             ) from None
 
@@ -93,7 +93,7 @@ class Database:
                 autocommit=True,
             )
         except psycopg.Error as error:
-            raise PlatformError(f"{VARIABLE}: {self.shown}: {_first_line(error)}; {_advice(str(error))}") from None
+            raise PlatformError(f"{VARIABLE}: {self.shown}: {first_line(error)}; {_advice(str(error))}") from None
 
 
 def database_named(environment: Mapping[str, str] = os.environ) -> Database | None:
@@ -118,7 +118,8 @@ def database_named(environment: Mapping[str, str] = os.environ) -> Database | No
     return Database(address.set(drivername="postgresql", port=address.port or 5432))
 
 
-def _first_line(error: psycopg.Error) -> str:
+def first_line(error: psycopg.Error) -> str:
+    """What a server said, without its hints and positions."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

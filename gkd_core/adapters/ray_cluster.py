@@ -10,7 +10,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import TransientError
+from gkd_core.loopback import free_port
 from gkd_core.settings import Settings
 from gkd_core.stages.waves import own_ray_stages
 
@@ -47,7 +47,7 @@ class LocalCluster:
         self._workers = workers
         self._stages = stages
         self._log = log
-        self._port = _free_port()
+        self._port = free_port()
         self._token = secrets.token_hex(32)
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +100,7 @@ class LocalCluster:
         fcntl.flock(mark, fcntl.LOCK_SH)
         cpus = max(self._workers, os.cpu_count() or 1)
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
-        command += [f"--port={self._port}", f"--ray-client-server-port={_free_port()}"]
+        command += [f"--port={self._port}", f"--ray-client-server-port={free_port()}"]
         command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder}"]
         environment = {name: value for name, value in self._environment.items() if name != "RAY_ADDRESS"}
         # The lock goes with the open file: held until the last of the cluster's guard and of us is gone.
@@ -138,7 +138,7 @@ def _workers(settings: Settings) -> int:
     if os.environ.get("RAY_ADDRESS"):
         return 0
     compute = settings.compute
-    distilling = (compute.max_workers or compute.workers) if compute.address == "local" else 0
+    distilling = 0 if compute.elsewhere else compute.most_workers
     return max(distilling, settings.evaluate.workers)
 
 
@@ -162,10 +162,3 @@ def _is_in_use(folder: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -47,7 +47,7 @@ def _judge_mode(variable: str, path: Path, in_use: bool) -> Finding:
 
 def _named_cluster(machine: Machine) -> str | None:
     """What names a cluster that others can reach."""
-    if machine.settings.compute.address != "local":
+    if machine.settings.compute.elsewhere:
         return "compute.address"
     return "RAY_ADDRESS" if machine.environment.get("RAY_ADDRESS") else None
 

@@ -57,7 +57,7 @@ def _processes(machine: Machine) -> int:
 def _workers_here(machine: Machine) -> int:
     """Ray's workers of stage one, where they are this machine's."""
     compute = machine.settings.compute
-    return compute.workers if compute.address == "local" else 0
+    return 0 if compute.elsewhere else compute.workers
 
 
 def check_shared_memory(machine: Machine) -> Iterable[Finding]:

@@ -60,9 +60,19 @@ class ComputeSettings(Section):
     )
     max_failures: NonNegativeInt = Field(2, description="Times that a lost Ray worker group is rebuilt before the stage fails.")
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether stage one is given to a cluster that is not ours."""
+        return self.address != "local"
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers stage one has at most."""
+        return self.max_workers or self.workers
+
     @model_validator(mode="after")
     def _cluster(self) -> Self:
-        if self.address != "local" and self.storage is None:
+        if self.elsewhere and self.storage is None:
             raise ValueError(
                 "address: a cluster elsewhere needs storage, a bucket that it shares with us, such as s3://bucket/runs"
             )

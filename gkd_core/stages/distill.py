@@ -44,7 +44,7 @@ def distill_source(context: Context) -> None:
 
 def _distill(context: Context, section: DistillSettings, source: Source, start: Path | None) -> None:
     settings = context.settings
-    if settings.compute.address != "local":
+    if settings.compute.elsewhere:
         from gkd_core.adapters.remote.client import run_remotely
 
         run_remotely(context)
@@ -98,7 +98,7 @@ def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
         from gkd_core.adapters.ray_train import Group, distill_on_ray
 
         compute = settings.compute
-        return distill_on_ray(job, Group(compute.workers, compute.max_workers or compute.workers, compute.max_failures), folder)
+        return distill_on_ray(job, Group(compute.workers, compute.most_workers, compute.max_failures), folder)
     # Only where the work is done here: Ray's workers load it for themselves.
     from gkd_core.distill.stage_one import distill
 

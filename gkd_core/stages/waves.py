@@ -14,7 +14,7 @@ def ray_stages(settings: Settings) -> tuple[str, ...]:
 def own_ray_stages(settings: Settings) -> tuple[str, ...]:
     """Those of them for which a cluster is wanted here: stage one may have been given to one elsewhere."""
     stages = ray_stages(settings)
-    return stages if settings.compute.address == "local" else tuple(stage for stage in stages if stage == "evaluate")
+    return tuple(stage for stage in stages if stage == "evaluate") if settings.compute.elsewhere else stages
 
 
 def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:

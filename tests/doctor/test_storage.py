@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from gkd_core.adapters.s3.client import connect
 from gkd_core.doctor import CHECKS, Finding, Machine
 from gkd_core.loopback import free_port
 from gkd_core.settings import Settings
+from tests.s3_store import s3_store
 
 
 @pytest.fixture
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     """A store with one bucket, as the environment names it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
     nothing = str(tmp_path_factory.mktemp("aws") / "none")
-    with pytest.MonkeyPatch.context() as patch:
+    with s3_store() as address, pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "hidden",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -35,7 +30,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
             patch.setenv(name, value)
         connect().create_bucket(Bucket="there")
         yield patch
-    server.stop()
 
 
 def findings(machine: Machine, bucket: str) -> list[Finding]:

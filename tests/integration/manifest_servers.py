@@ -5,7 +5,6 @@ Each can be struck down and started again; the store is behind a gate that can b
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import subprocess
@@ -19,7 +18,6 @@ from subprocess import Popen
 
 import psutil
 import requests
-from moto.server import ThreadedMotoServer
 
 from gkd_core.adapters.child import child_process
 from gkd_core.loopback import free_port
@@ -27,6 +25,7 @@ from tests.infra.kubernetes import MANIFESTS, REPOSITORY, Manifests, render
 from tests.infra.pod_policy import mounted_variables
 from tests.integration.gate import Gate
 from tests.integration.infra_postgres import ADMINISTRATOR, Postgres, postgres
+from tests.s3_store import s3_store
 
 START_SECONDS = 240
 PREFECT, MLFLOW = "Deployment/prefect-server", "Deployment/mlflow"
@@ -156,11 +155,8 @@ class Cluster:
 def manifest_servers(folder: Path) -> Iterator[Cluster]:
     """Database, store, Prefect and MLflow of the overlay dev, while the block lasts."""
     subprocess.run([REPOSITORY / "infra/secrets.sh", folder / "secrets"], check=True, capture_output=True)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    store = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    store.start()
     manifests = render(MANIFESTS / "overlays" / "dev")
-    with postgres() as database, Gate(store.get_host_and_port()[1]) as gate:
+    with s3_store() as store, postgres() as database, Gate(int(store.rpartition(":")[2])) as gate:
         cluster = Cluster(folder, manifests, gate, database)
         (folder / "basic_auth.ini").write_text(manifests.named("ConfigMap", "mlflow-auth")["data"]["basic_auth.ini"])
         try:
@@ -170,7 +166,6 @@ def manifest_servers(folder: Path) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.stop()
-    store.stop()
 
 
 def confined(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from gkd_core.adapters.infra.bootstrap import BUCKETS
@@ -23,6 +21,7 @@ from gkd_core.adapters.s3.client import connect
 from gkd_core.cli.app import app
 from gkd_core.errors import GkdError
 from tests.integration.infra_postgres import Postgres, postgres
+from tests.s3_store import s3_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -46,15 +45,10 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture(scope="module")
 def environment(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """All that a command needs to find and enter the stores."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    store = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    store.start()
-    host, port = store.get_host_and_port()
     nothing = str(tmp_path_factory.mktemp("aws") / "none")
     found = {
         "GKD_DATABASE_URL": server.address,
         "PGPASSWORD": server.password,
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": CANARY,
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -62,12 +56,12 @@ def environment(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> I
         "AWS_SHARED_CREDENTIALS_FILE": nothing,
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
     }
-    with pytest.MonkeyPatch.context() as patch:
+    with s3_store() as store, pytest.MonkeyPatch.context() as patch:
+        found["AWS_ENDPOINT_URL"] = store
         for name, value in found.items():
             patch.setenv(name, value)
         patch.setattr(download, "LONGEST_PAUSE", 0.01)  # what is damaged is asked for ten times
         yield found
-    store.stop()
 
 
 def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 from mlflow.entities import Run
-from moto.server import ThreadedMotoServer
 
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.data.pins import read_pin
@@ -24,6 +22,7 @@ from gkd_core.data.world.writer import write_world
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings, settings_from_tree
 from gkd_core.stages import plan, run_stage
+from tests.s3_store import s3_bucket
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 REPOSITORY = Path(__file__).parents[2]
@@ -43,21 +42,8 @@ CONFIG = """\
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[dict[str, str]]:
     """The environment in which every AWS client speaks to a server on loopback that has the bucket `store`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="store")
+    with s3_bucket("store", "secret") as environment:
         yield environment
-    server.stop()
 
 
 def command(folder: Path, *words: str, status: int | None = 0, **environment: str) -> str:

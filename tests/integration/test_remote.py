@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 import subprocess
@@ -14,13 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
 from gkd_core.records import sha256_of
 from tests.integration.ray_hosts import RayHosts, ray_hosts
+from tests.s3_store import s3_bucket
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 SECRET = "canary-" + secrets.token_hex(8)
@@ -30,22 +28,8 @@ OUTPUT = Path("artifacts/distill-proxy")
 @pytest.fixture(scope="module")
 def store() -> Iterator[dict[str, str]]:
     """The environment in which every AWS client speaks to a server on loopback that has the bucket `runs`."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="runs")
+    with s3_bucket("runs", SECRET) as environment:
         yield environment
-    server.stop()
 
 
 @pytest.fixture(scope="module")

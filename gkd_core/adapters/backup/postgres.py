@@ -18,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from gkd_core.adapters.backup.manifest import DatabaseKind, Dump
 from gkd_core.adapters.backup.schemas import DATABASES, MLFLOW_USERS, VERSION_TABLES
-from gkd_core.adapters.infra.databases import CONNECT_SECONDS, EXAMPLE, VARIABLE
+from gkd_core.adapters.infra.databases import CONNECT_SECONDS, VARIABLE, shown
+from gkd_core.adapters.postgres import first_line
 from gkd_core.errors import PlatformError
 
 RESTORING, REPLACED = "restoring", "replaced"  # what a database is called while it is filled, and once it was put aside
@@ -31,16 +32,9 @@ class PostgresDatabases:
     kind: DatabaseKind = "postgresql"
 
     def __init__(self, address: str) -> None:
-        try:
-            self._parts = {key: str(value) for key, value in conninfo_to_dict(address).items() if value is not None}
-        except psycopg.Error:
-            raise PlatformError(f"{VARIABLE}: not an address; expected one such as {EXAMPLE}") from None
+        self.shown = shown(address)
+        self._parts = {key: str(value) for key, value in conninfo_to_dict(address).items() if value is not None}
         self._home = self._parts.pop("dbname", "postgres")
-
-    @property
-    def shown(self) -> str:
-        """The address without its password."""
-        return f"{self._parts.get('user', '')}@{self._parts.get('host', '')}:{self._parts.get('port', 5432)}"
 
     def names(self) -> list[str]:
         with self._connected(self._home) as server:
@@ -150,8 +144,7 @@ class PostgresDatabases:
             with psycopg.connect(make_conninfo("", **given), autocommit=True) as connection:
                 yield connection
         except psycopg.Error as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise PlatformError(f"{VARIABLE}: {self.shown}: {database}: {line}") from None
+            raise PlatformError(f"{VARIABLE}: {self.shown}: {database}: {first_line(error)}") from None
 
 
 def _owner(server: psycopg.Connection, name: str) -> str | None:

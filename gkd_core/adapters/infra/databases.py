@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from gkd_core.adapters.findings import Finding
+from gkd_core.adapters.postgres import first_line
 from gkd_core.errors import PlatformError
 
 VARIABLE = "GKD_DATABASE_URL"
@@ -80,18 +81,17 @@ def _password(owner: Owner, environment: Mapping[str, str]) -> str:
 @contextmanager
 def _administrator(address: str) -> Iterator[psycopg.Connection]:
     """A connection in which each statement is a transaction; what the server refuses becomes an error of ours."""
-    place = _shown(address)
+    place = shown(address)
     try:
         with psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
             yield connection
     except psycopg.Error as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PlatformError(
-            f"{VARIABLE}: {place}: {line}; the role must be a superuser, or have CREATEDB and CREATEROLE"
+            f"{VARIABLE}: {place}: {first_line(error)}; the role must be a superuser, or have CREATEDB and CREATEROLE"
         ) from None
 
 
-def _shown(address: str) -> str:
+def shown(address: str) -> str:
     """The address without its password, or nothing of it where it is none."""
     try:
         parts = conninfo_to_dict(address)

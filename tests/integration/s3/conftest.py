@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from gkd_core.adapters.s3.client import connect
 from tests.integration.s3.faulty_proxy import SECRET, STEADY, FaultyProxy, faulty_proxy, sound
+from tests.s3_store import s3_store
 
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_store() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
