@@ -32,7 +32,7 @@ from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.training.checkpoint import FILE, State, is_checkpoint, read_state, write_state
 from gkd_core.training.cost import WORKER, measured
-from gkd_core.training.metrics import following
+from gkd_core.training.metrics import MetricsSink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
 
@@ -160,11 +160,17 @@ def _work(config: Mapping[str, Any]) -> None:
     if rank is None:
         _stand_by(job, store)
         return
+    sink = _with_workers(place.sink(folder), rank.count)
     try:
         with measured(folder, f"{WORKER}{rank.index}"):
-            distill(job, rank, store, place.sink(folder), lambda done: None)
+            distill(job, rank, store, sink, lambda done: None)
     finally:
         place.finish(folder)
+
+
+def _with_workers(sink: MetricsSink, count: int) -> MetricsSink:
+    """A sink that also notes how many workers learn, which in an elastic group changes."""
+    return lambda step, values: sink(step, {**values, "workers": count})
 
 
 def _rank(job: DistillJob) -> Rank | None:

@@ -24,7 +24,7 @@ from gkd_core.loopback import free_port
 from tests.infra.kubernetes import MANIFESTS, REPOSITORY, Manifests, render
 from tests.infra.pod_policy import mounted_variables
 from tests.integration.gate import Gate
-from tests.integration.infra_postgres import ADMINISTRATOR, Postgres, postgres
+from tests.integration.postgres import ADMINISTRATOR, PostgresServer, postgres_or_skip
 from tests.s3_store import s3_store
 
 START_SECONDS = 240
@@ -66,7 +66,7 @@ class Cluster:
     folder: Path
     manifests: Manifests
     store: Gate
-    database: Postgres
+    database: PostgresServer
     prefect: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
     mlflow: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
     _servers: dict[str, Popen[bytes]] = field(default_factory=dict)
@@ -156,7 +156,7 @@ def manifest_servers(folder: Path) -> Iterator[Cluster]:
     """Database, store, Prefect and MLflow of the overlay dev, while the block lasts."""
     subprocess.run([REPOSITORY / "infra/secrets.sh", folder / "secrets"], check=True, capture_output=True)
     manifests = render(MANIFESTS / "overlays" / "dev")
-    with s3_store() as store, postgres() as database, Gate(int(store.rpartition(":")[2])) as gate:
+    with s3_store() as store, postgres_or_skip() as database, Gate(int(store.rpartition(":")[2])) as gate:
         cluster = Cluster(folder, manifests, gate, database)
         (folder / "basic_auth.ini").write_text(manifests.named("ConfigMap", "mlflow-auth")["data"]["basic_auth.ini"])
         try:

@@ -1,44 +1,53 @@
-"""A PostgreSQL server of our own on loopback, with a password, gone with the block."""
+"""A PostgreSQL server of our own on loopback that asks for passwords and logs every statement; gone with the block."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from gkd_core.adapters.child import child_process
 from gkd_core.loopback import LOOPBACK, free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
-USER, PASSWORD = "gkd", "open sesame+1"
+ADMINISTRATOR = "admin"
 START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """Where it listens."""
+    """A server that runs.
+
+    Attributes:
+        programs: the folder of its version's programs.
+        log: what it wrote, statements included.
+        password: of its administrator; it has what an address must quote.
+    """
 
     port: int
-    user: str = USER
-    password: str = PASSWORD
+    programs: Path
+    log: Path
+    password: str = field(repr=False)
 
     @property
     def address(self) -> str:
         """As GKD_DATABASE_URL takes it, without the password."""
-        return f"postgresql://{self.user}@{LOOPBACK}:{self.port}"
+        return f"postgresql://{ADMINISTRATOR}@{LOOPBACK}:{self.port}/postgres"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """A connection to one of its databases."""
-        return psycopg.connect(host=LOOPBACK, port=self.port, user=self.user, password=self.password, dbname=database)
+        """A connection of its administrator to one of its databases."""
+        return psycopg.connect(self.address, password=self.password, dbname=database)
 
 
 def server_programs() -> Path | None:
@@ -49,27 +58,31 @@ def server_programs() -> Path | None:
 
 
 @contextmanager
+def postgres_or_skip() -> Iterator[PostgresServer]:
+    """Run one while the block lasts; the test is skipped where PostgreSQL is not installed."""
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    with postgres_server(programs) as server:
+        yield server
+
+
+@contextmanager
 def postgres_server(programs: Path) -> Iterator[PostgresServer]:
-    """Start one while the block lasts. PostgreSQL refuses to run as root, so root lends it to another user."""
+    """Run one while the block lasts. PostgreSQL refuses to run as root, so root lends it to another user."""
     folder = Path(tempfile.mkdtemp(prefix="gkd-postgres-"))
+    server = PostgresServer(free_port(), programs, folder / "log", f"{secrets.token_hex(8)} sesame+1")
     try:
-        (folder / "password").write_text(PASSWORD + "\n")
+        secret = folder / "password"
+        secret.write_text(server.password + "\n")
         as_user = _as_unprivileged(folder)
-        data = folder / "data"
-        initdb = [
-            str(programs / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            USER,
-            "--auth=scram-sha-256",
-            f"--pwfile={folder / 'password'}",
-        ]
-        subprocess.run([*as_user, *initdb, "--no-sync"], check=True, capture_output=True, cwd=folder)
-        server = PostgresServer(free_port())
-        options = [f"listen_addresses={LOOPBACK}", f"port={server.port}", f"unix_socket_directories={folder}", "fsync=off"]
-        command = [str(programs / "postgres"), "-D", str(data), *(word for option in options for word in ("-c", option))]
-        with child_process([*as_user, *command], cwd=folder, log=folder / "log"):
+        identity = ["-U", ADMINISTRATOR, f"--pwfile={secret}", "--auth=scram-sha-256"]
+        initdb = [str(programs / "initdb"), "-D", str(folder / "data"), *identity, "--no-sync"]
+        subprocess.run([*as_user, *initdb], check=True, capture_output=True, cwd=folder)
+        options = [f"listen_addresses={LOOPBACK}", f"port={server.port}", f"unix_socket_directories={folder}"]
+        options += ["fsync=off", "log_statement=all"]
+        command = [str(programs / "postgres"), "-D", str(folder / "data"), *(word for each in options for word in ("-c", each))]
+        with child_process([*as_user, *command], cwd=folder, log=server.log):
             _wait(server)
             yield server
     finally:
@@ -93,5 +106,5 @@ def _wait(server: PostgresServer) -> None:
             server.connect().close()
             return
         except psycopg.OperationalError:
-            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.1)

@@ -20,7 +20,7 @@ from gkd_core.adapters.s3 import download
 from gkd_core.adapters.s3.client import connect
 from gkd_core.cli.app import app
 from gkd_core.errors import GkdError
-from tests.integration.infra_postgres import Postgres, postgres
+from tests.integration.postgres import PostgresServer, postgres_or_skip
 from tests.s3_store import s3_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -37,13 +37,13 @@ Gkd = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
+def server() -> Iterator[PostgresServer]:
+    with postgres_or_skip() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def environment(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def environment(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """All that a command needs to find and enter the stores."""
     nothing = str(tmp_path_factory.mktemp("aws") / "none")
     found = {
@@ -71,7 +71,7 @@ def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def upgrades(environment: dict[str, str], server: Postgres) -> dict[str, tuple[str, ...]]:
+def upgrades(environment: dict[str, str], server: PostgresServer) -> dict[str, tuple[str, ...]]:
     """The commands of docs/upgrading.md by which each service brings its schema up to date."""
     host, users = f"127.0.0.1:{server.port}", ("python", "-m", "mlflow.server.auth", "db", "upgrade", "--url")
     return {
@@ -82,7 +82,7 @@ def upgrades(environment: dict[str, str], server: Postgres) -> dict[str, tuple[s
 
 
 @pytest.fixture(scope="module")
-def upgrade(upgrades: dict[str, tuple[str, ...]], server: Postgres) -> Callable[[], None]:
+def upgrade(upgrades: dict[str, tuple[str, ...]], server: PostgresServer) -> Callable[[], None]:
     def upgrade() -> None:
         for name, command in upgrades.items():
             owner = OWNERS[0 if name == "prefect" else 1]
@@ -95,7 +95,7 @@ def upgrade(upgrades: dict[str, tuple[str, ...]], server: Postgres) -> Callable[
 
 
 @pytest.fixture(scope="module")
-def cluster(environment: dict[str, str], server: Postgres, upgrade: Callable[[], None]) -> None:
+def cluster(environment: dict[str, str], server: PostgresServer, upgrade: Callable[[], None]) -> None:
     """Databases with the services' own schemas and a few records; buckets with objects."""
     bootstrap_databases(server.address, OWNERS, PASSWORDS)
     upgrade()
@@ -112,7 +112,7 @@ def cluster(environment: dict[str, str], server: Postgres, upgrade: Callable[[],
             client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def sign_in(server: Postgres, database: str) -> psycopg.Connection:
+def sign_in(server: PostgresServer, database: str) -> psycopg.Connection:
     return psycopg.connect(server.address, dbname=database, autocommit=True)
 
 
@@ -133,7 +133,7 @@ def gkd(cluster: None) -> Gkd:
     return command
 
 
-def memory(server: Postgres) -> dict[str, Any]:
+def memory(server: PostgresServer) -> dict[str, Any]:
     """Every row of every table, who owns it, who may enter; every object."""
     found: dict[str, Any] = {}
     for database in (name for owner in OWNERS for name in owner.databases):
@@ -154,7 +154,7 @@ def memory(server: Postgres) -> dict[str, Any]:
     return found
 
 
-def destroy(server: Postgres) -> None:
+def destroy(server: PostgresServer) -> None:
     """As a lost server and store: the databases made anew, empty, and empty buckets."""
     with sign_in(server, "postgres") as admin:
         for name in (name for owner in OWNERS for name in owner.databases):
@@ -166,13 +166,13 @@ def destroy(server: Postgres) -> None:
             client.delete_object(Bucket=bucket, Key=item["Key"])
 
 
-def databases(server: Postgres) -> set[str]:
+def databases(server: PostgresServer) -> set[str]:
     with sign_in(server, "postgres") as admin:
         return {row[0] for row in admin.execute("SELECT datname FROM pg_database").fetchall()}
 
 
 @pytest.fixture(scope="module")
-def backed_up(gkd: Gkd, server: Postgres) -> str:
+def backed_up(gkd: Gkd, server: PostgresServer) -> str:
     done = gkd("backup", PLACE, *STORES)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -184,7 +184,7 @@ def backed_up(gkd: Gkd, server: Postgres) -> str:
 
 
 @pytest.mark.slow
-def test_upgrading_schemas_again_changes_nothing(cluster: None, upgrade: Callable[[], None], server: Postgres) -> None:
+def test_upgrading_schemas_again_changes_nothing(cluster: None, upgrade: Callable[[], None], server: PostgresServer) -> None:
     before = memory(server)
     upgrade()
     assert memory(server) == before
@@ -197,7 +197,7 @@ def test_the_command_as_a_process_of_its_own_tells_no_secret(cluster: None, tmp_
     assert CANARY not in done.stdout + done.stderr
 
 
-def test_what_was_destroyed_is_as_it_was(gkd: Gkd, server: Postgres, backed_up: str) -> None:
+def test_what_was_destroyed_is_as_it_was(gkd: Gkd, server: PostgresServer, backed_up: str) -> None:
     before = memory(server)
     assert len(before["gkd_prefect.flow"][1]) == 1
     destroy(server)
@@ -220,7 +220,7 @@ def test_objects_that_are_the_same_are_not_fetched_again(gkd: Gkd, backed_up: st
     assert gkd("check-backup", PLACE).returncode == 0
 
 
-def test_what_is_not_empty_or_in_use_stays(gkd: Gkd, server: Postgres, backed_up: str) -> None:
+def test_what_is_not_empty_or_in_use_stays(gkd: Gkd, server: PostgresServer, backed_up: str) -> None:
     before = memory(server)
     done = gkd("restore", PLACE, *STORES)
     assert done.returncode == 2
@@ -232,7 +232,7 @@ def test_what_is_not_empty_or_in_use_stays(gkd: Gkd, server: Postgres, backed_up
     assert memory(server) == before
 
 
-def test_replace_brings_the_backup_in_place_of_later_records(gkd: Gkd, server: Postgres, backed_up: str) -> None:
+def test_replace_brings_the_backup_in_place_of_later_records(gkd: Gkd, server: PostgresServer, backed_up: str) -> None:
     assert gkd("backup", PLACE, *STORES).returncode == 0
     before = memory(server)
     with sign_in(server, "gkd_prefect") as connection:
@@ -244,7 +244,7 @@ def test_replace_brings_the_backup_in_place_of_later_records(gkd: Gkd, server: P
 
 
 def test_a_restore_that_fails_midway_leaves_the_databases_as_they_were(
-    gkd: Gkd, server: Postgres, backed_up: str, tmp_path: Path
+    gkd: Gkd, server: PostgresServer, backed_up: str, tmp_path: Path
 ) -> None:
     before = memory(server)
     broken = tmp_path / "pg_restore"
@@ -260,7 +260,7 @@ def test_a_restore_that_fails_midway_leaves_the_databases_as_they_were(
     assert not {name for name in databases(server) if "restoring" in name or "replaced" in name}
 
 
-def test_a_damaged_object_is_found_before_anything_is_touched(gkd: Gkd, server: Postgres, backed_up: str) -> None:
+def test_a_damaged_object_is_found_before_anything_is_touched(gkd: Gkd, server: PostgresServer, backed_up: str) -> None:
     assert gkd("backup", PLACE, *STORES).returncode == 0
     before, client = memory(server), connect()
     keys = [item["Key"] for item in client.list_objects_v2(Bucket="gkd-backup", Prefix="cluster/content/")["Contents"]]
@@ -286,7 +286,7 @@ def test_a_bucket_that_is_not_named_and_a_wrong_password(gkd: Gkd, backed_up: st
     assert "password authentication failed" in done.stderr
 
 
-def test_a_schema_that_the_installed_services_do_not_know_is_refused(gkd: Gkd, server: Postgres, backed_up: str) -> None:
+def test_a_schema_that_the_installed_services_do_not_know_is_refused(gkd: Gkd, server: PostgresServer, backed_up: str) -> None:
     with sign_in(server, "gkd_mlflow") as connection:
         known = connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff' RETURNING version_num").fetchall()
         assert known

@@ -10,7 +10,7 @@ import pytest
 
 from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
 from gkd_core.errors import PlatformError
-from tests.integration.infra_postgres import postgres
+from tests.integration.postgres import postgres_or_skip
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -20,9 +20,9 @@ PASSWORDS = {owner.password_variable: f"canary-{owner.name}" for owner in OWNERS
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of its administrator, without the password, which is in PGPASSWORD."""
-    with postgres() as running, pytest.MonkeyPatch.context() as patch:
+    with postgres_or_skip() as running, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGPASSWORD", running.password)
-        yield f"{running.address}?application_name={running.folder}"
+        yield f"{running.address}?application_name={running.log}"
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_administrator_who_is_no_superuser_suffices(server: str, fresh: psyco
 
 def test_no_password_is_in_the_servers_log_or_in_a_message(server: str, fresh: psycopg.Connection) -> None:
     bootstrap_databases(server, OWNERS, PASSWORDS)
-    log = (Path(server.partition("application_name=")[2]) / "log").read_text()
+    log = Path(server.partition("application_name=")[2]).read_text()
     assert "CREATE ROLE" in log
     assert "canary" not in log
     with pytest.raises(PlatformError) as caught:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.integration.cluster.stack import Stack
-from tests.integration.infra_postgres import ADMINISTRATOR, BINARIES
+from tests.integration.postgres import ADMINISTRATOR
 
 SECRET = re.compile(r"[0-9a-zA-Z+/]{32,}")
 BUCKETS = ("gkd-data", "gkd-mlflow", "gkd-backup")
@@ -29,7 +29,7 @@ def _secrets(stack: Stack) -> dict[str, bytes]:
     files = sorted((stack.servers.folder / "secrets").iterdir())
     named = {path.name: SECRET.findall(path.read_text()) for path in files}
     found = {f"{name}[{number}]": value.encode() for name, values in named.items() for number, value in enumerate(values)}
-    return {**found, "database": stack.servers.database.password.encode(), "ray": stack.hosts.token.encode()}
+    return {**found, "database": stack.servers.database.password.split()[0].encode(), "ray": stack.hosts.token.encode()}
 
 
 def _contents(stack: Stack) -> Iterator[tuple[str, bytes]]:
@@ -38,7 +38,7 @@ def _contents(stack: Stack) -> Iterator[tuple[str, bytes]]:
     for name in BUCKETS:
         for item in stack.bucket(name).objects.all():
             yield f"s3://{name}/{item.key}", item.get()["Body"].read()
-    yield "PostgreSQL's log", (stack.servers.database.folder / "log").read_bytes()
+    yield "PostgreSQL's log", stack.servers.database.log.read_bytes()
     for name in DATABASES:
         yield name, _dump(stack, name)
 
@@ -55,5 +55,5 @@ def _files(stack: Stack) -> Iterator[Path]:
 
 def _dump(stack: Stack, database: str) -> bytes:
     server = stack.servers.database
-    command = [BINARIES[0] / "pg_dump", "-h", "127.0.0.1", "-p", str(server.port), "-U", ADMINISTRATOR, database]
+    command = [server.programs / "pg_dump", "-h", "127.0.0.1", "-p", str(server.port), "-U", ADMINISTRATOR, database]
     return subprocess.run(command, env={"PGPASSWORD": server.password}, capture_output=True, check=True).stdout

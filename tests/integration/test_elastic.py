@@ -1,0 +1,125 @@
+"""An elastic group of workers on a Ray cluster whose nodes come and go while it trains."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+from ray.train import ScalingConfig
+
+from gkd_core.adapters import ray_train
+from gkd_core.adapters.ray_nodes import SharedFolders, nodes
+from gkd_core.models.tensor_files import read_tensors
+from gkd_core.settings import Settings, settings_from_tree
+from gkd_core.stages import find_run, run_folder, run_stage
+from gkd_core.training.metrics import FILE, MetricsSink
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PATIENCE = 200.0
+EVERY = 4  # updates between checkpoints
+GATES = (10, 20)  # updates before which the first worker waits for leave
+UPDATES = 24
+STUDENT = Path("artifacts") / "distill-proxy" / "encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Gated(SharedFolders):
+    """Our own folders; but training waits at each gate until a file of its number lies in `leaves`."""
+
+    leaves: Path
+
+    def sink(self, folder: Path) -> MetricsSink:
+        sink = super().sink(folder)
+
+        def gated(step: int, values: Mapping[str, float]) -> None:
+            sink(step, values)
+            while step in GATES and not (self.leaves / str(step)).exists():
+                time.sleep(0.05)
+
+        return gated
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_tree: dict[str, Any]) -> Settings:
+    distill = tiny_tree["distill_proxy"] | {"updates": UPDATES, "checkpoint_every": EVERY, "batch_size": 8}
+    compute = tiny_tree["compute"] | {"workers": 1, "max_workers": 3}
+    return settings_from_tree(tiny_tree | {"distill_proxy": distill, "compute": compute})
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head that takes no work, and one node with one core."""
+    # For so long Ray waits for a node that it does not yet know to be lost, instead of a minute.
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_group_grows_and_shrinks_with_its_cluster(
+    cluster: Cluster, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker; then three, of which two share a batch of eight and one stands by; then the two that are left."""
+    monkeypatch.setattr(ray_train, "ScalingConfig", functools.partial(ScalingConfig, elastic_resize_monitor_interval_s=1.0))
+    run = find_run(settings, "distill-proxy", None)
+    run_stage(settings, find_run(settings, "prepare-data", None), tmp_path)
+    folder = run_folder(settings, run, tmp_path)
+
+    def train() -> None:
+        nodes.set(Gated(tmp_path))  # in this thread alone
+        run_stage(settings, run, tmp_path)
+
+    training = ThreadPoolExecutor(1).submit(train)  # Ray's nodes can only be added by the main thread
+    _wait_for(training, lambda: _lines(folder) == [(step, 1) for step in range(1, GATES[0] + 1)])
+    added = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    _wait_for(training, lambda: _lines(folder)[-1] == (GATES[0], 2))
+    assert len(_workers()) == 3, "a third worker stands by"
+    (tmp_path / str(GATES[0])).touch()
+    _wait_for(training, lambda: _lines(folder)[-1] == (GATES[1], 2))
+    cluster.remove_node(added[-1], allow_graceful=False)
+    (tmp_path / str(GATES[1])).touch()
+    training.result(PATIENCE)
+
+    assert _lines(folder)[-1] == (UPDATES, 2)
+    lost = GATES[0] % EVERY
+    assert _lines(folder)[GATES[0]] == (GATES[0] - lost + 1, 2), "the larger group went on from the last checkpoint"
+    elastic = read_tensors(tmp_path / STUDENT)
+    alone = settings.model_copy(update={"compute": settings.compute.model_copy(update={"workers": 0, "max_workers": None})})
+    run_stage(alone, run, tmp_path)
+    for name, tensor in read_tensors(tmp_path / STUDENT).items():
+        torch.testing.assert_close(elastic[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def _wait_for(training: Future[None], what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert not training.done(), training.result()
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def _lines(folder: Path) -> list[tuple[int, int]]:
+    """Update and number of workers of each line of metrics."""
+    file = folder / FILE
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [(each["step"], each["workers"]) for each in map(json.loads, lines)] or [(0, 0)]
+
+
+def _workers() -> list[psutil.Process]:
+    """Workers of Ray Train below this process."""
+    return [each for each in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(each.cmdline())]
