@@ -18,15 +18,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 import yaml
 from photographs import write_photographs
 from rich.console import Console
 from rich.table import Table
-from teams import LAUNCHERS, Run, exchange_seconds, side_by_side
+from teams import LAUNCHERS, Launcher, Run, exchange_seconds
 
 from gkd_core.data.catalog import load_catalog
 from gkd_core.distill.job import DistillJob, step_encoder
+from gkd_core.distill.stage_one import build_objective, frozen_teacher
 from gkd_core.methods import method_of
 from gkd_core.planning.cluster import Cluster
 from gkd_core.planning.collectives import bucket_count
@@ -44,7 +46,7 @@ def main(
     profile: Annotated[str, typer.Option(help="Profile whose models, batch and crop are taken.")] = "demo",
     stage: Annotated[str, typer.Option(help="distill-proxy or distill-source.")] = "distill-source",
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting on top. Can be repeated.")] = None,
-    launcher: Annotated[str, typer.Option(help=f"Who starts the workers that are predicted: {', '.join(LAUNCHERS)}.")] = "ray",
+    launcher: Annotated[str, typer.Option(help=f"Who starts the workers: {', '.join(LAUNCHERS)}.")] = "ray",
     updates: Annotated[int, typer.Option(help="Updates of one report.")] = 20,
     reports: Annotated[int, typer.Option(help="Reports of a run after its first, of which the median counts.")] = 4,
     rounds: Annotated[int, typer.Option(help="Times that everything is measured; medians are shown.")] = 3,
@@ -57,9 +59,10 @@ def main(
     demand = _demand(settings, stage)
     with tempfile.TemporaryDirectory() as folder:
         job = _job(settings, demand, write_photographs(Path(folder) / "images", images, size), updates, reports + 1)
-        measured = [_round(job, demand, Path(folder) / str(number), launcher) for number in range(rounds)]
+        measured = [_round(job, demand, Path(folder) / str(number), LAUNCHERS[launcher]) for number in range(rounds)]
     runs = {name: Run.median([each[name] for each in measured]) for name in measured[0]}
-    exchange = [exchange_seconds(demand.gradient_bytes, bucket_count(demand.gradient_bytes)) for _ in range(rounds)]
+    shapes = _shapes(job)
+    exchange = [exchange_seconds(shapes) for _ in range(rounds)]
     whole, empty = (statistics.median(column) for column in zip(*exchange, strict=True))
     pace, cluster = _pace(runs, demand), _cluster(runs, demand, whole, empty)
     _show(runs, demand, pace, cluster, whole, launcher)
@@ -75,6 +78,12 @@ def _demand(settings: Settings, stage: str) -> Demand:
     catalog = load_catalog(settings.data.catalogs)
     works = [work for work in plan_work(settings, catalog, Path.cwd()) if work.name.startswith(stage)]
     return demands(settings, catalog, Path.cwd(), works[:1])[0]
+
+
+def _shapes(job: DistillJob) -> list[torch.Size]:
+    """Of all parameters that learn."""
+    objective = build_objective(job, frozen_teacher(job.teacher, job.seed).dim)
+    return [each.shape for each in objective.parameters() if each.requires_grad]
 
 
 def _job(settings: Settings, demand: Demand, images: tuple[Path, ...], updates: int, reports: int) -> DistillJob:
@@ -99,15 +108,15 @@ def _job(settings: Settings, demand: Demand, images: tuple[Path, ...], updates: 
     )
 
 
-def _round(job: DistillJob, demand: Demand, folder: Path, launcher: str) -> dict[str, Run]:
+def _round(job: DistillJob, demand: Demand, folder: Path, launcher: Launcher) -> dict[str, Run]:
     share = demand.work.batch_size // WORKERS
     half = replace(job, settings=job.settings.model_copy(update={"batch_size": share}))
     return {
-        "whole": side_by_side(job, 1, folder / "whole"),
-        "half": side_by_side(half, 1, folder / "half"),
-        "beside": side_by_side(half, WORKERS, folder / "beside"),
-        "one": LAUNCHERS[launcher](job, 1, folder / "one"),
-        "two": LAUNCHERS[launcher](job, WORKERS, folder / "two"),
+        "whole": launcher.apart(job, 1, folder / "whole"),
+        "half": launcher.apart(half, 1, folder / "half"),
+        "one": launcher.together(job, 1, folder / "one"),
+        "beside": launcher.apart(half, WORKERS, folder / "beside"),
+        "two": launcher.together(job, WORKERS, folder / "two"),
     }
 
 

@@ -8,15 +8,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
-from torch import distributed
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gkd_core.distill.job import DistillJob
 from gkd_core.distill.stage_one import distill
 from gkd_core.loopback import free_port
+from gkd_core.planning.chance import expected_maximum
 from gkd_core.training.checkpoint import FolderStore
 from gkd_core.training.metrics import MetricsFollower, file_sink
 from gkd_core.training.rank import Rank
@@ -24,7 +25,6 @@ from gkd_core.training.rank import Rank
 WARM_UP_REPORTS = 1
 STAMPS = "stamps.txt"
 EXCHANGES = 50
-PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -34,95 +34,146 @@ class Run:
     Attributes:
         seconds: of an update, the median of the reports.
         computing: the same without the time that it waited for its batch.
-        deviation: standard deviation of an update's time as a share of it, from the middle half of them (0 where not known).
+        deviation: of workers apart, how much longer the slowest one's update takes than their mean, as the standard deviation
+            of a normal distribution of which that is the expected greatest, as a share of the mean (0 where not known).
     """
 
     seconds: float
     computing: float
-    deviation: float
+    deviation: float = 0.0
 
     @staticmethod
     def median(runs: Sequence[Run]) -> Run:
         return Run(*(statistics.median(column) for column in zip(*[vars(run).values() for run in runs], strict=True)))
 
 
-def side_by_side(job: DistillJob, count: int, folder: Path) -> Run:
-    """`count` processes that each do the whole job, at the same time and knowing nothing of each other."""
-    barrier = multiprocessing.get_context("spawn").Barrier(count)
-    folders = [folder / str(index) for index in range(count)]
-    _spawn(_alone, [(job, each, barrier) for each in folders])
-    runs = [_read(job, each) for each in folders]
-    return Run(*(statistics.fmean(column) for column in zip(*[vars(run).values() for run in runs], strict=True)))
+@dataclass(frozen=True)
+class Launcher:
+    """Who starts the workers: of a job each, knowing nothing of each other, or of one job that they share.
+
+    Attributes:
+        apart, together: from the job, the number of workers and a folder to what their updates took.
+    """
+
+    apart: Callable[[DistillJob, int, Path], Run]
+    together: Callable[[DistillJob, int, Path], Run]
 
 
-def in_processes(job: DistillJob, count: int, folder: Path) -> Run:
-    """`count` processes that share each update's batch, by gloo."""
+def _apart_in_processes(job: DistillJob, count: int, folder: Path) -> Run:
+    port = free_port()
+    _spawn(_alone, [(job, folder, Rank(index, count), port) for index in range(count)])
+    return _mean(job, count, folder)
+
+
+def _together_in_processes(job: DistillJob, count: int, folder: Path) -> Run:
+    """By gloo, as stage one's own workers are."""
     port = free_port()
     _spawn(_member, [(job, folder, Rank(index, count), port) for index in range(count)])
     return _read(job, folder)
 
 
-def on_ray(job: DistillJob, count: int, folder: Path) -> Run:
-    """`count` workers of Ray Train, as stage one has them."""
+def _apart_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
+    """As tasks, beside all that Ray itself runs."""
+    import ray
+
+    from gkd_core.adapters.ray_train import connected
+
+    port = free_port()
+    with connected(count):
+        task = ray.remote(num_cpus=1, max_retries=0)(_alone)
+        ray.get([task.remote(job, folder, Rank(index, count), port) for index in range(count)])
+    return _mean(job, count, folder)
+
+
+def _together_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
+    """Workers of Ray Train, as stage one has them."""
     from gkd_core.adapters.ray_train import Group, distill_on_ray
 
     distill_on_ray(job, Group(count, count, 0), folder)
     return _read(job, folder)
 
 
-LAUNCHERS: dict[str, Callable[[DistillJob, int, Path], Run]] = {"ray": on_ray, "processes": in_processes}
+LAUNCHERS = {
+    "ray": Launcher(_apart_on_ray, _together_on_ray),
+    "processes": Launcher(_apart_in_processes, _together_in_processes),
+}
 
 
-def exchange_seconds(size: int, buckets: int) -> tuple[float, float]:
-    """Seconds in which two processes sum so many bytes, cut into buckets, and in which they sum a single number."""
+def exchange_seconds(shapes: Sequence[torch.Size]) -> tuple[float, float]:
+    """What it takes two processes to have each other's gradients, and to sum a single number, in seconds.
+
+    The first is by how much longer a forward and a backward pass take that compute next to nothing, with parameters of
+    these shapes, once they are wrapped as stage one wraps its model: copies, graph traversal and buffers count too.
+    """
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     port = free_port()
-    _spawn(_exchange, [(index, port, size, buckets, results) for index in range(2)])
+    _spawn(_exchange, [(index, port, shapes, results) for index in range(2)])
     whole, empty = results.get()
     return whole, empty
 
 
-def _alone(job: DistillJob, folder: Path, barrier: Barrier) -> None:
-    # Built once before all start together, so that none has a head start.
-    barrier.wait(PATIENCE)
-    _distill(job, folder, Rank())
+def _alone(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
+    _join(rank.index, rank.count, port)
+    distributed.barrier()  # so that none has a head start
+    distributed.destroy_process_group()
+    _distill(job, folder / str(rank.index), Rank())
 
 
 def _member(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
     _join(rank.index, rank.count, port)
-    _distill(job, folder, rank)
+    _distill(job, folder if rank.index == 0 else folder / str(rank.index), rank)
     distributed.destroy_process_group()
 
 
 def _distill(job: DistillJob, folder: Path, rank: Rank) -> None:
     stamps: list[float] = []
-    own = folder if rank.index == 0 else folder / str(rank.index)
-    distill(job, rank, FolderStore(own), file_sink(own), lambda done: stamps.append(time.perf_counter()))
-    (own / STAMPS).write_text("\n".join(map(str, stamps)))
+    distill(job, rank, FolderStore(folder), file_sink(folder), lambda done: stamps.append(time.perf_counter()))
+    (folder / STAMPS).write_text("\n".join(map(str, stamps)))
 
 
 def _join(index: int, count: int, port: int) -> None:
     distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=count)
 
 
-def _exchange(index: int, port: int, size: int, buckets: int, results: multiprocessing.SimpleQueue[tuple[float, float]]) -> None:
+def _exchange(
+    index: int, port: int, shapes: Sequence[torch.Size], results: multiprocessing.SimpleQueue[tuple[float, float]]
+) -> None:
     torch.set_num_threads(1)
     _join(index, 2, port)
-    whole = _median_seconds([torch.ones(size // buckets // 4) for _ in range(buckets)])
-    empty = _median_seconds([torch.ones(1)])
+    model = _Sum(shapes)
+    alone = _median_seconds(lambda: _pass(model))
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    together = _median_seconds(lambda: _pass(wrapped))
+    number = torch.ones(1)
+    empty = _median_seconds(lambda: distributed.all_reduce(number))
     if index == 0:
-        results.put((whole, empty))
+        results.put((together - alone, empty))
     distributed.destroy_process_group()
 
 
-def _median_seconds(tensors: Sequence[torch.Tensor]) -> float:
+class _Sum(nn.Module):
+    """Parameters of given shapes, and hardly any arithmetic."""
+
+    def __init__(self, shapes: Sequence[torch.Size]) -> None:
+        super().__init__()
+        self.parts = nn.ParameterList([nn.Parameter(torch.zeros(shape)) for shape in shapes])
+
+    def forward(self) -> torch.Tensor:
+        return torch.stack([part.sum() for part in self.parts]).sum()
+
+
+def _pass(model: nn.Module) -> None:
+    model.zero_grad(set_to_none=True)
+    model().backward()
+
+
+def _median_seconds(what: Callable[[], object]) -> float:
     seconds = []
     for _ in range(EXCHANGES):
         distributed.barrier()
         began = time.perf_counter()
-        for tensor in tensors:
-            distributed.all_reduce(tensor)
+        what()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
 
@@ -138,17 +189,23 @@ def _spawn(target: Callable[..., None], arguments: Sequence[tuple[object, ...]])
         raise SystemExit(f"a worker ended with {[process.exitcode for process in processes]}")
 
 
+def _mean(job: DistillJob, count: int, folder: Path) -> Run:
+    runs = [_read(job, folder / str(index)) for index in range(count)]
+    steps = [_steps(job, folder / str(index) / STAMPS) for index in range(count)]
+    mean = statistics.fmean(itertools.chain(*steps))
+    slowest = statistics.fmean(map(max, zip(*steps, strict=True)))
+    deviation = (slowest - mean) / mean / expected_maximum(count) if count > 1 else 0.0
+    return Run(statistics.fmean(run.seconds for run in runs), statistics.fmean(run.computing for run in runs), deviation)
+
+
 def _read(job: DistillJob, folder: Path) -> Run:
     lines = MetricsFollower(folder).read()[WARM_UP_REPORTS:]
     seconds = [job.settings.batch_size / line["images_per_second"] for line in lines]
     computing = [each * (1 - line["waiting_share"]) for each, line in zip(seconds, lines, strict=True)]
-    return Run(statistics.median(seconds), statistics.median(computing), _deviation(job, folder / STAMPS))
+    return Run(statistics.median(seconds), statistics.median(computing))
 
 
-def _deviation(job: DistillJob, file: Path) -> float:
-    if not file.is_file():
-        return 0.0
+def _steps(job: DistillJob, file: Path) -> list[float]:
+    """Seconds of each update."""
     stamps = [float(line) for line in file.read_text().split()][WARM_UP_REPORTS * job.settings.log_every :]
-    steps = [after - before for before, after in itertools.pairwise(stamps)]
-    low, middle, high = statistics.quantiles(steps, n=4)
-    return (high - low) / 1.349 / middle  # quartiles of a normal distribution lie 1.349 deviations apart
+    return [after - before for before, after in itertools.pairwise(stamps)]
