@@ -46,7 +46,7 @@ def main(
     database: Annotated[
         Kind,
         typer.Option(help="SQLite; the PostgreSQL server that GKD_DATABASE_URL names; or one of its own, if installed here."),
-    ] = Kind.SQLITE,
+    ] = Kind.POSTGRESQL,
     folder: Annotated[Path | None, typer.Option(help="Empty folder for all of it, logs too, to be kept.")] = None,
     output: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
 ) -> None:

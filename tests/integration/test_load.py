@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from benchmarks.load.databases import SqliteFiles
+from benchmarks.load.databases import Databases, PostgresDatabases, SqliteFiles
 from benchmarks.load.measure import measure
+from gkd_core.adapters.postgres import VARIABLE, database_named
+from tests.integration.postgres import postgres_or_skip
 
-RUNS, LIMIT = 24, 4
+LIMIT = 4
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.integration
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_many_flow_runs(tmp_path: Path) -> None:
-    outcome = measure(tmp_path, RUNS, LIMIT, SqliteFiles(tmp_path), say=print)
+    with postgres_or_skip() as server:
+        named = database_named({VARIABLE: server.address.replace("@", f":{quote(server.password)}@")})
+        assert named is not None
+        _measure(tmp_path, PostgresDatabases(named), 24)
+
+
+def test_as_many_as_sqlite_bears(tmp_path: Path) -> None:
+    _measure(tmp_path, SqliteFiles(tmp_path), 8)
+
+
+def _measure(project: Path, databases: Databases, runs: int) -> None:
+    outcome = measure(project, runs, LIMIT, databases, say=print)
     assert outcome.findings == []
     assert outcome.figures is not None
-    assert outcome.figures.runs == RUNS
+    assert outcome.figures.runs == runs
     assert outcome.figures.most_at_once == LIMIT, "they hardly ran side by side, which proves little"
     assert all(held.peak > 0 for held in outcome.use.memory.values())
