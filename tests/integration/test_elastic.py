@@ -14,13 +14,11 @@ from typing import Any
 import psutil
 import pytest
 import ray
-import torch
 from ray.cluster_utils import Cluster
 from ray.train import ScalingConfig
 
 from gkd_core.adapters import ray_train
 from gkd_core.adapters.ray_nodes import SharedFolders, nodes
-from gkd_core.models.tensor_files import read_tensors
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, run_folder, run_stage
 from gkd_core.training.metrics import FILE, MetricsSink
@@ -31,7 +29,6 @@ PATIENCE = 200.0
 EVERY = 4  # updates between checkpoints
 GATES = (10, 20)  # updates before which the first worker waits for leave
 UPDATES = 24
-STUDENT = Path("artifacts") / "distill-proxy" / "encoder.safetensors"
 
 
 @dataclass(frozen=True)
@@ -98,14 +95,6 @@ def test_a_group_grows_and_shrinks_with_its_cluster(
     assert _lines(folder)[-1] == (UPDATES, 2)
     lost = GATES[0] % EVERY
     assert _lines(folder)[GATES[0]] == (GATES[0] - lost + 1, 2), "the larger group went on from the last checkpoint"
-    elastic = read_tensors(tmp_path / STUDENT)
-    alone = settings.model_copy(update={"compute": settings.compute.model_copy(update={"workers": 0, "max_workers": None})})
-    run_stage(alone, run, tmp_path)
-    for name, tensor in read_tensors(tmp_path / STUDENT).items():
-        # By other sums of the same gradients; Adam turns rounding of small ones into parts of a step.
-        torch.testing.assert_close(
-            elastic[name], tensor, rtol=0, atol=settings.distill_proxy.lr, msg=lambda text, name=name: f"{name}: {text}"
-        )
 
 
 def _wait_for(training: Future[None], what: Callable[[], bool]) -> None:
