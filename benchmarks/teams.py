@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gkd_core.distill.job import DistillJob
 from gkd_core.distill.stage_one import distill
 from gkd_core.loopback import free_port
 from gkd_core.planning.chance import expected_maximum
 from gkd_core.training.checkpoint import FolderStore
+from gkd_core.training.loop import exchanging
 from gkd_core.training.metrics import MetricsFollower, file_sink
 from gkd_core.training.rank import Rank
 
@@ -117,19 +117,17 @@ def _alone(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
     _join(rank.index, rank.count, port)
     distributed.barrier()  # so that none has a head start
     distributed.destroy_process_group()
-    _distill(job, folder / str(rank.index), Rank())
+    stamps: list[float] = []
+    own = folder / str(rank.index)
+    distill(job, Rank(), FolderStore(own), file_sink(own), lambda done: stamps.append(time.perf_counter()))
+    (own / STAMPS).write_text("\n".join(map(str, stamps)))
 
 
 def _member(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
     _join(rank.index, rank.count, port)
-    _distill(job, folder if rank.index == 0 else folder / str(rank.index), rank)
+    own = folder if rank.index == 0 else folder / str(rank.index)
+    distill(job, rank, FolderStore(own), file_sink(own), lambda done: None)
     distributed.destroy_process_group()
-
-
-def _distill(job: DistillJob, folder: Path, rank: Rank) -> None:
-    stamps: list[float] = []
-    distill(job, rank, FolderStore(folder), file_sink(folder), lambda done: stamps.append(time.perf_counter()))
-    (folder / STAMPS).write_text("\n".join(map(str, stamps)))
 
 
 def _join(index: int, count: int, port: int) -> None:
@@ -143,7 +141,7 @@ def _exchange(
     _join(index, 2, port)
     model = _Sum(shapes)
     alone = _median_seconds(lambda: _pass(model))
-    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    wrapped = exchanging(model)
     together = _median_seconds(lambda: _pass(wrapped))
     number = torch.ones(1)
     empty = _median_seconds(lambda: distributed.all_reduce(number))

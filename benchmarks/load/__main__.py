@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -96,8 +95,7 @@ def own_postgres() -> Iterator[PostgresDatabases]:
     if programs is None:
         raise PlatformError("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
     with postgres_server(programs) as server:
-        address = server.address.replace("@", f":{quote(server.password)}@")
-        named = database_named({VARIABLE: address})
+        named = database_named({VARIABLE: server.address_with_password})
         assert isinstance(named, Database)
         yield PostgresDatabases(named)
 

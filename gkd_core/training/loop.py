@@ -98,6 +98,12 @@ def train(training: Training, store: CheckpointStore, sink: MetricsSink, advance
         learner.save(0)
 
 
+def exchanging(model: nn.Module, group: Any = None) -> DistributedDataParallel:
+    """The model, its gradients averaged with those of the other workers of torch's process group (None: of all)."""
+    # Some parameters take no part in some updates: a mask token without a masked view, stages beyond a CNN's tokens.
+    return DistributedDataParallel(model, process_group=group, find_unused_parameters=True)
+
+
 class _Learner:
     """What changes from update to update: weights, optimizer, scaler and moving average; and their way to the store."""
 
@@ -125,9 +131,7 @@ class _Learner:
                 ) from None
             self._saved = int(state["step"])
         if training.rank.count > 1:
-            # Some parameters take no part in some updates: a mask token without a masked view, stages beyond a CNN's tokens.
-            group = training.rank.group
-            self._forward = DistributedDataParallel(training.model, process_group=group, find_unused_parameters=True)
+            self._forward = exchanging(training.model, training.rank.group)
         return self._saved or 0
 
     def learn(self, batch: Any, update: int) -> dict[str, Tensor]:

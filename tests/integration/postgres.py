@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -44,6 +45,11 @@ class PostgresServer:
     def address(self) -> str:
         """As GKD_DATABASE_URL takes it, without the password."""
         return f"postgresql://{ADMINISTRATOR}@{LOOPBACK}:{self.port}/postgres"
+
+    @property
+    def address_with_password(self) -> str:
+        """The same with it, quoted."""
+        return self.address.replace("@", f":{quote(self.password)}@")
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """A connection of its administrator to one of its databases."""

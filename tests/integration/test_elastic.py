@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -21,7 +19,8 @@ from gkd_core.adapters import ray_train
 from gkd_core.adapters.ray_nodes import SharedFolders, nodes
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, run_folder, run_stage
-from gkd_core.training.metrics import FILE, MetricsSink
+from gkd_core.training.metrics import MetricsFollower, MetricsSink
+from tests.integration.ray_workers import ray_workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -84,8 +83,8 @@ def test_a_group_grows_and_shrinks_with_its_cluster(
     training = ThreadPoolExecutor(1).submit(train)  # Ray's nodes can only be added by the main thread
     _wait_for(training, lambda: _lines(folder) == [(step, 1) for step in range(1, GATES[0] + 1)])
     added = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    _wait_for(training, lambda: _lines(folder)[-1] == (GATES[0], 2))
-    assert len(_workers()) == 3, "a third worker stands by"
+    # Ray may see one of the two nodes before the other.
+    _wait_for(training, lambda: _lines(folder)[-1] == (GATES[0], 2) and len(ray_workers()) == 3)
     (tmp_path / str(GATES[0])).touch()
     _wait_for(training, lambda: _lines(folder)[-1] == (GATES[1], 2))
     cluster.remove_node(added[-1], allow_graceful=False)
@@ -95,6 +94,15 @@ def test_a_group_grows_and_shrinks_with_its_cluster(
     assert _lines(folder)[-1] == (UPDATES, 2)
     lost = GATES[0] % EVERY
     assert _lines(folder)[GATES[0]] == (GATES[0] - lost + 1, 2), "the larger group went on from the last checkpoint"
+    # Each worker draws masks of its own, so an update is the same only where as many share it.
+    losses = _losses(folder)
+    assert any(len(found) > 1 for found in losses.values()), "the last group did updates of the one before it again"
+    assert all(len(set(found)) == 1 for found in losses.values()), "in the same way"
+    alone = settings.model_copy(update={"compute": settings.compute.model_copy(update={"workers": 0, "max_workers": None})})
+    run_stage(alone, run, tmp_path)
+    expected = {int(line["step"]): line["loss"] for line in MetricsFollower(run_folder(alone, run, tmp_path)).read()}
+    for step in range(1, GATES[0] + 1):
+        assert losses[step, 1] == [pytest.approx(expected[step], rel=1e-5)]
 
 
 def _wait_for(training: Future[None], what: Callable[[], bool]) -> None:
@@ -107,11 +115,12 @@ def _wait_for(training: Future[None], what: Callable[[], bool]) -> None:
 
 def _lines(folder: Path) -> list[tuple[int, int]]:
     """Update and number of workers of each line of metrics."""
-    file = folder / FILE
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [(each["step"], each["workers"]) for each in map(json.loads, lines)] or [(0, 0)]
+    return [(int(line["step"]), int(line["workers"])) for line in MetricsFollower(folder).read()] or [(0, 0)]
 
 
-def _workers() -> list[psutil.Process]:
-    """Workers of Ray Train below this process."""
-    return [each for each in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(each.cmdline())]
+def _losses(folder: Path) -> dict[tuple[int, int], list[float]]:
+    """The losses of each update by each number of workers, as often as it was done."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for line in MetricsFollower(folder).read():
+        found.setdefault((int(line["step"]), int(line["workers"])), []).append(line["loss"])
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
@@ -18,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 
 def test_many_flow_runs(tmp_path: Path) -> None:
     with postgres_or_skip() as server:
-        named = database_named({VARIABLE: server.address.replace("@", f":{quote(server.password)}@")})
+        named = database_named({VARIABLE: server.address_with_password})
         assert named is not None
         _measure(tmp_path, PostgresDatabases(named), 24)
 

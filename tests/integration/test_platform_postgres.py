@@ -43,8 +43,7 @@ def test_an_absent_server_is_one_line(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_flow_runs_by_name_and_both_servers_keep_it_there(project: Path, postgres: PostgresServer) -> None:
-    quoted = quote(postgres.password)
-    platform = Platform(project, GKD_DATABASE_URL=postgres.address.replace("@", f":{quoted}@"))
+    platform = Platform(project, GKD_DATABASE_URL=postgres.address_with_password)
     try:
         up = platform("up")
         assert up.returncode == 0, up.stderr

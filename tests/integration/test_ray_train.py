@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
@@ -26,6 +25,7 @@ from gkd_core.settings import Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, run_folder, run_stage
 from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
+from tests.integration.ray_workers import ray_workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -109,18 +109,6 @@ def updates_logged(folder: Path) -> list[int]:
 def groups_lost(caplog: pytest.LogCaptureFixture) -> int:
     """How often a group of workers was started in the place of another."""
     return len([record for record in caplog.records if record.name == "gkd_core.adapters.ray_train"])
-
-
-def ray_workers() -> list[psutil.Process]:
-    """Training workers below this process."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_at_once(settings: Settings, world: Path, tmp_path: Path) -> None:
