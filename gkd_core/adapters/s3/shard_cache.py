@@ -5,8 +5,8 @@ other's way are locks (flock) on open files, which go with the process that hold
 
 - `.lock`, held for moments: whoever makes room, or gives a file its name, does so alone.
 - `<sha256>.claim`, held while a shard is fetched: the others wait, and find it there.
-- `<sha256>.part`, exclusively by who writes it, from the start at its full size: its room is taken. One that nobody holds
-  was left by a process that was killed, and is removed when room is needed.
+- `<sha256>.part`, exclusively by who writes it, from the start at its full size: its room is taken. It goes with a process
+  that ends before it is whole; one that nobody holds was left by a process that was killed, and is removed when room is needed.
 - `<sha256>.shard`, shared by all who read it: what is held is not evicted.
 """
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,7 @@ from gkd_core.errors import PlatformError
 
 SHARD, PART, CLAIM, LOCK = ".shard", ".part", ".claim", ".lock"
 POLL_SECONDS = 0.05
+AT_EXIT = 10  # priority of removing what is unfinished when a process ends; what begins more ends before, at a higher one
 
 Fetch = Callable[[BinaryIO], object]
 
@@ -152,6 +154,8 @@ class ShardCache:
 
     def _fetched(self, shard: Expected, fetch: Fetch) -> Hold:
         part = self._reserve(shard)
+        # A process may end while a thread of it is here. (A forked one ends without `atexit`, but not without this.)
+        unfinished = Finalize(None, part.path.unlink, (True,), exitpriority=AT_EXIT)
         try:
             fetch(part.stream())
             with self._alone():
@@ -163,6 +167,8 @@ class ShardCache:
                 part.path.unlink(missing_ok=True)
             part.release()
             raise
+        finally:
+            unfinished.cancel()
 
     def _reserve(self, shard: Expected) -> Hold:
         """An empty file of the shard's size, once there is room for it."""

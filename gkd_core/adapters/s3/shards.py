@@ -7,13 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gkd_core.adapters.s3.client import Patience, connect
 from gkd_core.adapters.s3.download import Expected, fetch
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.shard_cache import Hold, ShardCache
+from gkd_core.adapters.s3.shard_cache import AT_EXIT, Hold, ShardCache
 from gkd_core.data.shards import ShardIndex
 from gkd_core.errors import DataError, GkdError, SettingsError
 
@@ -148,7 +149,12 @@ class _Ahead:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="shards ahead", daemon=True)
                 self._thread.start()
+                Finalize(None, self._stop, exitpriority=AT_EXIT + 1)
             self._changed.notify()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._wanted.clear()
 
     def _run(self) -> None:
         while True:

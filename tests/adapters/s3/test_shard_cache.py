@@ -171,6 +171,20 @@ def test_the_bound_holds_and_readers_see_whole_shards_whatever_the_processes_do(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_process_that_ends_while_it_reads_ahead_leaves_nothing_unfinished(tmp_path: Path) -> None:
+    cache, log = ShardCache(tmp_path / "cache", 5000), tmp_path / "log"
+
+    def read() -> None:
+        cache.bring(expected(1), fetching(1))
+        threading.Thread(target=lambda: cache.bring(expected(2), fetching(2, log, seconds=60)), daemon=True).start()
+        wait_for(log.exists)
+        assert list((tmp_path / "cache").glob("*.part"))
+
+    assert run_all([read]) == [0]
+    assert not list((tmp_path / "cache").glob("*.part"))
+    assert shards(tmp_path / "cache") == {expected(1).sha256}
+
+
 def test_what_a_killed_process_left_is_swept_when_room_is_needed(tmp_path: Path) -> None:
     cache, log = ShardCache(tmp_path / "cache", 1500), tmp_path / "log"
     with in_process(lambda: cache.bring(expected(1), fetching(1, log, seconds=60))) as child:
