@@ -20,6 +20,7 @@ from gkd_core.errors import PlatformError
 VARIABLE = "GKD_DATABASE_URL"
 EXAMPLE = "postgresql://user@127.0.0.1:5432"
 PREFECT, MLFLOW = "gkd_prefect", "gkd_mlflow"
+MLFLOW_USERS = "gkd_mlflow_auth"  # where MLflow asks for a password; apart from its runs, as it migrates both on its own
 CONNECT_SECONDS = 5
 
 

@@ -17,9 +17,9 @@ from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from gkd_core.adapters.backup.manifest import DatabaseKind, Dump
-from gkd_core.adapters.backup.schemas import DATABASES, MLFLOW_USERS, VERSION_TABLES
-from gkd_core.adapters.infra.databases import CONNECT_SECONDS, VARIABLE, shown
-from gkd_core.adapters.postgres import first_line
+from gkd_core.adapters.backup.schemas import DATABASES, VERSION_TABLES
+from gkd_core.adapters.infra.databases import CONNECT_SECONDS, shown
+from gkd_core.adapters.postgres import MLFLOW_USERS, VARIABLE, first_line
 from gkd_core.errors import PlatformError
 
 RESTORING, REPLACED = "restoring", "replaced"  # what a database is called while it is filled, and once it was put aside

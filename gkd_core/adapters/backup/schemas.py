@@ -8,10 +8,9 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 
 from gkd_core.adapters.backup.manifest import Dump
-from gkd_core.adapters.postgres import MLFLOW, PREFECT
+from gkd_core.adapters.postgres import MLFLOW, MLFLOW_USERS, PREFECT
 from gkd_core.errors import PlatformError
 
-MLFLOW_USERS = "gkd_mlflow_auth"
 # In the order of a backup: records that name others before those that they name, so that whatever is named is there.
 DATABASES = (MLFLOW, MLFLOW_USERS, PREFECT)
 VERSION_TABLES = {MLFLOW: "alembic_version", MLFLOW_USERS: "alembic_version_auth", PREFECT: "alembic_version"}

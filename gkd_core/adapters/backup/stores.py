@@ -11,8 +11,8 @@ from gkd_core.adapters.backup.databases import Databases
 from gkd_core.adapters.backup.postgres import PostgresDatabases
 from gkd_core.adapters.backup.sqlite import SqliteDatabases
 from gkd_core.adapters.backup.trees import BucketTree, FileTree, FolderTree
-from gkd_core.adapters.infra.databases import VARIABLE
 from gkd_core.adapters.mlflow_store import STORE
+from gkd_core.adapters.postgres import VARIABLE
 from gkd_core.errors import PlatformError
 
 ARTIFACT_FOLDER = STORE / "artifacts"

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from gkd_core.adapters.findings import Finding
-from gkd_core.adapters.infra.databases import OWNERS, VARIABLE, bootstrap_databases
+from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
+from gkd_core.adapters.postgres import VARIABLE
 from gkd_core.adapters.s3.bucket import bootstrap_bucket
 from gkd_core.adapters.s3.client import connect
 

@@ -16,10 +16,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from gkd_core.adapters.findings import Finding
-from gkd_core.adapters.postgres import first_line
+from gkd_core.adapters.postgres import MLFLOW, MLFLOW_USERS, PREFECT, VARIABLE, first_line
 from gkd_core.errors import PlatformError
 
-VARIABLE = "GKD_DATABASE_URL"
 EXAMPLE = "postgresql://postgres@database:5432/postgres"
 CONNECT_SECONDS = 10
 OLDEST = 150000  # before version 15 everybody could make tables in every database that they may enter
@@ -42,9 +41,8 @@ class Owner:
 
 
 OWNERS = (
-    Owner("gkd_prefect", "GKD_PREFECT_DATABASE_PASSWORD", ("gkd_prefect",)),
-    # MLflow keeps its users apart from its runs, as it migrates both on its own.
-    Owner("gkd_mlflow", "GKD_MLFLOW_DATABASE_PASSWORD", ("gkd_mlflow", "gkd_mlflow_auth")),
+    Owner("gkd_prefect", "GKD_PREFECT_DATABASE_PASSWORD", (PREFECT,)),
+    Owner("gkd_mlflow", "GKD_MLFLOW_DATABASE_PASSWORD", (MLFLOW, MLFLOW_USERS)),
 )
 
 
