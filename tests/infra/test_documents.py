@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gkd_core.settings import settings_from_tree
+
 REPOSITORY = Path(__file__).parents[2]
 PAGES = (
     "infra/README.md", "docs/security.md", "docs/backup.md", "docs/monitoring.md", "docs/runbook.md", "docs/upgrading.md",
@@ -37,6 +39,16 @@ def test_links_and_files_that_are_named_are_there(page: str) -> None:
         assert (path.parent / target).exists(), target
     for name in re.findall(r"`(tests/[\w/.]+\.py)`", text):
         assert (REPOSITORY / name).exists(), name
+
+
+def test_the_settings_of_a_cluster_fit_the_schema() -> None:
+    text = (REPOSITORY / "infra/README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    tree = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for section, changes in yaml.safe_load(block).items():
+        tree[section] |= changes
+    settings = settings_from_tree(tree)
+    assert settings.compute.elsewhere and settings.data.shards
 
 
 def test_the_table_of_secrets_names_those_that_are_made(tmp_path: Path) -> None:

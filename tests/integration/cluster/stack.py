@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import boto3
 
@@ -19,6 +22,7 @@ SOURCE = "potsdam-rgb"
 DISTILLING = ("distill-proxy", "distill-source")
 EVERY = {"distill-proxy": 10, "distill-source": 10, "learn-task": 40}  # updates between two checkpoints
 UPDATES = {"distill-proxy": 160, "distill-source": 160, "learn-task": 200}
+A_SECOND = timedelta(seconds=1)
 WEIGHTS = ("distill-proxy/encoder", f"distill-source/{SOURCE}/encoder", f"learn-task/{SOURCE}/segmentor")
 
 
@@ -55,6 +59,23 @@ class Stack:
         """Wait until a stage is at work and has made checkpoints."""
         wait_for(lambda: len(self.trained(stage)) > 2 * EVERY[stage], f"{stage} to be in the middle", 3 * PATIENCE)
         assert self.trained(stage)[-1] < UPDATES[stage]
+
+    @contextmanager
+    def scheduled(self, deployment: str, moment: datetime) -> Iterator[str]:
+        """Id of the run that a schedule of its own starts at that moment; the schedule goes with the block."""
+        call = self.platform.call
+        place = f"deployments/{call(f'deployments/name/gkd/{deployment}')['id']}"
+        daily = {"interval": timedelta(days=1).total_seconds(), "anchor_date": moment.isoformat()}
+        (schedule,) = call(f"{place}/schedules", [{"schedule": daily, "active": True}])
+        ours = {
+            "deployments": {"id": {"any_": [place.rpartition("/")[2]]}},
+            "flow_runs": {"expected_start_time": {"after_": str(moment - A_SECOND), "before_": str(moment + A_SECOND)}},
+        }
+        try:
+            wait_for(lambda: bool(call("flow_runs/filter", ours)), "the schedule to make its run")
+            yield str(call("flow_runs/filter", ours)[0]["id"])
+        finally:
+            call(f"{place}/schedules/{schedule['id']}", method="DELETE")
 
     def jobs(self) -> list[dict[str, str]]:
         """Ray's jobs, as its head lists them."""

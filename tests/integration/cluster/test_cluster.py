@@ -6,15 +6,19 @@ import subprocess
 import sys
 import time
 import urllib.error
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import requests
 
+from gkd_core.adapters.mlflow_names import CHAMPION
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
+from gkd_core.adapters.mlflow_registry import Registry
+from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.records import ScoreTable
 from tests.integration.cluster.canaries import places_of_secrets
-from tests.integration.cluster.stack import DISTILLING, EVERY, UPDATES, Stack
+from tests.integration.cluster.stack import DISTILLING, EVERY, SOURCE, UPDATES, Stack
 from tests.integration.kills.orchestration import wait_for
 from tests.integration.manifest_servers import MLFLOW, PREFECT
 
@@ -85,6 +89,18 @@ def test_a_server_is_struck_down(stack: Stack, undisturbed: End, owner: str) -> 
     time.sleep(5)
     stack.servers.start(owner)
     _assert_the_same_end(stack, run, undisturbed)
+
+
+def test_a_schedule_distils_on_the_cluster_and_the_student_becomes_champion(stack: Stack, undisturbed: End) -> None:
+    stack.forget_all("scheduled")
+    before = {job["submission_id"] for job in stack.jobs()}
+    with stack.scheduled("redistill", datetime.now(UTC) + timedelta(seconds=20)) as run:
+        stack.platform.wait(run, "COMPLETED")
+    assert stack.end() == undisturbed
+    assert [job["status"] for job in stack.jobs() if job["submission_id"] not in before] == ["SUCCEEDED", "SUCCEEDED"]
+    tracking = Tracking(stack.settings, stack.platform.project)
+    student = f"{stack.settings.registry.name}-{SOURCE}"
+    assert Registry(tracking.client, tracking.address).aliases(student) == {CHAMPION: "1"}
 
 
 def test_nobody_gets_in_without_a_key(stack: Stack) -> None:

@@ -55,7 +55,7 @@ class Platform:
             headers["Authorization"] = f"Basic {base64.b64encode(key.encode()).decode()}"
         return headers
 
-    def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    def call(self, path: str, body: dict[str, Any] | list[Any] | None = None, method: str | None = None) -> Any:
         """The answer of the server's API; without a method, to a GET, or to a POST where there is a body."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/api/{path}", data, self._headers, method=method)
