@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def _set_up(servers: Cluster, project: Path, environment: dict[str, str]) -> Non
     """As the jobs `bootstrap` and `deploy` do."""
     administrator = {"MLFLOW_AUTH_ADMIN_USERNAME": "admin", "MLFLOW_AUTH_ADMIN_PASSWORD": servers.secret("mlflow-admin")}
     everything = {**os.environ, **environment, **administrator, **_store(servers, "bootstrap"), "PWD": str(project)}
+    everything["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the script calls gkd and prefect
     script = REPOSITORY / "infra/bootstrap.sh"
     done = subprocess.run(["sh", script], cwd=project, env=everything, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

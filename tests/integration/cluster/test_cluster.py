@@ -24,6 +24,8 @@ from tests.integration.manifest_servers import MLFLOW, PREFECT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
+A_LOOK_OF_THE_SCHEDULER = timedelta(seconds=90)  # it looks at schedules that are new to a deployment once a minute
+
 End = tuple[dict[str, str], ScoreTable]
 
 
@@ -94,7 +96,7 @@ def test_a_server_is_struck_down(stack: Stack, undisturbed: End, owner: str) -> 
 def test_a_schedule_distils_on_the_cluster_and_the_student_becomes_champion(stack: Stack, undisturbed: End) -> None:
     stack.forget_all("scheduled")
     before = {job["submission_id"] for job in stack.jobs()}
-    with stack.scheduled("redistill", datetime.now(UTC) + timedelta(seconds=20)) as run:
+    with stack.scheduled("redistill", datetime.now(UTC) + A_LOOK_OF_THE_SCHEDULER) as run:
         stack.platform.wait(run, "COMPLETED")
     assert stack.end() == undisturbed
     assert [job["status"] for job in stack.jobs() if job["submission_id"] not in before] == ["SUCCEEDED", "SUCCEEDED"]
