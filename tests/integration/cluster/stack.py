@@ -22,7 +22,6 @@ SOURCE = "potsdam-rgb"
 DISTILLING = ("distill-proxy", "distill-source")
 EVERY = {"distill-proxy": 10, "distill-source": 10, "learn-task": 40}  # updates between two checkpoints
 UPDATES = {"distill-proxy": 160, "distill-source": 160, "learn-task": 200}
-A_SECOND = timedelta(seconds=1)
 WEIGHTS = ("distill-proxy/encoder", f"distill-source/{SOURCE}/encoder", f"learn-task/{SOURCE}/segmentor")
 
 
@@ -63,19 +62,20 @@ class Stack:
     @contextmanager
     def scheduled(self, deployment: str, moment: datetime) -> Iterator[str]:
         """Id of the run that a schedule of its own starts at that moment; the schedule goes with the block."""
-        call = self.platform.call
-        place = f"deployments/{call(f'deployments/name/gkd/{deployment}')['id']}"
+        call, a_second = self.platform.call, timedelta(seconds=1)
+        identity = call(f"deployments/name/gkd/{deployment}")["id"]
+        schedules = f"deployments/{identity}/schedules"
         daily = {"interval": timedelta(days=1).total_seconds(), "anchor_date": moment.isoformat()}
-        (schedule,) = call(f"{place}/schedules", [{"schedule": daily, "active": True}])
+        (schedule,) = call(schedules, [{"schedule": daily, "active": True}])
         ours = {
-            "deployments": {"id": {"any_": [place.rpartition("/")[2]]}},
-            "flow_runs": {"expected_start_time": {"after_": str(moment - A_SECOND), "before_": str(moment + A_SECOND)}},
+            "deployments": {"id": {"any_": [identity]}},
+            "flow_runs": {"expected_start_time": {"after_": str(moment - a_second), "before_": str(moment + a_second)}},
         }
         try:
             wait_for(lambda: bool(call("flow_runs/filter", ours)), "the schedule to make its run")
             yield str(call("flow_runs/filter", ours)[0]["id"])
         finally:
-            call(f"{place}/schedules/{schedule['id']}", method="DELETE")
+            call(f"{schedules}/{schedule['id']}", method="DELETE")
 
     def jobs(self) -> list[dict[str, str]]:
         """Ray's jobs, as its head lists them."""
