@@ -27,6 +27,7 @@ from gkd_core.settings import MethodName, ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt, PositiveInt, PositiveShare
 from gkd_core.settings.encoder import parse_spec
 from gkd_core.stages import ARTIFACTS, REPORT
+from gkd_core.untrusted import one_line
 
 COMPARISON = ARTIFACTS / "compare"
 UPPER_ROW: MethodName = "teacher"
@@ -187,4 +188,4 @@ def _show(report: Path | None, failed: dict[Cell, Exception], tracking: Tracking
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return one_line(error, 500)

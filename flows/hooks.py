@@ -19,6 +19,7 @@ from flows.reconciliation import reconcile
 from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
 from gkd_core.adapters.mlflow_tracking import tracking_address
 from gkd_core.settings import Settings
+from gkd_core.untrusted import one_line
 
 Hook = FlowStateHook[..., Any]
 
@@ -57,7 +58,7 @@ def _try(what: str, action: Callable[[], object]) -> None:
     try:
         action()
     except Exception as error:  # a hook that raised would hide what it was called for
-        get_logger("hooks").warning("could not %s: %s", what, " ".join(str(error).split()) or type(error).__name__)
+        get_logger("hooks").warning("could not %s: %s", what, one_line(error, 500) or type(error).__name__)
 
 
 def _address(parameters: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.stages.length import Length
 from gkd_core.training.metrics import Line, following
+from gkd_core.untrusted import one_line
 
 ROUNDING = 0.001  # of the times in a file of metrics, in seconds
 UPDATE_SECONDS = 5.0
@@ -145,7 +146,7 @@ def told_only(log: Log, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning("%s could not be shown in Prefect: %s", what, " ".join(str(error).split())[:300])
+        log.warning("%s could not be shown in Prefect: %s", what, one_line(error, 300))
 
 
 def key_of(text: str) -> str:

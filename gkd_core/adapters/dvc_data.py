@@ -23,6 +23,7 @@ from gkd_core.adapters.s3.errors import explained
 from gkd_core.data.pins import SUFFIX, Pin, compare, read_pin, refusal
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file
+from gkd_core.untrusted import one_line
 
 Step = Literal["looking", "fetching"]
 Say = Callable[[Step, int, int], None]  # what is done, files so far, files in all
@@ -43,7 +44,7 @@ def data_repo(project: Path) -> Iterator[Repo]:
                 remote["verify"] = True
             yield repo
     except DvcException as error:
-        raise PlatformError(f"DVC in {project}: {' '.join(str(error).split())}") from error
+        raise PlatformError(f"DVC in {project}: {one_line(error, 500)}") from error
 
 
 def pin(repo: Repo, path: str) -> Pin:

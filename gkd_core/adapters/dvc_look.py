@@ -16,6 +16,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from gkd_core.adapters.dvc_hashes import share_hashes
+from gkd_core.untrusted import one_line
 
 
 def _look(wanted: Path) -> dict[str, str]:
@@ -30,7 +31,7 @@ def _look(wanted: Path) -> dict[str, str]:
                     if path in paths and path not in found:
                         found[path] = str(dependency.get_hash().value)
     except (DvcException, OSError) as error:
-        return {"failed": " ".join(str(error).split())}
+        return {"failed": one_line(error, 500)}
     return found
 
 

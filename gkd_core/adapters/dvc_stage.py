@@ -10,10 +10,7 @@ stopped; in a process of its own it can do none of that to the flow. Parent and 
 
 from __future__ import annotations
 
-import logging
 import re
-import socket
-import sys
 from typing import Any, TextIO
 
 from dvc.exceptions import DvcException, ReproductionError
@@ -22,6 +19,7 @@ from dvc.stage.cache import RunCacheNotFoundError, StageCache
 from dvc.stage.exceptions import StageCmdFailedError
 
 from gkd_core.adapters.dvc_hashes import share_hashes
+from gkd_core.untrusted import one_line
 
 
 class _AskingCache(StageCache):  # type: ignore[misc]  # DVC is not annotated
@@ -54,18 +52,8 @@ def reproduce(name: str, parent: TextIO) -> str:
     except ReproductionError as error:
         if isinstance(error.__cause__, StageCmdFailedError):
             status = re.search(r"exited with (-?\d+)$", str(error.__cause__))
-            return f"failed {status[1]}" if status else f"error {_one_line(error.__cause__)}"
-        return f"error {_one_line(error.__cause__ or error)}"
+            return f"failed {status[1]}" if status else f"error {one_line(error.__cause__)}"
+        return f"error {one_line(error.__cause__ or error)}"
     except DvcException as error:
-        return f"error {_one_line(error)}"
+        return f"error {one_line(error, 500)}"
     return "unchanged" if not changed else "restored" if cache.restored else "ran"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-if __name__ == "__main__":
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
-    with socket.socket(fileno=int(sys.argv[2])) as connection, connection.makefile("rw", encoding="utf-8") as stream:
-        print(reproduce(sys.argv[1], stream), file=stream, flush=True)

@@ -19,6 +19,7 @@ from gkd_core.adapters.mlflow_weights import CHECKPOINT
 from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
+from gkd_core.untrusted import one_line
 
 IMAGES = "images"  # name of the input, in the signature and in the example
 _EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
@@ -49,7 +50,7 @@ def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Pa
             _export(folder, target, Model(model_id=logged.model_id), example.numpy(), len(manifest.classes))
         except (RuntimeError, TypeError, ValueError) as error:
             client.finalize_logged_model(logged.model_id, "FAILED")
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, 300)
             raise PlatformError(f"{folder}: the student cannot be exported as pt2 ({reason})") from error
         shutil.copytree(folder, target / CHECKPOINT, copy_function=shutil.copyfile)
         client.log_model_artifacts(logged.model_id, str(target))

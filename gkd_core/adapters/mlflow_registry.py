@@ -23,6 +23,7 @@ from gkd_core.evaluate.card import FILE, ModelFacts, render_card, summary_of
 from gkd_core.evaluate.gate import Verdict
 from gkd_core.records import Record
 from gkd_core.stages.fingerprint import Fingerprint
+from gkd_core.untrusted import one_line
 
 FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
@@ -173,7 +174,7 @@ class Registry:
                 artifact_uri=f"{location}/{file}", dst_path=folder, tracking_uri=self.address
             )
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise PlatformError(
                 f"{label}: it has no {file} ({reason}); was it registered by another program? gkd registry register"
             ) from None

@@ -21,6 +21,7 @@ from gkd_core.adapters.mlflow_costs import COST, UNKNOWN_TAG
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.comparison import Picture, RunFacts
 from gkd_core.records import ScoreTable
+from gkd_core.untrusted import one_line
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -194,4 +195,4 @@ def _quoted(text: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error, 300)

@@ -18,6 +18,7 @@ from gkd_core.adapters.mlflow_weights import CHECKPOINT
 from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
+from gkd_core.untrusted import one_line
 
 TOLERANCE = 1e-4  # logits; the exported program may order sums otherwise
 
@@ -59,7 +60,7 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path) -> i
             raise PlatformError(f"{label}: its pt2 program does not give the logits of its own safetensors; log the model again")
         return len(example)
     except (MlflowException, OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise PlatformError(f"{label}: it cannot be loaded from the registry ({reason})") from error
     finally:
         shutil.rmtree(target, ignore_errors=True)

@@ -22,6 +22,7 @@ from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.settings.encoder import FILE_SUFFIXES
+from gkd_core.untrusted import one_line
 
 CHECKPOINT = "checkpoint"  # folder beside a logged model: safetensors and manifest as the stage wrote them
 MODEL = re.compile(r"models:/(?P<id>m-[^/@]+)|models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -60,7 +61,7 @@ def fetch_weights(uri: str, address: str, folder: Path) -> Path:
             record = SegmentorCheckpoint.read(manifest)
         return _fetch_file(f"{location}/{CHECKPOINT}/{record.weights}", address, folder, record.sha256, record.sha256)
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise WeightsError(f"{uri}: no weights at this address of {address} ({reason}); see the Models page of MLflow") from None
 
 
@@ -85,7 +86,7 @@ def fetch_segmentor(uri: str, address: str, folder: Path) -> Path:
                     shutil.copyfile(manifest, unfinished / MANIFEST)
                     os.link(weights, unfinished / record.weights)
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise WeightsError(
             f"{uri}: no segmentor at this address of {address} ({reason}); see the Models page of MLflow"
         ) from None

@@ -20,6 +20,7 @@ from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.settings import EvaluateSettings
 from gkd_core.training.cost import Meter
+from gkd_core.untrusted import last_words, one_line
 
 SHARDS_A_WORKER = 8  # so that progress shows and a slow worker does not keep the others waiting
 RETRIES = 2  # of a shard whose worker was lost; measuring it again gives the same
@@ -93,10 +94,10 @@ def _measure(pool: ActorPool, domain: Domain, shards: int, advance: Callable[[in
     except RayTaskError as error:
         if isinstance(error.cause, GkdError):
             raise error.cause from None
-        raise PlatformError(f"evaluate: a Ray worker failed: {' '.join(str(error.cause).split())[-400:]}") from error
+        raise PlatformError(f"evaluate: a Ray worker failed: {last_words(error.cause, 400)}") from error
     except RayActorError as error:
         raise TransientError(
-            f"evaluate: Ray lost a worker more than {RETRIES} times ({' '.join(str(error).split())[:200]}); "
+            f"evaluate: Ray lost a worker more than {RETRIES} times ({one_line(error)}); "
             "give it more memory, or set evaluate.workers=0"
         ) from None
     return total

@@ -35,6 +35,7 @@ from gkd_core.training.cost import WORKER, measured
 from gkd_core.training.metrics import MetricsSink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
+from gkd_core.untrusted import last_words, one_line
 
 RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def distill_on_ray(job: DistillJob, group: Group, folder: Path) -> State:
             ):
                 result = _fit(job, group, folder)
         except RayError as error:
-            raise TransientError(f"{job.title}: Ray was lost: {_one_line(error)}") from None
+            raise TransientError(f"{job.title}: Ray was lost: {last_words(error, 400)}") from None
     if result.checkpoint is None:
         raise PlatformError(f"{job.title}: Ray Train ended without a checkpoint; see {folder}")
     with result.checkpoint.as_directory() as last:
@@ -139,11 +140,11 @@ def _fit(job: DistillJob, group: Group, folder: Path) -> Result:
             _raise_own(error)
             if failures > group.max_failures:
                 raise _gave_up(error, job.title, failures) from None
-            log.warning("%s: worker group %d failed (%s); starting the next", job.title, failures, _one_line(error)[:200])
+            log.warning("%s: worker group %d failed (%s); starting the next", job.title, failures, last_words(error, 400)[:200])
         except OSError as error:
             if not _is_of_a_store(error):
                 raise
-            raise TransientError(f"{job.title}: the bucket of checkpoints at {path} fails: {_one_line(error)}") from None
+            raise TransientError(f"{job.title}: the bucket of checkpoints at {path} fails: {last_words(error, 400)}") from None
     raise AssertionError("unreachable")
 
 
@@ -233,7 +234,7 @@ def connected(workers: int) -> Iterator[None]:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises nothing narrower where its node is not up in time
         raise TransientError(
-            f"Ray cannot be reached or started ({' '.join(str(error).split())[:200]}); unset RAY_ADDRESS or set compute.workers=0"
+            f"Ray cannot be reached or started ({one_line(error)}); unset RAY_ADDRESS or set compute.workers=0"
         ) from None
     try:
         yield
@@ -259,7 +260,8 @@ def _gave_up(error: TrainingFailedError, title: str, groups: int) -> PlatformErr
     failures = _failures(error)
     passing = not failures or any(_is_loss(failure) or _is_of_a_store(failure) for failure in failures)
     kind = TransientError if passing else PlatformError
-    return kind(f"{title}: Ray Train gave up after {groups} groups of workers: {_one_line(failures[0] if failures else error)}")
+    reason = last_words(failures[0] if failures else error, 400)
+    return kind(f"{title}: Ray Train gave up after {groups} groups of workers: {reason}")
 
 
 def _is_loss(failure: Exception) -> bool:
@@ -270,7 +272,3 @@ def _is_loss(failure: Exception) -> bool:
 def _is_of_a_store(failure: Exception) -> bool:
     """Whether it is the bucket with the checkpoints that failed: pyarrow says so without a number of the operating system."""
     return isinstance(failure, OSError) and failure.errno is None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[-400:]

@@ -18,6 +18,7 @@ from gkd_core.data.entries import DatasetEntry, Protocol
 from gkd_core.data.sources import Source
 from gkd_core.data.taxonomy import IGNORE, ColorEncoding, Declaration, Encoding, LabelEncoding, NamedEncoding, Taxonomy
 from gkd_core.errors import DataError
+from gkd_core.untrusted import one_line
 
 __all__ = ["Benchmark", "Catalog", "DatasetEntry", "Protocol", "load_catalog"]
 
@@ -124,7 +125,7 @@ def _read_sections(path: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such catalog file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+        raise DataError(f"{path}: cannot be read as YAML ({one_line(error, 500)})") from None
     known = tuple(Catalog.model_fields)
     if not isinstance(tree, dict) or not set(tree) <= set(known):
         raise DataError(f"{path}: expected the sections {', '.join(known)} at the top level")

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from gkd_core.errors import GkdError, PlatformError
+from gkd_core.untrusted import one_line
 
 MakeBatch = Callable[[int], Any]
 
@@ -47,7 +48,7 @@ def batches_ahead(make: MakeBatch, updates: Iterable[int], loaders: int, pinned:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise PlatformError(
             f"compute.loaders: a process that makes batches has ended ({reason}); it may have run out of memory: use fewer"
         ) from None

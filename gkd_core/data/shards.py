@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -26,15 +25,13 @@ from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
 from gkd_core.files import atomic_file
 from gkd_core.records import Record, sha256_of
+from gkd_core.untrusted import PLAIN_NAME, PlainName, Sha256, objection_to
 
 FORMAT: Literal["gkd-shards-1"] = "gkd-shards-1"
 INDEX = "index.json"
 DIGEST_LENGTH = 16
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 
 Content = Literal["images", "labels"]
-PlainName = Annotated[str, Field(pattern=rf"^{PLAIN_NAME.pattern}$", max_length=200)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -237,5 +234,4 @@ def key_of(name: str) -> str:
 
 def is_safe(name: str) -> bool:
     """Whether a name is a plain relative path: nothing that leads out of a folder it is unpacked to."""
-    parts = name.split("/")
-    return name.isprintable() and "\\" not in name and not any(part in ("", ".", "..") for part in parts) and len(name) < 1000
+    return name.isprintable() and objection_to(name) is None

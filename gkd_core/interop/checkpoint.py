@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gkd_core.errors import WeightsError
 from gkd_core.models.tensor_files import read_tensors
+from gkd_core.untrusted import one_line
 
 Kind = Literal["stage-one", "stage-two"]
 
@@ -97,12 +98,12 @@ def _load(path: Path) -> Any:
         raise WeightsError(f"{path}: {_refusal(error)}") from None
     except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:
         raise WeightsError(
-            f"{path}: cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}); fetch it again"
+            f"{path}: cannot be read as a checkpoint ({one_line(error)}); fetch it again"
         ) from None
 
 
 def _refusal(error: Exception) -> str:
     """What the pickle wants beyond data; torch names it after the word GLOBAL."""
     wanted = re.search(r"GLOBAL (\S+)", str(error))
-    what = wanted.group(1) if wanted else " ".join(str(error).split())[:200]
+    what = wanted.group(1) if wanted else one_line(error)
     return f"refused, nothing in it was run: it holds more than data ({what}); save its state dict alone, as tensors"

@@ -19,6 +19,7 @@ from gkd_core.models.tensor_files import read_tensors, write_tensors
 from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
+from gkd_core.untrusted import one_line
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def as_timm(encoder: Encoder, settings: EncoderSettings) -> TimmModel:
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise WeightsError(f"{settings.arch}: timm {timm.__version__} refuses the state dict ({reason})") from None
     return TimmModel(settings.arch, options, tensors, _channels(encoder.mean), _channels(encoder.std))
 

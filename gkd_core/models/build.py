@@ -16,6 +16,7 @@ from gkd_core.models.encoder import Encoder
 from gkd_core.models.sources import load_weights
 from gkd_core.models.vit import ViTEncoder
 from gkd_core.settings import EncoderSettings
+from gkd_core.untrusted import one_line
 
 
 def build_encoder(settings: EncoderSettings, seed: int) -> Encoder:
@@ -50,7 +51,7 @@ def _bare_encoder(settings: EncoderSettings) -> Encoder:
         return _cnn(settings) if anatomy is None else _vit(settings, anatomy)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise SettingsError(
-            f"options: {settings.arch} refuses {settings.options} ({' '.join(str(error).split())[:200]})"
+            f"options: {settings.arch} refuses {settings.options} ({one_line(error)})"
         ) from None
 
 

@@ -17,6 +17,7 @@ from gkd_core.models.names import BACKBONE, encoder_names
 from gkd_core.models.tensor_files import read_tensors
 from gkd_core.models.weights import DEMO_TEACHER, load_into, package_tensors
 from gkd_core.settings import EncoderSettings
+from gkd_core.untrusted import one_line
 
 
 def load_weights(encoder: Encoder, settings: EncoderSettings) -> None:
@@ -69,7 +70,7 @@ def _hub_tensors(arch: str) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):
             return dict(timm.create_model(arch, pretrained=True).state_dict())
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise WeightsError(
             f"hub: no weights for {arch} ({reason}); connect to the internet once, or set weights to a file"
         ) from None

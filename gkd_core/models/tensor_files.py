@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gkd_core.errors import WeightsError
 from gkd_core.files import atomic_file
+from gkd_core.untrusted import one_line
 
 # Keys under which training code keeps the tensors of a checkpoint; of DINO's two networks the teacher is the one to use.
 CONTAINERS = ("state_dict", "model", "module", "teacher")
@@ -32,7 +33,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         raise WeightsError(
-            f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}); fetch or export it again"
+            f"{path}: cannot be read as weights ({one_line(error)}); fetch or export it again"
         ) from None
     for key in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

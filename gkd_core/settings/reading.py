@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from gkd_core.errors import SettingsError
 from gkd_core.settings.encoder import EncoderSettings, parse_spec
 from gkd_core.settings.tree import Settings
+from gkd_core.untrusted import one_line
 
 PROFILES = resources.files("gkd_core") / "profiles"
 
@@ -73,7 +74,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise SettingsError(f"{path}: not valid YAML ({one_line(error, 500)})") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -10,6 +10,7 @@ import torch
 
 from gkd_core.errors import TrainingError
 from gkd_core.files import atomic_file
+from gkd_core.untrusted import one_line
 
 State = dict[str, Any]
 FILE = "training.pt"
@@ -76,7 +77,7 @@ def read_state(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:160]}); delete it to start this stage over"
+            f"{path}: not a readable checkpoint ({one_line(error, 160)}); delete it to start this stage over"
         ) from None
     if not isinstance(state, dict) or not {"step", "model", "optimizer"} <= state.keys():
         raise TrainingError(f"{path}: not a checkpoint of this program; delete it to start this stage over")

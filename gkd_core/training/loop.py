@@ -25,6 +25,7 @@ from gkd_core.training.micro_batches import cut
 from gkd_core.training.precision import GradientScaler, autocast
 from gkd_core.training.rank import Rank
 from gkd_core.training.schedule import Schedule
+from gkd_core.untrusted import one_line
 
 # fp16 updates left out in a row before a training is given up: from the first scale, 2 ** 16, so many halvings leave nothing
 # that a sound training could overflow with.
@@ -127,7 +128,7 @@ class _Learner:
                     self._average.module.load_state_dict(state["ema"])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise TrainingError(
-                    f"the checkpoint at update {state['step']} does not fit this model ({' '.join(str(error).split())[:160]})"
+                    f"the checkpoint at update {state['step']} does not fit this model ({one_line(error, 160)})"
                 ) from None
             self._saved = int(state["step"])
         if training.rank.count > 1:

@@ -32,6 +32,7 @@ from gkd_core.records import sha256_of
 from gkd_core.stages.recipe import Context
 from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.metrics import MetricsSink, file_sink
+from gkd_core.untrusted import one_line
 
 POLL_SECONDS = 1.0
 LONGEST_POLL_SECONDS = 15.0
@@ -132,7 +133,7 @@ class Cluster:
                     f"{self.address}: Ray refuses us; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with its token"
                 ) from None
             except FAILURES as error:
-                text = " ".join(str(error).split())[:300]
+                text = one_line(error, 300)
                 if "does not exist" in text:
                     raise TransientError(f"{self.address}: Ray has lost the job, as after a restart of its head") from None
                 if REFUSAL.search(text):

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.errors import DataError
+from gkd_core.untrusted import objection_to, shown
 
 SCHEME = "s3://"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-LONGEST_NAME = 255  # bytes of one file name, on every file system that we know
-LONGEST_KEY = 1024  # bytes of a key, by S3's own rule
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def segments(key: str) -> tuple[str, ...]:
         DataError: the key is empty, too long, absolute, or has a segment that is empty, `.`, `..`, too long, or holds a
             backslash, a control character or half a character.
     """
-    reason = _objection(key)
+    reason = objection_to(key)
     if reason:
         raise DataError(f"key {shown(key)!r}: {reason}; it would not be a file below the target, rename the object")
     return tuple(key.split("/"))
@@ -91,27 +90,3 @@ def target_file(root: Path, key: str) -> Path:
     if target.is_dir() and not target.is_symlink():
         raise DataError(f"{target}: a folder stands where key {shown(key)!r} needs a file; choose another target")
     return target
-
-
-def shown(text: str) -> str:
-    """A key as a message may print it: what a terminal would not show as itself is escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
-def _objection(key: str) -> str | None:
-    if not key:
-        return "it is empty"
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        return "it holds half a character (a lone surrogate)"
-    if size > LONGEST_KEY:
-        return f"it has {size} bytes, more than {LONGEST_KEY}"
-    for part in key.split("/"):
-        if part in ("", ".", ".."):
-            return f"it has a segment {part!r}"
-        if len(part.encode()) > LONGEST_NAME:
-            return f"it has a segment of more than {LONGEST_NAME} bytes"
-    if "\\" in key or any(ord(char) < 32 or 127 <= ord(char) < 160 for char in key):
-        return "it holds a backslash or a control character"
-    return None

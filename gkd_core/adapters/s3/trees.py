@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from gkd_core.adapters.s3.client import PATIENCE, Patience
 from gkd_core.adapters.s3.download import SHA256, download_file
 from gkd_core.adapters.s3.errors import explained
-from gkd_core.adapters.s3.keys import Location, segments, shown, target_file
+from gkd_core.adapters.s3.keys import Location, segments, target_file
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError
 from gkd_core.records import sha256_of
 from gkd_core.training.progress import progress
+from gkd_core.untrusted import shown
 
 AT_ONCE = 4
 Item = TypeVar("Item")

@@ -1,0 +1,90 @@
+"""What comes from outside is hostile until checked: names, digests and paths in data, and text that a message repeats."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from gkd_core.errors import DataError
+
+LONGEST_NAME = 255  # bytes of one file name, on every file system that we know
+LONGEST_PATH = 1024  # bytes of a relative path; S3 allows a key no more
+LONGEST_SHOWN = 200  # characters of foreign text in a message
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+PlainName = Annotated[str, Field(pattern=rf"^{PLAIN_NAME.pattern}$", max_length=200)]
+"""One file or folder name that means the same in a path, a shell, YAML and a URL: no separator, no leading dot or dash."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 in lower-case hexadecimal."""
+
+_PASSWORD = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:]*):[^\s/?#]*(?=@)")
+
+
+def objection_to(path: str) -> str | None:
+    """Why text is no relative path of plain names, on any system; None where it is one."""
+    if not path:
+        return "it is empty"
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return "it holds half a character (a lone surrogate)"
+    if size > LONGEST_PATH:
+        return f"it has {size} bytes, more than {LONGEST_PATH}"
+    for part in path.split("/"):
+        if part in ("", ".", ".."):
+            return f"it has a segment {part!r}"
+        if len(part.encode()) > LONGEST_NAME:
+            return f"it has a segment of more than {LONGEST_NAME} bytes"
+    if "\\" in path or any(ord(char) < 32 or 127 <= ord(char) < 160 for char in path):
+        return "it holds a backslash or a control character"
+    return None
+
+
+def safe_join(root: Path, path: str) -> Path:
+    """The place below `root` that a relative path from data names. No folder on the way may be a link, which could lead out.
+
+    Nothing is made. The last part may be a link: who writes there renames a new file over it.
+
+    Raises:
+        DataError: the path is absolute, leads out of `root`, or is not one that every system takes; a folder on its way is
+            a link or a file.
+    """
+    reason = objection_to(path)
+    if reason:
+        raise DataError(f"{shown(path)!r}: {reason}; expected a relative path below {root}")
+    *folders, name = path.split("/")
+    folder = root
+    for part in folders:
+        folder = folder / part
+        try:
+            kind = folder.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(kind):
+            raise DataError(f"{folder}: a link or a file stands where {shown(path)!r} needs a folder; choose another target")
+    return folder / name
+
+
+def shown(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """Foreign text as a message may print it: shortened, and what a terminal would not show as itself is escaped."""
+    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return escaped if len(escaped) <= longest else f"{escaped[: longest - 1]}…"
+
+
+def without_passwords(text: str) -> str:
+    """Text in which every address `scheme://user:password@host` has *** in the place of its password."""
+    return _PASSWORD.sub(r"\g<before>:***", text)
+
+
+def last_words(error: object, longest: int = LONGEST_SHOWN) -> str:
+    """As `one_line`, of an error that says what happened at its end, as a remote traceback does."""
+    return one_line(" ".join(without_passwords(str(error)).split())[-longest:], longest)
+
+
+def one_line(error: object, longest: int = LONGEST_SHOWN) -> str:
+    """An error of a library as part of a message of ours: one line, bounded, without passwords or control characters."""
+    return shown(" ".join(without_passwords(str(error)).split()), longest)
