@@ -52,8 +52,14 @@ def reproduce(name: str, parent: TextIO) -> str:
     except ReproductionError as error:
         if isinstance(error.__cause__, StageCmdFailedError):
             status = re.search(r"exited with (-?\d+)$", str(error.__cause__))
-            return f"failed {status[1]}" if status else f"error {one_line(error.__cause__)}"
-        return f"error {one_line(error.__cause__ or error)}"
+            return f"failed {status[1]}" if status else f"error {one_line(error.__cause__, 500)}"
+        return f"error {one_line(error.__cause__ or error, 500)}"
     except DvcException as error:
         return f"error {one_line(error, 500)}"
     return "unchanged" if not changed else "restored" if cache.restored else "ran"
+
+
+if __name__ == "__main__":
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
+    with socket.socket(fileno=int(sys.argv[2])) as connection, connection.makefile("rw", encoding="utf-8") as stream:
+        print(reproduce(sys.argv[1], stream), file=stream, flush=True)
