@@ -10,7 +10,10 @@ stopped; in a process of its own it can do none of that to the flow. Parent and 
 
 from __future__ import annotations
 
+import logging
 import re
+import socket
+import sys
 from typing import Any, TextIO
 
 from dvc.exceptions import DvcException, ReproductionError
