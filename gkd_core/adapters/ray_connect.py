@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
 from gkd_core.adapters.ray_own import LOOPBACK, own_access, own_folder
 from gkd_core.errors import PlatformError, TransientError

@@ -18,9 +18,10 @@ from typing import Any
 
 import psutil
 import ray
-import torch.distributed as distributed
+from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
+from torch.distributed import FileStore, Store, TCPStore, init_process_group  # type: ignore[attr-defined]  # they are public
 
 from gkd_core.adapters.ray_own import own_folder
 from gkd_core.errors import PlatformError
@@ -44,17 +45,17 @@ class GroupConfig(TorchConfig):
 class GroupBackend(_TorchBackend):  # type: ignore[misc]  # Ray's is not typed
     """Ray Train's backend for torch, but for the store by which its workers find each other."""
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Called by Ray Train for each new group: returns when all are members of torch's process group."""
-        if len(set(worker_group.execute(_node))) == 1:
-            place, join = worker_group.execute_single(0, _make_file), join_by_file
-        else:
-            place, join = worker_group.execute_single(0, _listen), _join_by_network
+        assert isinstance(backend_config, GroupConfig)
+        together = len(set(worker_group.execute(_node))) == 1
+        place = worker_group.execute_single(0, _make_file if together else _listen)
+        join = join_by_file if together else _join_by_network
         size, wait = len(worker_group), timedelta(seconds=backend_config.timeout_s)
         backend = backend_config.backend
         ray.get([worker_group.execute_single_async(rank, join, place, backend, rank, size, wait) for rank in range(size)])
 
-    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Called by Ray Train at a group's end. What a killed worker leaves is swept by whoever makes such a folder next."""
         super().on_shutdown(worker_group, backend_config)
         worker_group.execute_single(0, _let_go)
@@ -64,22 +65,22 @@ def join_by_file(path: Path, backend: str, rank: int, size: int, wait: timedelta
     """Become a member of a group on this machine; the file's folder must be closed to others."""
     for variable in INTERFACES:
         os.environ[variable] = interface_of(LOOPBACK)
-    _join(distributed.FileStore(str(path), size), backend, rank, size, wait)
+    _join(FileStore(str(path), size), backend, rank, size, wait)
 
 
 def _join_by_network(place: tuple[str, int], backend: str, rank: int, size: int, wait: timedelta) -> None:
     for variable in INTERFACES:
         os.environ.setdefault(variable, interface_of(ray.util.get_node_ip_address()))
     listening = _listening.pop().detach() if rank == 0 else None
-    store = distributed.TCPStore(*place, size, rank == 0, timeout=wait, master_listen_fd=listening)
+    store = TCPStore(*place, size, rank == 0, timeout=wait, master_listen_fd=listening)
     _join(store, backend, rank, size, wait)
 
 
-def _join(store: distributed.Store, backend: str, rank: int, size: int, wait: timedelta) -> None:
+def _join(store: Store, backend: str, rank: int, size: int, wait: timedelta) -> None:
     store.set_timeout(wait)
     # As Ray Train has it: a lost worker ends the others' exchange by NCCL, instead of leaving them to wait.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+    init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
 
 
 def interface_of(address: str) -> str:
@@ -91,16 +92,16 @@ def interface_of(address: str) -> str:
     wanted = ipaddress.ip_address(address)
     for name, addresses in psutil.net_if_addrs().items():
         for item in addresses:
-            if item.family in (socket.AF_INET, socket.AF_INET6) and _has(item, wanted):
+            if item.family in (socket.AF_INET, socket.AF_INET6) and _has(item.address, item.netmask, wanted):
                 return name
     raise PlatformError(f"no interface of {socket.gethostname()} has the address {address}, by which Ray knows it")
 
 
-def _has(item: psutil._common.snicaddr, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    own = ipaddress.ip_address(item.address.partition("%")[0])
-    if own == wanted or own.version == 6 or item.netmask is None:
+def _has(address: str, netmask: str | None, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    own = ipaddress.ip_address(address.partition("%")[0])
+    if own == wanted or own.version != wanted.version or own.version == 6 or netmask is None:
         return own == wanted
-    return wanted in ipaddress.ip_interface(f"{own}/{item.netmask}").network
+    return wanted in ipaddress.ip_network(f"{own}/{netmask}", strict=False)
 
 
 def _node() -> str:
