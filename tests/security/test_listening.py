@@ -40,6 +40,23 @@ with connected(1):
     print(ray.get(ray.remote(lambda: 42).remote()), ray.get_runtime_context().gcs_address, flush=True)
     input()
 """
+# A worker of a group whose nodes are several, as `GroupBackend` has it; this node's address is one of loopback's.
+MEETING = """
+import sys
+from datetime import timedelta
+import ray, torch
+from gkd_core.adapters import ray_group
+ray.util.get_node_ip_address = lambda: "127.0.0.5"
+rank, place = int(sys.argv[1]), ("127.0.0.5", int(sys.argv[2]))
+if rank == 0:
+    place = ray_group._listen()
+    print(place[1], flush=True)
+ray_group._join_by_network(place, "gloo", rank, 2, timedelta(seconds=200))
+total = torch.ones(1)
+torch.distributed.all_reduce(total)
+print(int(total), flush=True)
+input()
+"""
 GCS = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
 # One of each service that Ray's processes have, and none that would harm if it were answered.
 METHODS = (
@@ -195,6 +212,30 @@ def test_no_port_of_a_flows_cluster_answers_without_its_token(
     finally:
         cluster.stop()
     assert list((place / "home").glob(".ray")) == []
+
+
+def test_workers_of_several_nodes_listen_at_their_nodes_address_alone(environment: dict[str, str]) -> None:
+    def start(rank: int, port: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", MEETING, str(rank), str(port)]
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def line(process: subprocess.Popen[str]) -> int:
+        assert process.stdout is not None
+        return int(process.stdout.readline())
+
+    first = start(0, 0)
+    port = line(first)
+    second = start(1, port)
+    try:
+        assert [line(process) for process in (first, second)] == [2, 2]
+        (store,) = [item for item in listening(tree(first.pid)) if item.port == port]
+        assert store.address == "127.0.0.5"
+        assert reachable(store, "127.0.0.5")
+        assert not reachable(store, "127.0.0.6")
+        assert beyond_loopback(listening([*tree(first.pid), *tree(second.pid)])) == []
+    finally:
+        for process in (first, second):
+            process.communicate("\n")
 
 
 def test_the_prefect_server_of_a_flow_run_here(tmp_path: Path) -> None:
