@@ -44,6 +44,16 @@ def test_only_folders_of_dead_clusters_are_removed(folder: Path) -> None:
     assert sweep_folders() == [str(starting)]
 
 
+def test_a_link_that_somebody_laid_is_left_alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    ours = tmp_path_factory.mktemp("ours")
+    (ours / "file").touch()
+    (folder / f"{PREFIX}link").symlink_to(ours)
+    long_ago = time.time() - 2 * START_SECONDS
+    os.utime(ours, (long_ago, long_ago))
+    assert sweep_folders() == []
+    assert (ours / "file").exists()
+
+
 def test_a_child_that_outlives_us_holds_the_folder(folder: Path) -> None:
     cluster = _cluster(folder, "orphaned")
     with (cluster / IN_USE).open() as mark:
