@@ -8,14 +8,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import distributed, nn
 
+from gkd_core.adapters.ray_group import STORE, join_by_file
+from gkd_core.adapters.ray_own import own_folder
 from gkd_core.distill.job import DistillJob
 from gkd_core.distill.stage_one import distill
-from gkd_core.loopback import free_port
 from gkd_core.planning.chance import expected_maximum
 from gkd_core.training.checkpoint import FolderStore
 from gkd_core.training.loop import exchanging
@@ -60,15 +62,15 @@ class Launcher:
 
 
 def _apart_in_processes(job: DistillJob, count: int, folder: Path) -> Run:
-    port = free_port()
-    _spawn(_alone, [(job, folder, Rank(index, count), port) for index in range(count)])
+    with own_folder() as own:
+        _spawn(_alone, [(job, folder, Rank(index, count), own.path / STORE) for index in range(count)])
     return _mean(job, count, folder)
 
 
 def _together_in_processes(job: DistillJob, count: int, folder: Path) -> Run:
     """By gloo, as stage one's own workers are."""
-    port = free_port()
-    _spawn(_member, [(job, folder, Rank(index, count), port) for index in range(count)])
+    with own_folder() as own:
+        _spawn(_member, [(job, folder, Rank(index, count), own.path / STORE) for index in range(count)])
     return _read(job, folder)
 
 
@@ -76,12 +78,11 @@ def _apart_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
     """As tasks, beside all that Ray itself runs."""
     import ray
 
-    from gkd_core.adapters.ray_train import connected
+    from gkd_core.adapters.ray_connect import connected
 
-    port = free_port()
-    with connected(count):
+    with own_folder() as own, connected(count):
         task = ray.remote(num_cpus=1, max_retries=0)(_alone)
-        ray.get([task.remote(job, folder, Rank(index, count), port) for index in range(count)])
+        ray.get([task.remote(job, folder, Rank(index, count), own.path / STORE) for index in range(count)])
     return _mean(job, count, folder)
 
 
@@ -107,14 +108,14 @@ def exchange_seconds(shapes: Sequence[torch.Size]) -> tuple[float, float]:
     """
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    port = free_port()
-    _spawn(_exchange, [(index, port, shapes, results) for index in range(2)])
+    with own_folder() as own:
+        _spawn(_exchange, [(index, own.path / STORE, shapes, results) for index in range(2)])
     whole, empty = results.get()
     return whole, empty
 
 
-def _alone(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
-    _join(rank.index, rank.count, port)
+def _alone(job: DistillJob, folder: Path, rank: Rank, store: Path) -> None:
+    _join(rank.index, rank.count, store)
     distributed.barrier()  # so that none has a head start
     distributed.destroy_process_group()
     stamps: list[float] = []
@@ -123,22 +124,22 @@ def _alone(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
     (own / STAMPS).write_text("\n".join(map(str, stamps)))
 
 
-def _member(job: DistillJob, folder: Path, rank: Rank, port: int) -> None:
-    _join(rank.index, rank.count, port)
+def _member(job: DistillJob, folder: Path, rank: Rank, store: Path) -> None:
+    _join(rank.index, rank.count, store)
     own = folder if rank.index == 0 else folder / str(rank.index)
     distill(job, rank, FolderStore(own), file_sink(own), lambda done: None)
     distributed.destroy_process_group()
 
 
-def _join(index: int, count: int, port: int) -> None:
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=count)
+def _join(index: int, count: int, store: Path) -> None:
+    join_by_file(store, "gloo", index, count, timedelta(minutes=30))
 
 
 def _exchange(
-    index: int, port: int, shapes: Sequence[torch.Size], results: multiprocessing.SimpleQueue[tuple[float, float]]
+    index: int, store: Path, shapes: Sequence[torch.Size], results: multiprocessing.SimpleQueue[tuple[float, float]]
 ) -> None:
     torch.set_num_threads(1)
-    _join(index, 2, port)
+    _join(index, 2, store)
     model = _Sum(shapes)
     alone = _median_seconds(lambda: _pass(model))
     wrapped = exchanging(model)

@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.frame import settings_of
 from flows.reconciliation import Reconciliation, reconcile
 from gkd_core.adapters.mlflow_tracking import tracking_address
-from gkd_core.adapters.ray_cluster import sweep_clusters
+from gkd_core.adapters.ray_own import sweep_folders
 from gkd_core.adapters.workspace import sweep_workspaces
 
 
@@ -24,7 +24,7 @@ def tidy() -> dict[str, Any]:
     settings = settings_of({})
     found = reconcile(tracking_address(settings, project))
     workspaces = sweep_workspaces(project, settings.compute.keep_workspaces, settings.compute.keep_hours)
-    clusters = sweep_clusters()
+    clusters = sweep_folders()
     text = summary(found, workspaces, clusters)
     get_run_logger().info(text)
     create_markdown_artifact(text, key="tidy", description="What was tidied up")

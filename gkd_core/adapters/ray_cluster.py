@@ -6,12 +6,8 @@ needs it. A cluster that the user named by RAY_ADDRESS is used as it is.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,22 +16,17 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from gkd_core.adapters.child import child_process
+from gkd_core.adapters.ray_own import LOOPBACK, START_SECONDS, own_access, own_folder
 from gkd_core.errors import TransientError
 from gkd_core.loopback import free_port
 from gkd_core.settings import Settings
 from gkd_core.stages.waves import own_ray_stages
 
-START_SECONDS = 120.0
-PREFIX = "gkd-ray-"
-IN_USE = "in-use"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 PROMPT = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # else stopping takes half a minute
 # Nobody takes our own machine away at short notice, and the actor that watches for it costs seconds of a core each stage.
 # There is room for the workers here, so a group that is not up within Ray's minute is slow on a busy machine, not stuck.
 OWN_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
-# Without this Ray turns loopback into the address of a network card. (The name is historical; it works everywhere.)
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-
 
 _shared: ContextVar[LocalCluster | None] = ContextVar("shared cluster", default=None)
 
@@ -48,7 +39,7 @@ class LocalCluster:
         self._stages = stages
         self._log = log
         self._port = free_port()
-        self._token = secrets.token_hex(32)
+        self._access = own_access()
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
@@ -60,8 +51,7 @@ class LocalCluster:
 
     @property
     def _environment(self) -> dict[str, str]:
-        access = {"RAY_ADDRESS": f"127.0.0.1:{self._port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
-        return {**access, **QUIET, **LOOPBACK, **PROMPT, **OWN_MACHINE}
+        return {"RAY_ADDRESS": f"127.0.0.1:{self._port}", **self._access, **QUIET, **LOOPBACK, **PROMPT, **OWN_MACHINE}
 
     @contextmanager
     def turn(self, stage: str) -> Iterator[None]:
@@ -92,19 +82,14 @@ class LocalCluster:
         self._stack.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        sweep_clusters()
-        # Ray's sockets need a short path, so its files cannot lie in the project.
-        folder = tempfile.mkdtemp(prefix=PREFIX)
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        mark = self._stack.enter_context((Path(folder) / IN_USE).open("w"))
-        fcntl.flock(mark, fcntl.LOCK_SH)
+        folder = self._stack.enter_context(own_folder())
         cpus = max(self._workers, os.cpu_count() or 1)
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
         command += [f"--port={self._port}", f"--ray-client-server-port={free_port()}"]
-        command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder}"]
+        command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder.ray}"]
         environment = {name: value for name, value in self._environment.items() if name != "RAY_ADDRESS"}
         # The lock goes with the open file: held until the last of the cluster's guard and of us is gone.
-        return self._stack.enter_context(child_process(command, env=environment, log=self._log, pass_fds=[mark.fileno()]))
+        return self._stack.enter_context(child_process(command, env=environment, log=self._log, pass_fds=[folder.mark.fileno()]))
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -140,25 +125,3 @@ def _workers(settings: Settings) -> int:
     compute = settings.compute
     distilling = 0 if compute.elsewhere else compute.most_workers
     return max(distilling, settings.evaluate.workers)
-
-
-def sweep_clusters() -> list[str]:
-    """Remove the folders of clusters that ended without a chance to; returns their paths. Those of other users stay."""
-    removed = []
-    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
-        if folder.is_dir() and folder.stat().st_uid == os.getuid() and not _is_in_use(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(str(folder))
-    return removed
-
-
-def _is_in_use(folder: Path) -> bool:
-    try:
-        with (folder / IN_USE).open() as mark:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        # Another process makes it just now, or is just removing it.
-        return folder.exists() and time.time() - folder.stat().st_mtime < START_SECONDS
-    except BlockingIOError:
-        return True
-    return False

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util import ActorPool
 from torch import Tensor
 
-from gkd_core.adapters.ray_train import connected
+from gkd_core.adapters.ray_connect import connected
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.models.segmentor import load_segmentor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import pickle
 import signal
 import tempfile
@@ -15,18 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-# Read when ray is imported: without it a cluster started here would listen on a network card. (The name is historical.)
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-
 import ray
 import ray.train
 import ray.train.torch
 import torch
 from ray.exceptions import RayError
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
+from gkd_core.adapters.ray_connect import connected
+from gkd_core.adapters.ray_group import GroupConfig
 from gkd_core.adapters.ray_nodes import Nodes, nodes
 from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
@@ -35,7 +33,7 @@ from gkd_core.training.cost import WORKER, measured
 from gkd_core.training.metrics import MetricsSink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
-from gkd_core.untrusted import last_words, one_line
+from gkd_core.untrusted import last_words
 
 RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
 log = logging.getLogger(__name__)
@@ -125,7 +123,7 @@ def _fit(job: DistillJob, group: Group, folder: Path) -> Result:
             # Sealed, so that Ray's controller and other helpers of its need not import what only the workers use.
             train_loop_config={"job": pickle.dumps(job), "nodes": pickle.dumps(place), "folder": str(folder)},
             scaling_config=ScalingConfig(num_workers=group.size, use_gpu=job.device == "cuda"),
-            torch_config=TorchConfig(backend="nccl" if job.device == "cuda" else "gloo"),
+            torch_config=GroupConfig(backend="nccl" if job.device == "cuda" else "gloo"),
             run_config=RunConfig(
                 name=RAY_FOLDER,
                 storage_path=path,
@@ -216,30 +214,6 @@ def _own_ctrl_c() -> Iterator[None]:
         raise  # Ray's handler of SIGTERM ends with the signal's number
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def connected(workers: int) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start one here that ends with the stage."""
-    if ray.is_initialized():
-        yield
-        return
-    for name in ("ray", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            cpus = max(workers, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises nothing narrower where its node is not up in time
-        raise TransientError(
-            f"Ray cannot be reached or started ({one_line(error)}); unset RAY_ADDRESS or set compute.workers=0"
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _failures(error: TrainingFailedError) -> list[Exception]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.adapters.ray_cluster import IN_USE, PREFIX, START_SECONDS, shared_cluster, sweep_clusters
+from gkd_core.adapters.ray_cluster import shared_cluster
+from gkd_core.adapters.ray_own import IN_USE, PREFIX, START_SECONDS, sweep_folders
 from gkd_core.settings import load_settings
 
 
@@ -35,12 +36,22 @@ def test_only_folders_of_dead_clusters_are_removed(folder: Path) -> None:
     stranger.mkdir()
     with (held / IN_USE).open() as mark:
         fcntl.flock(mark, fcntl.LOCK_SH)
-        assert sweep_clusters() == [str(dead)]
+        assert sweep_folders() == [str(dead)]
         assert sorted(folder.iterdir()) == sorted([held, starting, stranger])
-    assert sweep_clusters() == [str(held)]
+    assert sweep_folders() == [str(held)]
     long_ago = time.time() - 2 * START_SECONDS
     os.utime(starting, (long_ago, long_ago))
-    assert sweep_clusters() == [str(starting)]
+    assert sweep_folders() == [str(starting)]
+
+
+def test_a_link_that_somebody_laid_is_left_alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    ours = tmp_path_factory.mktemp("ours")
+    (ours / "file").touch()
+    (folder / f"{PREFIX}link").symlink_to(ours)
+    long_ago = time.time() - 2 * START_SECONDS
+    os.utime(ours, (long_ago, long_ago))
+    assert sweep_folders() == []
+    assert (ours / "file").exists()
 
 
 def test_a_child_that_outlives_us_holds_the_folder(folder: Path) -> None:
@@ -48,9 +59,9 @@ def test_a_child_that_outlives_us_holds_the_folder(folder: Path) -> None:
     with (cluster / IN_USE).open() as mark:
         fcntl.flock(mark, fcntl.LOCK_SH)
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[mark.fileno()])
-    assert sweep_clusters() == []
+    assert sweep_folders() == []
     child.communicate(b"\n")
-    assert sweep_clusters() == [str(cluster)]
+    assert sweep_folders() == [str(cluster)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from gkd_core.adapters.ray_train import _gave_up, _raise_own, connected
+from gkd_core.adapters.ray_connect import connected
+from gkd_core.adapters.ray_train import _gave_up, _raise_own
 from gkd_core.errors import GkdError, PlatformError, SettingsError, TrainingError, TransientError
 
 

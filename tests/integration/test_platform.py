@@ -23,6 +23,7 @@ from gkd_core.adapters.mlflow_store import STORE
 from gkd_core.adapters.process_marks import is_running
 from gkd_core.loopback import answers, free_port
 from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
+from tests.security.listening import beyond_loopback, listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 DEPLOYMENT = "gkd/full-pipeline"
@@ -101,13 +102,9 @@ def test_two_at_once_make_one_platform_that_is_well(platform: Platform) -> None:
 
 
 def test_everything_listens_on_loopback_only(platform: Platform) -> None:
-    listening = {
-        connection.laddr.ip
-        for process in processes.marked(platform.state.mark)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
+    found = listening(processes.marked(platform.state.mark))
+    assert {item.port for item in found} >= set(platform.state.ports.values())
+    assert beyond_loopback(found) == []
 
 
 def test_a_killed_server_is_started_again_and_the_rest_stays(platform: Platform) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import safetensors.torch
 import torch
 from PIL import Image
 
+from gkd_core.adapters.ray_connect import own_cluster
 from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
 from gkd_core.data.entries import Protocol
 from gkd_core.data.reading import Pair
@@ -32,9 +32,8 @@ SETTINGS = EvaluateSettings(window=(32, 32), stride=(21, 21), workers=2)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with own_cluster(2):
+        yield
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import ray
 
+from gkd_core.adapters.ray_connect import own_cluster
 from gkd_core.errors import SettingsError, TrainingError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
@@ -53,9 +54,8 @@ def world(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of one local Ray for all tests: starting one each would take most of their time."""
-    context = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield context.address_info["address"]
-    ray.shutdown()
+    with own_cluster(4):
+        yield ray.get_runtime_context().gcs_address
 
 
 def new_workspace(folder: Path, world: Path, settings: Settings) -> Path:

@@ -18,7 +18,7 @@ import pytest
 
 from gkd_core.adapters.mlflow_open_runs import OpenRuns
 from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.adapters.ray_cluster import PREFIX
+from gkd_core.adapters.ray_own import PREFIX
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, TrackingSettings, dump_settings, settings_from_tree
 from gkd_core.stages import plan

@@ -1,0 +1,76 @@
+"""What the processes of a test listen on."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+
+@dataclass(frozen=True, order=True)
+class Listener:
+    """A socket that others can send to: of TCP in state LISTEN, or of UDP and bound without a peer."""
+
+    program: str
+    kind: str
+    address: str
+    port: int
+
+    @property
+    def on_loopback(self) -> bool:
+        address = ipaddress.ip_address(self.address)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def tree(root: int) -> list[psutil.Process]:
+    """A process and all below it, as they are now."""
+    try:
+        process = psutil.Process(root)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def listening(processes: Iterable[psutil.Process]) -> set[Listener]:
+    """What they listen on now."""
+    found: set[Listener] = set()
+    for process in processes:
+        try:
+            program = " ".join(process.cmdline())
+            for item in process.net_connections("inet"):
+                if item.status == psutil.CONN_LISTEN or (item.type == socket.SOCK_DGRAM and not item.raddr):
+                    found.add(Listener(program, item.type.name, item.laddr.ip, item.laddr.port))
+        except psutil.NoSuchProcess:
+            continue  # ended meanwhile
+    return found
+
+
+def beyond_loopback(listeners: Iterable[Listener]) -> list[Listener]:
+    return sorted(listener for listener in listeners if not listener.on_loopback)
+
+
+def reachable(listener: Listener, address: str) -> bool:
+    """Whether somebody at another address of this machine's gets through to it."""
+    with socket.socket() as attempt:
+        attempt.settimeout(5)
+        return attempt.connect_ex((address, listener.port)) == 0
+
+
+def watch(process: subprocess.Popen[Any], look: Callable[[], object] = lambda: None) -> set[Listener]:
+    """Look at a process and all below it, again and again until it ends; gives all that they listened on.
+
+    Args:
+        look: called each time.
+    """
+    found: set[Listener] = set()
+    while process.poll() is None:
+        found |= listening(tree(process.pid))
+        look()
+        time.sleep(0.2)
+    return found
