@@ -26,12 +26,12 @@ def test_a_half_written_line_waits_for_its_end(tmp_path: Path) -> None:
     follower = MetricsFollower(tmp_path)
     file_sink(tmp_path)(1, {})
     with (tmp_path / FILE).open("a") as stream:
-        stream.write('{"step": 2, "lo')
+        stream.write('{"step": 2, "time": 7, "lo')
         stream.flush()
         assert [line["step"] for line in follower.read()] == [1]
         assert follower.read() == []
         stream.write('ss": 0.5}\n')
-    assert follower.read() == [{"step": 2, "loss": 0.5}]
+    assert follower.read() == [{"step": 2, "time": 7, "loss": 0.5}]
 
 
 def test_a_line_that_a_killed_process_never_ended_costs_no_other(tmp_path: Path) -> None:
