@@ -17,12 +17,14 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.gkd-[0-9a-f]{12}(?P<suffix>\.[^.]*)?", re.DOTALL)
 LEGACY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>\.[^.]*)?", re.DOTALL)  # as versions before 0.2 called them
 LONGEST_STEM = 200  # bytes of the file's own name in that of its temporary: the whole must stay below 255
 LONGEST_SUFFIX = 20
+MOST_LOOKED_AT = 256  # names in a folder before each file that is written to it: in a large one that must not cost more than this
 # What a file system says that cannot sync a folder, or has no locks.
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -31,12 +33,14 @@ UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends without an error it is on the disk, and takes the place of `path`.
 
-    After an error it is removed. Where `path` is such a temporary itself, it is given as it is: its own writer decides.
+    After an error it is removed, as are those that killed writers of this path have left. Where `path` is such a temporary
+    itself, it is given as it is: its own writer decides.
     """
     if is_temporary(path.name):
         yield path
         return
     make_folders(path.parent)
+    sweep_beside(path, MOST_LOOKED_AT)
     temporary, lock = _claim(path, _new_file)
     try:
         yield temporary
@@ -53,6 +57,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Several processes may do so at once: the last takes the place, and its folder is whole and on the disk.
     """
     make_folders(path.parent)
+    sweep_beside(path, MOST_LOOKED_AT)
     temporary, lock = _claim(path, _new_folder)
     try:
         yield temporary
@@ -129,10 +134,15 @@ def sweep(folder: Path, is_known: Callable[[str], bool] = is_temporary) -> list[
     return removed
 
 
-def sweep_beside(path: Path) -> list[Path]:
-    """Remove what killed processes of this user have left that were writing `path`; returns the paths removed."""
+def sweep_beside(path: Path, most: int | None = None) -> list[Path]:
+    """Remove what killed processes of this user have left that were writing `path`; returns the paths removed.
+
+    Args:
+        most: how many names of the folder are looked at; None: all.
+    """
     try:
-        names = os.listdir(path.parent)
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, most)]
     except FileNotFoundError:
         return []
     return [path.parent / name for name in names if _is_of(name, path) and _remove_unheld(path.parent / name)]
