@@ -7,6 +7,7 @@ dark.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def damaged_notes(folder: Path) -> tuple[str, ...]:
 def _student(folder: Path) -> StudentSize | None:
     """What the student takes, where the stage has noted that; a damaged note is set aside, and `read_cost` then names it."""
     path = folder / SIZE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
         return StudentSize.read(path)

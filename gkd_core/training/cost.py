@@ -206,7 +206,10 @@ def _trained(run_folder: Path) -> tuple[list[Line], tuple[str, ...]]:
         return [], ()
     trained = [line for line in found.lines if line.get(SPEED, 0) > 0]
     steps = sorted({int(line["step"]) for line in trained})
-    even = all(step == number * steps[0] for number, step in enumerate(steps[:-1], 1))
+    # The last may come earlier than a whole span after the one before.
+    even = all(step == number * steps[0] for number, step in enumerate(steps[:-1], 1)) and (
+        not steps or steps[-1] <= len(steps) * steps[0]
+    )
     whole = not found.malformed or (not found.ends_malformed and even)
     return trained, () if whole else (METRICS,)
 
