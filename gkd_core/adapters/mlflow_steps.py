@@ -66,7 +66,7 @@ class StepMetrics:
                     raise
                 if metric.key not in self._refused:
                     self._refused.add(metric.key)
-                    LOG.warning("MLflow refuses the metric %r, which is left out (%s)", shown(metric.key), one_line(error))
+                    LOG.warning("MLflow refuses the metric '%s', which is left out (%s)", shown(metric.key), one_line(error))
         self._seen.update((metric.key, metric.step) for metric in refused)
 
     def _send(self, metrics: list[Metric]) -> None:

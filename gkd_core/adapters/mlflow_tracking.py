@@ -215,7 +215,7 @@ class ParentRun:
             inputs = {f"dvc.in.{path}": digest for path, digest in input_digests(workspace, run).items()}
             facts = {"dvc.out": output_digest(workspace, run), **inputs}
             if handing is not None and handing.lost:
-                facts |= {LOST_TAG: f"{handing.lost} lines"}
+                facts |= {LOST_TAG: str(handing.lost)}
             cost = {} if costs is None else stage_metrics(run, costs, self._settings)
             if costs is not None and (damaged := damaged_notes(costs)):
                 facts |= {DAMAGED_TAG: ", ".join(damaged)}

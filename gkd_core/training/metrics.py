@@ -131,7 +131,7 @@ def _is_figure(value: object) -> bool:
 
 @lru_cache(maxsize=1000)
 def _name_once(path: Path, text: bytes) -> None:
-    LOG.warning("%s: left out a malformed line, %r", shown(str(path)), shown(text.decode("utf-8", "replace"), 60))
+    LOG.warning("%s: left out a malformed line, '%s'", shown(str(path)), shown(text.decode("utf-8", "replace"), 60))
 
 
 class Following:
