@@ -175,12 +175,19 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{_stem(path)}.gkd-{secrets.token_hex(6)}{_suffix(path)}")
 
 
+class _Swept(Exception):
+    """A folder was swept before it could be locked."""
+
+
 def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make a temporary beside `path`, and lock it; gives it and its descriptor, which is to be closed."""
     while True:
         temporary = _temporary(path)
-        descriptor = make(temporary)
-        # Who sweeps may have come between the two: then it is his.
+        # Who sweeps may come before it is locked: then it is his.
+        try:
+            descriptor = make(temporary)
+        except _Swept:
+            continue
         if _lock(descriptor) and os.fstat(descriptor).st_nlink:
             return temporary, descriptor
         os.close(descriptor)
@@ -192,7 +199,10 @@ def _new_file(path: Path) -> int:
 
 def _new_folder(path: Path, mode: int = 0o777) -> int:
     path.mkdir(mode)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _Swept from None
 
 
 def _new_private_folder(path: Path) -> int:
@@ -250,7 +260,7 @@ def _take_place(new: Path, path: Path) -> None:
         old = _temporary(path)
         with suppress(FileNotFoundError):  # another has just done so
             os.replace(path, old)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # the next writer may sweep it at the same time
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,19 @@ def test_a_sweeper_that_comes_first_costs_the_writer_no_more_than_another_name(
         assert temporary == made[1]
         temporary.write_text("whole")
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_folders_that_are_written_at_once_by_many_are_each_whole(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        with atomic_folder(tmp_path / "out") as temporary:
+            for part in range(5):
+                (temporary / str(part)).write_text(str(number))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(200)))
+    assert names(tmp_path) == ["out"]
+    assert len(names(tmp_path / "out")) == 5
+    assert len({path.read_text() for path in (tmp_path / "out").iterdir()}) == 1
 
 
 def test_scratch_folders_are_private_and_those_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ class TokenCache:
     def _digest(self, number: int) -> int:
         """Digest of a block's tokens as they lie in the file; never 0, which stands for a block that is not done."""
         views = self.block(number)
-        content = memoryview(self._tokens[views.start : views.stop].flatten().view(torch.uint8).numpy())
+        content = self._tokens[views.start : views.stop].flatten().view(torch.uint8).numpy().tobytes()
         return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True) or 1
 
     def _forget_damaged(self) -> None:
