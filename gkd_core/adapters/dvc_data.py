@@ -19,6 +19,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from fsspec.callbacks import Callback
 
+from gkd_core.adapters.dvc_hashes import SoundRepo
 from gkd_core.adapters.s3.errors import explained
 from gkd_core.data.pins import SUFFIX, Pin, compare, read_pin, refusal
 from gkd_core.errors import DataError, PlatformError
@@ -38,7 +39,7 @@ def data_repo(project: Path) -> Iterator[Repo]:
         PlatformError: the project has none, or DVC cannot do what it is asked in the block.
     """
     try:
-        with Repo(str(project.resolve()), _wait_for_lock=True) as repo:
+        with SoundRepo(str(project.resolve()), _wait_for_lock=True) as repo:
             # Unasked, DVC takes what a remote has under a digest for what the digest says.
             for remote in repo.config["remote"].values():
                 remote["verify"] = True

@@ -8,11 +8,47 @@ its link to the project's data, is remembered by the project, under its real pat
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 from dvc.repo import Repo
 from dvc_data.hashfile.cache import HashesCache
+
+from gkd_core.notes import clear_folder, set_aside
+
+HASHES, LINKS = Path("hashes/local"), Path("links")  # DVC's databases, below the folder that it keeps for a repository
+DATABASE = "cache.db"
+AGAIN = "digests of the data are computed again"
+
+
+class SoundRepo(Repo):  # type: ignore[misc]  # DVC is not annotated
+    """A repository whose databases of digests and links are set aside where they are damaged: all in them can be found again."""
+
+    @cached_property
+    def site_cache_dir(self) -> str:
+        """The folder of the databases, which DVC asks for before it opens them."""
+        folder = str(super().site_cache_dir)
+        for name in (HASHES, LINKS):
+            clear_folder(Path(folder, name), AGAIN)
+            _set_aside_unless_sound(Path(folder, name))
+        return folder
+
+
+def _set_aside_unless_sound(folder: Path) -> None:
+    if not (folder / DATABASE).exists():
+        return
+    try:
+        with closing(sqlite3.connect(folder / DATABASE)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):  # whoever writes it finds it sound
+            return
+        found = error
+    if found != "ok":
+        set_aside(folder, found, AGAIN)
 
 
 class RoutedHashes:
@@ -72,6 +108,6 @@ def share_hashes(repo: Repo) -> None:
     folder = next((path for path in Path(repo.cache.local.path).parents if path.name == Repo.DVC_DIR), None)
     if folder is None or not folder.is_dir() or folder.samefile(repo.dvc_dir):
         return
-    with Repo(str(folder.parent), config={"core": {"no_scm": True}}) as owner:
-        shared = HashesCache(os.path.join(owner.site_cache_dir, "hashes", "local"))
+    with SoundRepo(str(folder.parent), config={"core": {"no_scm": True}}) as owner:
+        shared = HashesCache(str(Path(owner.site_cache_dir) / HASHES))
     repo.state.hashes = RoutedHashes(repo.root_dir, repo.state.hashes, shared)

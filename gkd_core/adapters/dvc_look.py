@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
 
-from gkd_core.adapters.dvc_hashes import share_hashes
+from gkd_core.adapters.dvc_hashes import SoundRepo, share_hashes
 from gkd_core.untrusted import one_line
 
 
@@ -23,7 +22,7 @@ def _look(wanted: Path) -> dict[str, str]:
     paths = set(json.loads(wanted.read_text(encoding="utf-8")))
     found: dict[str, str] = {}
     try:
-        with Repo(".", _wait_for_lock=True) as repo:
+        with SoundRepo(".", _wait_for_lock=True) as repo:
             share_hashes(repo)
             for stage in repo.index.stages:
                 for dependency in stage.deps:

@@ -21,7 +21,7 @@ from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError, StageCache
 from dvc.stage.exceptions import StageCmdFailedError
 
-from gkd_core.adapters.dvc_hashes import share_hashes
+from gkd_core.adapters.dvc_hashes import SoundRepo, share_hashes
 from gkd_core.untrusted import one_line
 
 
@@ -48,7 +48,7 @@ def reproduce(name: str, parent: TextIO) -> str:
     """Reproduce one stage; returns the line to tell the parent."""
     try:
         # Stages side by side take turns at DVC's lock; on a busy machine a turn may take longer than DVC waits by itself.
-        with Repo(".", _wait_for_lock=True) as repo:
+        with SoundRepo(".", _wait_for_lock=True) as repo:
             share_hashes(repo)
             cache = repo.stage_cache = _AskingCache(repo, parent)
             changed = repo.reproduce(name, single_item=True)

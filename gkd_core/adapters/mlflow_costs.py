@@ -1,23 +1,28 @@
 """What a run cost, as flat MLflow metrics below `cost/`: of a stage as it measured itself, of a run the sum of its stages.
 
 A stage that was restored costs what the run that made it has noted: the question is what a student took to make, whoever
-made its parts. Where nobody knows that, the run has no sum, and a tag says which stages are in the dark.
+made its parts. Where nobody knows that, or a note of it is damaged, the run has no sum, and a tag says which stages are in the
+dark.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from gkd_core.errors import GkdError
+from gkd_core.notes import set_aside
 from gkd_core.records import StudentSize
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
 from gkd_core.stages.recipe import SIZE
-from gkd_core.training.cost import StageCost, read_cost
+from gkd_core.training.cost import LOST, StageCost, read_cost
 
 COST = "cost/"
 STAGE_SECONDS = f"{COST}stage_seconds/"  # on a run: wall-clock seconds of one stage
 UNKNOWN_TAG = "cost.unknown"
+DAMAGED_TAG = "cost.damaged"  # on a stage's run: names of its notes that were damaged
 SUMMED = ("seconds", "cpu_core_hours", "gpu_hours")
 LARGEST = ("peak_host_gb", "peak_gpu_gb", "gpus")
 SIZES = ("parameters_millions", "gflops", "weights_mb")  # of the largest student, where a run has one a source
@@ -28,18 +33,36 @@ Metrics = Mapping[str, float]
 
 
 def stage_metrics(run: StageRun, folder: Path, settings: Settings) -> dict[str, float]:
-    """Metrics of a finished stage, from the notes in its run folder; none where it left none.
+    """Metrics of a finished stage, from the notes in its run folder.
 
-    Raises:
-        GkdError: a note is not one of this version.
+    There are none where it left none, and where one is damaged: a sum that lacks a part would be a wrong one.
     """
+    size = _student(folder)
     cost = read_cost(folder)
-    if cost is None:
+    if cost is None or cost.lost:
         return {}
-    metrics = {**_used(cost), **_trained(cost, run, settings)}
-    if (folder / SIZE).exists():
-        metrics |= _size(StudentSize.read(folder / SIZE))
+    metrics = {**_used(cost), **_trained(cost, run, settings), **({} if size is None else _size(size))}
     return {f"{COST}{name}": value for name, value in metrics.items()}
+
+
+def damaged_notes(folder: Path) -> tuple[str, ...]:
+    """Names of the notes in a stage's run folder for want of which it has no metrics."""
+    cost = read_cost(folder)
+    return () if cost is None else cost.lost
+
+
+def _student(folder: Path) -> StudentSize | None:
+    """What the student takes, where the stage has noted that; a damaged note is set aside, and `read_cost` then names it."""
+    path = folder / SIZE
+    if not os.path.lexists(path):
+        return None
+    try:
+        return StudentSize.read(path)
+    except GkdError:
+        set_aside(path, "not a note of this version", LOST)
+    except (OSError, ValueError) as error:
+        set_aside(path, error, LOST)
+    return None
 
 
 def run_metrics(stages: Mapping[str, Metrics]) -> tuple[dict[str, float], list[str]]:
@@ -65,7 +88,7 @@ def cost_line(metrics: Metrics, unknown: list[str]) -> str:
     """What a run cost, in a sentence."""
     own = _own(metrics)
     if unknown:
-        return f"Cost unknown: {', '.join(unknown)} came from outside any tracked run."
+        return f"Cost unknown: {', '.join(unknown)} came from outside any tracked run, or left damaged notes."
     parts = [
         f"{own['seconds']:,.0f} s in all stages",
         f"{own['gpu_hours']:.3g} GPU-hours",

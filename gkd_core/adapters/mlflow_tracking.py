@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.dvc_recipe import input_digests, output_digest
-from gkd_core.adapters.mlflow_costs import UNKNOWN_TAG, cost_line, run_metrics, stage_metrics
+from gkd_core.adapters.mlflow_costs import DAMAGED_TAG, UNKNOWN_TAG, cost_line, damaged_notes, run_metrics, stage_metrics
 from gkd_core.adapters.mlflow_errors import explained
 from gkd_core.adapters.mlflow_names import PLANNED
 from gkd_core.adapters.mlflow_report import EXPERIMENT_NOTE, NOTE_TAG, log_student_report, log_tables, note
@@ -42,6 +42,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 MODEL_STAGE = "learn-task"
 UNKNOWN = "unknown"  # in the place of a run's id
 FLOW_RUN_TAG = "prefect.flow_run_id"
+LOST_TAG = "metrics.lost"  # on a stage's run: how many lines of step metrics never reached it
+LONGEST_TAG = 5000  # characters, by MLflow's own rule
 PARENT_TAG = "mlflow.parentRunId"
 Tags = Mapping[str, str]
 # The run that flow runs begun from here belong to; a context variable, as Prefect's task runners hand those to their threads.
@@ -222,16 +224,20 @@ class ParentRun:
         tags = {**self._tags, **own}
         with self._tracking.run(run.name, tags) as run_id:
             self._tracking.log_params(run_id, params_of(self._settings, run))
-            with nullcontext() if metrics is None else following(metrics, StepMetrics(self._client, run_id)):
+            with nullcontext() if metrics is None else following(metrics, StepMetrics(self._client, run_id)) as handing:
                 yield run_id
             inputs = {f"dvc.in.{path}": digest for path, digest in input_digests(workspace, run).items()}
-            digests = {"dvc.out": output_digest(workspace, run), **inputs}
+            facts = {"dvc.out": output_digest(workspace, run), **inputs}
+            if handing is not None and handing.lost:
+                facts |= {LOST_TAG: str(handing.lost)}
             cost = {} if costs is None else stage_metrics(run, costs, self._settings)
+            if costs is not None and (damaged := damaged_notes(costs)):
+                facts |= {DAMAGED_TAG: ", ".join(damaged)}
             now = int(time.time() * 1000)
             self._client.log_batch(
                 run_id,
                 metrics=[Metric(key, value, now, 0) for key, value in cost.items()],
-                tags=[RunTag(key, value) for key, value in digests.items()],
+                tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in facts.items()],
             )
         self._makers[run.name] = run_id
 

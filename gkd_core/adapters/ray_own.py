@@ -93,6 +93,6 @@ def _is_in_use(folder: Path) -> bool:
     except FileNotFoundError:
         # Another process makes it just now, or is just removing it.
         return folder.exists() and time.time() - folder.stat().st_mtime < START_SECONDS
-    except BlockingIOError:
+    except OSError:  # held by a living process; or no mark that could be, and then nobody knows
         return True
     return False

@@ -6,7 +6,6 @@ import itertools
 import logging
 import pickle
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from gkd_core.adapters.ray_group import GroupConfig
 from gkd_core.adapters.ray_nodes import Nodes, nodes
 from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
+from gkd_core.files import scratch_folder
 from gkd_core.training.checkpoint import FILE, State, is_checkpoint, read_state, write_state
 from gkd_core.training.cost import WORKER, measured
 from gkd_core.training.metrics import MetricsSink, following
@@ -57,8 +57,8 @@ class ReportedStore:
         if ray.train.get_context().get_world_rank() != 0:
             ray.train.report(metrics)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            write_state(state, Path(folder) / FILE)
+        with scratch_folder("checkpoint") as folder:
+            write_state(state, folder / FILE)
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 

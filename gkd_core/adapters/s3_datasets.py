@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from gkd_core.adapters.dataset_store import DatasetStore, Pinned
@@ -15,6 +13,7 @@ from gkd_core.adapters.s3.keys import Location, target_file
 from gkd_core.adapters.s3.trees import Stored, download_tree, list_objects
 from gkd_core.data.pins import read_pin
 from gkd_core.errors import DataError
+from gkd_core.files import scratch_folder, settle
 
 
 def add_from_s3(store: DatasetStore, name: str, address: str) -> Pinned:
@@ -35,7 +34,7 @@ def add_from_s3(store: DatasetStore, name: str, address: str) -> Pinned:
     staging = target.with_name(f".{target.name}.incoming")
     download_tree(client, place, staging)
     splits = store.check_source(name, staging)
-    staging.rename(target)
+    settle(staging, target)
     with data_repo(store.project) as repo:
         pin(repo, path)
     note_source(store.project, path, str(place), _revision(objects))
@@ -45,17 +44,17 @@ def add_from_s3(store: DatasetStore, name: str, address: str) -> Pinned:
 def _check_names(store: DatasetStore, name: str, client: Any, place: Location, objects: list[Stored]) -> None:
     """Look at the layout with empty files in place of the images; lists of splits are fetched, as they decide what belongs."""
     lists = {rule.list_in_dataset for rule in store.catalog.dataset(name).splits.values()}
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder("layout") as temporary:
         for item in objects:
-            file = target_file(Path(temporary), item.name)
+            file = target_file(temporary, item.name)
             if item.name in lists:
                 download_file(client, place / item.name, file)
             else:
                 file.touch()
         try:
-            store.check_source(name, Path(temporary))
+            store.check_source(name, temporary)
         except DataError as error:
-            raise DataError(str(error).replace(temporary, str(place))) from None
+            raise DataError(str(error).replace(str(temporary), str(place))) from None
 
 
 def _revision(objects: list[Stored]) -> str:

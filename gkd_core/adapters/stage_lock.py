@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from gkd_core.notes import clear_file, clear_folder
 from gkd_core.stages import RUNS, StageRun
+from gkd_core.stages.attempt import sweep_run_folder
+from gkd_core.untrusted import LONGEST_SHOWN, shown
 
 LOCKS = RUNS / "locks"
 POLL_SECONDS = 0.3
@@ -33,6 +36,8 @@ def stage_lock(
 ) -> Iterator[int]:
     """Hold a stage, for these inputs, while the block lasts; wait for whoever holds it.
 
+    What killed attempts at it have left half-written is removed then: nobody else writes there.
+
     Yields:
         the lock's open file, for the stage's own process to keep open too: so the lock outlives us where we are killed, until
         that process has ended and writes no more.
@@ -43,10 +48,14 @@ def stage_lock(
         on_wait: told once who holds it, where we have to wait.
     """
     folder = project / LOCKS
+    clear_folder(folder, "the locks are made anew")
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run.name}-{digest}"
+    clear_file(path, "the lock is made anew")
     # Never removed: another process may have it open to wait for it. They are empty but for a name.
-    with (folder / f"{run.name}-{digest}").open("a+", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8", errors="replace") as file:
         _take(file, on_wait)
+        sweep_run_folder(project / RUNS / path.name)
         file.truncate(0)
         file.write(holder)
         file.flush()
@@ -72,4 +81,4 @@ def _take(file: TextIO, on_wait: Callable[[str], None]) -> None:
 
 def _holder(file: TextIO) -> str:
     file.seek(0, os.SEEK_SET)
-    return file.read()
+    return shown(file.read(LONGEST_SHOWN + 1))

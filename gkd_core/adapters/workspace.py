@@ -14,6 +14,7 @@ from typing import IO
 from gkd_core.adapters.dvc_recipe import render
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_folder
+from gkd_core.notes import clear_file
 from gkd_core.settings import Settings, dump_settings
 from gkd_core.stages import ARTIFACTS, REPORT, RUNS
 
@@ -131,6 +132,7 @@ def sweep_workspaces(project: Path, keep: int, hours: float) -> list[str]:
     """
     folder = project / WORKSPACES
     folder.mkdir(parents=True, exist_ok=True)
+    clear_file(folder / SWEEPING, "it is made anew")
     with (folder / SWEEPING).open("w") as turn:
         if not _locked(turn):
             return []
@@ -156,6 +158,7 @@ def _last_write(workspace: Path) -> float:
 def _remove_unused(workspace: Path) -> bool:
     """Remove a workspace unless it is in use; whether it was removed. Its mark is held meanwhile."""
     mark = workspace / IN_USE
+    clear_file(mark, "nobody can have it in use by this mark")
     with mark.open("a") as stream:  # absent where a run was killed while it made the workspace
         if not _locked(stream):
             return False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gkd_core.cli.options import PARAMS
+from gkd_core.files import scratch_folder
 
 if TYPE_CHECKING:
     from gkd_core.evaluate.comparison import RunFacts
@@ -41,8 +41,8 @@ def compare(
     if runs and (kind or where):
         raise GkdError(f"{runs[0]}: named runs are not searched for; leave out --kind and --where, or the names")
     # Pictures are fetched here, and are in the page by the time the folder goes.
-    with tempfile.TemporaryDirectory(prefix="gkd-compare-") as folder:
-        found = _reports(report) if report else _tracked(runs or [], experiment, kind, last, where, Path(folder))
+    with scratch_folder("compare") as folder:
+        found = _reports(report) if report else _tracked(runs or [], experiment, kind, last, where, folder)
         comparison = Comparison.of_runs(found)
         print_comparison(comparison)
         if html is not None:

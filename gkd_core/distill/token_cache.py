@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -16,9 +17,12 @@ from torch import Tensor, nn
 
 from gkd_core.data.blobs import DataFile, identity
 from gkd_core.errors import PlatformError
+from gkd_core.notes import clear_file, clear_folder, remove
 from gkd_core.training.rank import Rank
 
 FOLDER = "teacher-tokens"
+AGAIN = "the teacher's tokens are computed again"
+LOG = logging.getLogger(__name__)
 BLOCK = 32  # views whose tokens are computed in one pass, always the same ones together, so that their bits never vary
 
 
@@ -26,8 +30,9 @@ class TokenCache:
     """Tokens of the first views, by number, as many as fit into `limit` bytes; each entry is (N + 1, C), cls first.
 
     The file is named by the digest of what the tokens follow from and by the machine; files of other digests are removed.
-    All ranks of one machine share it: a block is written, and only then marked as done, by whichever rank comes to it first.
-    Two that meet write the same bytes. Blocks that are done outlast a stopped run.
+    All ranks of one machine share it: a block is written, and only then marked as done by its digest, by whichever rank comes to
+    it first. Two that meet write the same bytes. Blocks that are done outlast a stopped run; those that do not fit their digest
+    by then are damaged, and are computed again.
 
     Raises:
         PlatformError: there is no room for the file.
@@ -39,18 +44,20 @@ class TokenCache:
         self.views = min(views, limit // entry // BLOCK * BLOCK)
         self.blocks = -(-self.views // BLOCK)
         name = f"{digest}-{socket.gethostname()}"
+        clear_folder(folder, AGAIN)
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.iterdir():
             if not stale.name.startswith(digest):
-                stale.unlink(missing_ok=True)
+                remove(stale)
         self._path = folder / f"{name}.tokens"
         self._tokens = _mapped(self._path, self.views * shape[0] * shape[1], dtype).view(self.views, *shape)
-        self._done = _mapped(folder / f"{name}.done", self.blocks, torch.uint8)
+        self._done = _mapped(folder / f"{name}.digests", self.blocks, torch.int64)
+        self._forget_damaged()
 
     @property
     def done(self) -> int:
         """Blocks that are done."""
-        return int(self._done.sum())
+        return int((self._done != 0).sum())
 
     def missing(self, rank: Rank) -> Iterator[int]:
         """Blocks that are not done by the time they are asked for, in an order in which ranks start far from each other."""
@@ -67,11 +74,24 @@ class TokenCache:
         self._tokens[views.start : views.stop] = tokens.to("cpu", self._tokens.dtype)
         with self._path.open("rb") as stream:
             os.fsync(stream.fileno())  # the mark must not reach the disk before what it vouches for
-        self._done[number] = 1
+        self._done[number] = self._digest(number)
 
     def read(self, slots: Tensor) -> Tensor:
         """Tokens (B, N + 1, C) of views by number, all of them below `views`."""
         return self._tokens[slots]
+
+    def _digest(self, number: int) -> int:
+        """Digest of a block's tokens as they lie in the file; never 0, which stands for a block that is not done."""
+        views = self.block(number)
+        content = self._tokens[views.start : views.stop].flatten().view(torch.uint8).numpy().tobytes()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True) or 1
+
+    def _forget_damaged(self) -> None:
+        """Mark as not done what does not fit its digest."""
+        wrong = [number for number in torch.nonzero(self._done).flatten().tolist() if self._done[number] != self._digest(number)]
+        if wrong:
+            self._done[wrong] = 0
+            LOG.warning("%s: %d of %d blocks are damaged; %s", self._path, len(wrong), self.blocks, AGAIN)
 
 
 def digest_of(teacher: nn.Module, images: Sequence[DataFile], facts: Mapping[str, Any]) -> str:
@@ -93,6 +113,7 @@ def discard(run_folder: Path) -> None:
 def _mapped(path: Path, count: int, dtype: torch.dtype) -> Tensor:
     """A file of zeros, or what it held before, as a tensor that writes through to it."""
     size = max(1, count) * dtype.itemsize
+    clear_file(path, AGAIN)
     try:
         with path.open("ab") as stream:
             # Reserved now: a full disk would otherwise end the process, without a word, at some later write.

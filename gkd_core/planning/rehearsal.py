@@ -6,12 +6,11 @@ world's, which has the layouts of the real datasets.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from gkd_core.files import scratch_folder
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages.recipe import plan, run_stage
 
@@ -55,12 +54,12 @@ def rehearse(settings: Settings) -> Iterator[str]:
     Raises:
         GkdError: what would stop the real run too.
     """
-    with tempfile.TemporaryDirectory(prefix="gkd-dry-run-") as folder:
+    with scratch_folder("dry-run") as folder:
         for run in plan(settings):
             if run.stage == "report":
                 continue  # it draws scores, which mean nothing here
             start = time.monotonic()
-            run_stage(settings, run, Path(folder))
+            run_stage(settings, run, folder)
             yield f"{run.name}: ran ({time.monotonic() - start:.1f} s)"
 
 

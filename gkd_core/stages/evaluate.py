@@ -16,6 +16,7 @@ from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.evaluate.places import Place
 from gkd_core.files import atomic_folder
 from gkd_core.models.segmentor import load_segmentor
+from gkd_core.notes import clear_file
 from gkd_core.planning.size import student_size
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
 from gkd_core.stages.machine import device_of
@@ -34,6 +35,7 @@ def evaluate(context: Context) -> None:
     source = str(context.run.source)
     folder = context.workspace / context.run.inputs[0]
     record = SegmentorCheckpoint.read(folder / MANIFEST)
+    clear_file(context.run_folder / SIZE, "it is written anew")
     student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
     matrices = measured(context, folder, domains_of(settings, catalog, source), len(record.classes))
     scores = []

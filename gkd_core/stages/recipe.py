@@ -21,7 +21,7 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
 from gkd_core.settings import PictureKind, Settings
-from gkd_core.training.cost import measured
+from gkd_core.stages.attempt import attempt
 
 if TYPE_CHECKING:
     from gkd_core.adapters.s3.sets import S3Sets
@@ -253,13 +253,13 @@ def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
 
 
 def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
-    """Run one stage in this process; what it costs is noted in its run folder.
+    """Run one stage in this process; what a killed attempt left half-written goes first, what it costs is noted.
 
     Raises:
         GkdError: whatever the user has to mend; nothing is left under the output's name then.
     """
     context = Context(settings, load_catalog(settings.data.catalogs), run, workspace.resolve())
-    with measured(context.run_folder):
+    with attempt(context.run_folder, context.output):
         _function(run.stage)(context)
 
 

@@ -7,6 +7,7 @@ the run folder, outside the stage's outputs, which time must not change.
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import shutil
@@ -17,6 +18,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import Field
+
+from gkd_core.errors import GkdError
+from gkd_core.files import is_temporary, is_temporary_of_any_version
+from gkd_core.notes import ASIDE, clear_folder, is_aside, remove, set_aside
 from gkd_core.records import Record
 from gkd_core.training.metrics import FILE as METRICS
 from gkd_core.training.metrics import Line, MetricsFollower
@@ -29,6 +35,8 @@ SPEED = "images_per_second"
 NOTES = {FOLDER, METRICS, "student.json"}
 WRITE_SECONDS = 5.0
 KIBI = 1024
+LOST = "what the stage costs is not known"
+LOG = logging.getLogger(__name__)
 
 
 class ProcessCost(Record):
@@ -45,11 +53,11 @@ class ProcessCost(Record):
 
     role: str
     finished: bool
-    seconds: float
-    cpu_seconds: float
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    cpu_seconds: float = Field(ge=0, allow_inf_nan=False)
     gpu: bool
-    peak_host_bytes: int
-    peak_gpu_bytes: int
+    peak_host_bytes: int = Field(ge=0)
+    peak_gpu_bytes: int = Field(ge=0)
 
 
 class StageCost(Record):
@@ -64,6 +72,7 @@ class StageCost(Record):
         gpus: processes on a GPU of their own.
         updates: of the training; 0 where nothing is trained.
         images_per_second: mean speed of the training; None where nothing is trained.
+        lost: names of notes that were damaged: where there are any, the figures lack theirs and are no sums.
     """
 
     attempts: int
@@ -75,6 +84,7 @@ class StageCost(Record):
     gpus: int
     updates: int
     images_per_second: float | None
+    lost: tuple[str, ...] = ()
 
 
 class Meter:
@@ -83,11 +93,13 @@ class Meter:
     def __init__(self, run_folder: Path, role: str) -> None:
         self._role = role
         self._path = run_folder / FOLDER / f"{role}-{time.time_ns()}-{os.getpid()}.json"
+        clear_folder(self._path.parent, LOST)
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._told = False
         self._began, self._cpu_before = time.monotonic(), _cpu_seconds()
 
     def write(self, finished: bool = False) -> None:
-        """Note what was used so far."""
+        """Note what was used so far. A disk that does not take it is told of once: nobody's work depends on it."""
         gpu, peak_gpu = _gpu_memory()
         cost = ProcessCost(
             role=self._role,
@@ -98,10 +110,12 @@ class Meter:
             peak_host_bytes=_peak_host_bytes(),
             peak_gpu_bytes=peak_gpu,
         )
-        # Not by `atomic_file`: it asks for the process's umask by setting it, which a thread must not do beside others.
-        part = self._path.with_suffix(".part")
-        part.write_text(cost.model_dump_json() + "\n", encoding="utf-8")
-        os.replace(part, self._path)
+        try:
+            cost.write(self._path)
+        except OSError as error:
+            if not self._told:
+                LOG.warning("%s: cannot be written (%s); the cost lacks what is used from now on", self._path, error.strerror)
+            self._told = True
 
 
 @contextmanager
@@ -140,14 +154,14 @@ def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
 def read_cost(run_folder: Path) -> StageCost | None:
     """The cost of a stage by the notes in its run folder; None where nobody measured it.
 
-    Raises:
-        GkdError: a note is not one of this version.
+    A damaged note is set aside, now or when the stage began, and the cost says that it lacks it.
     """
-    costs = [ProcessCost.read(path) for path in sorted((run_folder / FOLDER).glob("*.json"))]
-    if not costs:
+    costs = _read_notes(run_folder, "*")
+    trained, lost = _trained(run_folder)
+    lost = (*_set_aside_before(run_folder), *lost)
+    if not costs and not lost:
         return None
     own = [cost for cost in costs if cost.role == STAGE]
-    trained = [line for line in MetricsFollower(run_folder).read() if line.get(SPEED, 0) > 0]
     return StageCost(
         attempts=len(own),
         seconds=sum(cost.seconds for cost in own),
@@ -156,11 +170,54 @@ def read_cost(run_folder: Path) -> StageCost | None:
         peak_host_bytes=sum(
             max(cost.peak_host_bytes for cost in costs if cost.role == role) for role in {cost.role for cost in costs}
         ),
-        peak_gpu_bytes=max(cost.peak_gpu_bytes for cost in costs),
+        peak_gpu_bytes=max((cost.peak_gpu_bytes for cost in costs), default=0),
         gpus=len({cost.role for cost in costs if cost.gpu}),
         updates=max((int(line["step"]) for line in trained), default=0),
         images_per_second=mean_speed(trained),
+        lost=lost,
     )
+
+
+def _read_notes(run_folder: Path, role: str) -> list[ProcessCost]:
+    """The notes of a role, oldest first; a damaged one is set aside."""
+    folder, costs = run_folder / FOLDER, []
+    clear_folder(folder, LOST)
+    for path in sorted(folder.glob(f"{role}-*.json")):
+        if is_temporary(path.name):
+            continue
+        try:
+            costs.append(ProcessCost.read(path))
+        except GkdError:
+            set_aside(path, "not a note of this version", LOST)
+        except (OSError, ValueError) as error:
+            set_aside(path, error, LOST)
+    return costs
+
+
+def _trained(run_folder: Path) -> tuple[list[Line], tuple[str, ...]]:
+    """Step metrics of a training, and the name of their file where some are missing.
+
+    A line cut short by a kill is written again by the attempt that goes on: nothing is missing while steps are evenly spaced.
+    """
+    try:
+        found = MetricsFollower(run_folder).look()
+    except OSError as error:
+        set_aside(run_folder / METRICS, error, LOST)
+        return [], ()
+    trained = [line for line in found.lines if line.get(SPEED, 0) > 0]
+    steps = sorted({int(line["step"]) for line in trained})
+    # The last may come earlier than a whole span after the one before.
+    even = all(step == number * steps[0] for number, step in enumerate(steps[:-1], 1)) and (
+        not steps or steps[-1] <= len(steps) * steps[0]
+    )
+    whole = not found.malformed or (not found.ends_malformed and even)
+    return trained, () if whole else (METRICS,)
+
+
+def _set_aside_before(run_folder: Path) -> tuple[str, ...]:
+    """Names of the notes that were damaged."""
+    places = [path for folder in (run_folder, run_folder / FOLDER) for path in folder.glob(f"*{ASIDE}")]
+    return tuple(sorted(path.name.removesuffix(ASIDE) for path in places))
 
 
 def mean_speed(lines: Sequence[Line]) -> float | None:
@@ -181,19 +238,21 @@ def mean_speed(lines: Sequence[Line]) -> float | None:
 
 def _forget_what_is_settled(run_folder: Path) -> None:
     """Open a new account where the last is closed: the stage was finished, and no checkpoint of it is left to go on from."""
-    notes = run_folder / FOLDER
-    own = [ProcessCost.read(path) for path in sorted(notes.glob(f"{STAGE}-*.json"))]
+    own = _read_notes(run_folder, STAGE)
     if any(cost.finished for cost in own) and not _checkpoint_left(run_folder):
-        shutil.rmtree(notes)
+        for path in (run_folder / FOLDER, *run_folder.glob(f"*{ASIDE}")):
+            remove(path)
 
 
 def _checkpoint_left(run_folder: Path) -> bool:
-    return not {path.name for path in run_folder.iterdir()} <= NOTES
+    """Whether there is more than notes, sound or damaged, and what a killed process has not finished writing."""
+    names = (path.name for path in run_folder.iterdir())
+    return any(name not in NOTES and not is_aside(name) and not is_temporary_of_any_version(name) for name in names)
 
 
 def _clear(run_folder: Path, missing: list[Path]) -> None:
     """Remove the notes, and of the folders that were not there before, innermost first, those that are empty then."""
-    shutil.rmtree(run_folder / FOLDER)
+    shutil.rmtree(run_folder / FOLDER, ignore_errors=True)
     # A stage beside this one may put its own there at this moment: then the folder stays.
     with suppress(OSError):
         for folder in missing:

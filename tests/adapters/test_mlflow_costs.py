@@ -83,4 +83,4 @@ def test_an_unknown_stage_is_named_and_its_sums_are_absent(unknown: str, kept: t
     assert named == [unknown]
     assert metrics.keys() >= {f"cost/{name}" for name in kept}
     assert not metrics.keys() & {f"cost/{name}" for name in (*lost, f"stage_seconds/{unknown}")}
-    assert cost_line(metrics, named) == f"Cost unknown: {unknown} came from outside any tracked run."
+    assert cost_line(metrics, named) == f"Cost unknown: {unknown} came from outside any tracked run, or left damaged notes."

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.entities import Dataset, DatasetInput, Run
+from mlflow.entities import Dataset, DatasetInput, Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from mlflow.tracking import MlflowClient
 
+from gkd_core.adapters import mlflow_steps
 from gkd_core.adapters.dvc_recipe import output_digest, reproduce
 from gkd_core.adapters.mlflow_steps import StepMetrics
 from gkd_core.adapters.mlflow_tracking import (
@@ -133,6 +137,80 @@ def test_repeated_steps_are_logged_once(tracking: Tracking) -> None:
     assert [(item.step, item.value) for item in history] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
     assert history[0].timestamp == 11_000
     assert [item.step for item in tracking.client.get_metric_history(run_id, "lr")] == [4]
+
+
+class Unsteady:
+    """A client that fails as told: the calls by number, and always those with a metric of a name."""
+
+    def __init__(self, client: MlflowClient, error: MlflowException, calls: tuple[int, ...] = (), name: str = "") -> None:
+        self._client, self._error, self._calls, self._name = client, error, calls, name
+        self.calls = 0
+
+    def log_batch(self, run_id: str, metrics: list[Metric]) -> None:
+        self.calls += 1
+        if self.calls in self._calls or self._name in [metric.key for metric in metrics]:
+            raise self._error
+        self._client.log_batch(run_id, metrics=metrics)
+
+
+DOWN = MlflowException("the server does not answer", error_code=TEMPORARILY_UNAVAILABLE)
+REFUSED = MlflowException("that is no metric", error_code=INVALID_PARAMETER_VALUE)
+
+
+def test_what_mlflow_did_not_accept_is_logged_when_it_is_handed_on_again(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_steps, "BATCH", 4)
+    run_id = tracking.client.create_run(tracking.experiment).info.run_id
+    log = StepMetrics(Unsteady(tracking.client, DOWN, calls=(2,)), run_id)  # type: ignore[arg-type]
+    lines = [{"step": float(step), "time": 10.0 + step, "loss": 1.0 / step} for step in (1, 2, 3, 4)]
+    with pytest.raises(MlflowException, match="does not answer"):
+        log(lines)
+    log(lines)
+    history = tracking.client.get_metric_history(run_id, "loss")
+    assert [item.step for item in history] == [1, 2, 3, 4]
+
+
+def test_a_metric_that_mlflow_refuses_costs_no_other_and_is_named_once(
+    tracking: Tracking, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = tracking.client.create_run(tracking.experiment).info.run_id
+    log = StepMetrics(Unsteady(tracking.client, REFUSED, name="a\nbad"), run_id)  # type: ignore[arg-type]
+    log([{"step": float(step), "time": 10.0, "loss": 1.0, "a\nbad": 1.0} for step in (1, 2)])
+    assert [item.step for item in tracking.client.get_metric_history(run_id, "loss")] == [1, 2]
+    (record,) = caplog.records
+    assert record.getMessage() == r"MLflow refuses the metric 'a\nbad', which is left out (that is no metric)"
+
+
+def test_a_run_that_is_gone_is_an_error_after_a_few_requests(tracking: Tracking) -> None:
+    client = Unsteady(tracking.client, REFUSED, name="loss")
+    log = StepMetrics(client, "0" * 32)  # type: ignore[arg-type]
+    with pytest.raises(MlflowException):
+        log([{"step": float(step), "time": 10.0, "loss": 1.0} for step in range(400)])
+    assert client.calls <= 1 + mlflow_steps.MOST_REFUSED
+
+
+def test_a_stage_whose_metrics_never_reached_mlflow_says_so(
+    tracking: Tracking, workspace: Path, toys: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(self: StepMetrics, lines: list[dict[str, float]]) -> None:
+        raise DOWN
+
+    monkeypatch.setattr(StepMetrics, "__call__", down)
+    monkeypatch.setattr("gkd_core.training.metrics.POLL_SECONDS", 0.001)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "stage-1.json").write_text("{")
+    with tracking.flow_run("flow", Settings(), {}) as parent:
+        reproduce(workspace, toys["make"])
+        with parent.stage_run(toys["make"], workspace, tmp_path, tmp_path) as child:
+            file_sink(tmp_path)(5, {"loss": 2.0})
+        parent.log_costs()
+    run = _run(tracking, child)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["metrics.lost"] == "1"
+    assert run.data.tags["cost.damaged"] == "stage-1.json"
+    assert not any(name.startswith("cost/") for name in run.data.metrics)
+    assert _run(tracking, parent.run_id).data.tags["cost.unknown"] == "make"
 
 
 def test_stage_run_has_metrics_digests_and_data(

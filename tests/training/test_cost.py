@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.errors import GkdError
 from gkd_core.training import cost
 from gkd_core.training.cost import FOLDER, Meter, ProcessCost, mean_speed, measured, read_cost
 from gkd_core.training.metrics import file_sink
@@ -129,11 +128,15 @@ def test_workers_open_no_account(tmp_path: Path) -> None:
     assert {path.name.partition("-")[0] for path in (tmp_path / FOLDER).iterdir()} == {"stage", "worker"}
 
 
-def test_a_damaged_note_is_named(tmp_path: Path) -> None:
-    (tmp_path / FOLDER).mkdir()
+def test_a_damaged_note_is_set_aside_and_the_cost_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note(tmp_path, "stage-2")
     (tmp_path / FOLDER / "stage-1.json").write_text("{")
-    with pytest.raises(GkdError, match="stage-1.json"):
-        read_cost(tmp_path)
+    for _ in range(2):  # the second time by what was set aside
+        found = read_cost(tmp_path)
+        assert found is not None
+        assert (found.attempts, found.lost) == (1, ("stage-1.json",))
+    (record,) = caplog.records
+    assert "stage-1.json: damaged" in record.getMessage() and "what the stage costs is not known" in record.getMessage()
 
 
 def test_speed_is_the_mean_over_time(tmp_path: Path) -> None:

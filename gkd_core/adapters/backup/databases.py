@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gkd_core.adapters.backup.manifest import DatabaseKind, Dump
+from gkd_core.errors import PlatformError
 
 
 class Databases(Protocol):
@@ -24,8 +25,14 @@ class Databases(Protocol):
     def dump(self, name: str, path: Path) -> tuple[str, int]:
         """Write one down as of one moment, while others use it; its schema's revision and the server's major version."""
 
-    def check_target(self, dumps: Sequence[Dump], replace: bool) -> None:
-        """Raise `PlatformError` unless these can be put in place now: nobody uses them, and they are empty or give way."""
+    def check_target(self, dumps: Sequence[Dump]) -> list[Dump]:
+        """Those of the databases that are not empty; raises `PlatformError` unless they are there and nobody uses them."""
+
+    def holds(self, dump: Dump, file: Path) -> bool:
+        """Whether a database has just the content of its dump, as a restore leaves it that was killed behind that one."""
+
+    def not_empty(self, dump: Dump) -> PlatformError:
+        """The error of a database that has something else, and is not to give way."""
 
     def load(self, files: Mapping[Dump, Path]) -> None:
-        """Put databases in place, each whole or not at all."""
+        """Put databases in place, each whole or not at all; what a killed load has left beside any of them goes."""

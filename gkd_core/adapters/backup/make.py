@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gkd_core.adapters.backup.manifest import Backup, Dump, File, Tree
 from gkd_core.adapters.backup.stores import Stores
@@ -15,6 +13,7 @@ from gkd_core.adapters.backup.trees import FileTree
 from gkd_core.adapters.backup.vault import Vault
 from gkd_core.adapters.s3.trees import Stored, each
 from gkd_core.errors import TransientError
+from gkd_core.files import scratch_folder
 from gkd_core.records import sha256_of
 
 STACK = ("gkd", "prefect", "mlflow", "dvc", "ray", "sqlalchemy")
@@ -40,6 +39,7 @@ def back_up(stores: Stores, vault: Vault) -> Iterator[Part | str]:
         GkdError: a store or the vault refuses or fails. No manifest is written then: what was copied is no backup, and is not
             copied again by the next.
     """
+    vault.sweep()
     there = vault.contents()
     known = _known(vault)
     databases, trees = [], []
@@ -60,8 +60,8 @@ def back_up(stores: Stores, vault: Vault) -> Iterator[Part | str]:
 
 
 def _dump(stores: Stores, vault: Vault, there: dict[str, int], name: str) -> tuple[Dump, int]:
-    with TemporaryDirectory(prefix="gkd-backup-") as folder:
-        path = Path(folder) / name
+    with scratch_folder("backup") as folder:
+        path = folder / name
         revision, server = stores.databases.dump(name, path)
         sha256, size = sha256_of(path), path.stat().st_size
         copied = there.get(sha256) != size

@@ -5,6 +5,7 @@ Whoever signs in, and with what password, goes to these programs by libpq's vari
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from gkd_core.adapters.backup.schemas import DATABASES, VERSION_TABLES
 from gkd_core.adapters.infra.databases import CONNECT_SECONDS, shown
 from gkd_core.adapters.postgres import MLFLOW_USERS, VARIABLE, first_line
 from gkd_core.errors import PlatformError
+from gkd_core.files import scratch_folder
 
 RESTORING, REPLACED = "restoring", "replaced"  # what a database is called while it is filled, and once it was put aside
 NOT_SYSTEM = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'"
@@ -52,7 +54,7 @@ class PostgresDatabases:
         with self._connected(name) as connection:
             return _revision(connection, name), connection.info.server_version // 10000
 
-    def check_target(self, dumps: Sequence[Dump], replace: bool) -> None:
+    def check_target(self, dumps: Sequence[Dump]) -> list[Dump]:
         with self._connected(self._home) as server:
             version = server.info.server_version // 10000
             for dump in dumps:
@@ -66,22 +68,31 @@ class PostgresDatabases:
                         f"{VARIABLE}: {self.shown}: no database {dump.name} there to restore; make it, empty: gkd infra bootstrap"
                     )
                 self._check_unused(server, dump.name)
-        for dump in dumps if not replace else ():
-            with self._connected(dump.name) as connection:
-                query = f"SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {NOT_SYSTEM}"
-                row = connection.execute(query).fetchone()  # type: ignore[call-overload]
-                if row is None or row[0]:
-                    raise PlatformError(
-                        f"{dump.name}: not empty; --replace puts the backup in its place, and what it has is lost"
-                    )
+        return [dump for dump in dumps if self._is_filled(dump)]
+
+    def _is_filled(self, dump: Dump) -> bool:
+        with self._connected(dump.name) as connection:
+            query = f"SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {NOT_SYSTEM}"
+            row = connection.execute(query).fetchone()  # type: ignore[call-overload]
+            return row is None or bool(row[0])
+
+    def holds(self, dump: Dump, file: Path) -> bool:
+        with scratch_folder("restore") as folder:
+            own = ("--no-owner", "--no-privileges", "--no-comments")
+            self._run("pg_dump", dump.name, *own, f"--file={folder / 'there'}")
+            self._run("pg_restore", dump.name, *own, f"--file={folder / 'wanted'}", str(file))
+            return _statements(folder / "there") == _statements(folder / "wanted")
+
+    def not_empty(self, dump: Dump) -> PlatformError:
+        return PlatformError(f"{dump.name}: not empty; --replace puts the backup in its place, and what it has is lost")
 
     def load(self, files: Mapping[Dump, Path]) -> None:
         with self._connected(self._home) as server:
-            for dump, file in files.items():
-                aside = f"{dump.name}_{RESTORING}"
-                for leftover in (aside, f"{dump.name}_{REPLACED}"):
+            for name in DATABASES:
+                for leftover in (f"{name}_{RESTORING}", f"{name}_{REPLACED}"):
                     server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(leftover)))
-                self._fill(server, dump.name, aside, file)
+            for dump, file in files.items():
+                self._fill(server, dump.name, f"{dump.name}_{RESTORING}", file)
             for dump in files:
                 self._check_unused(server, dump.name)
             with server.transaction():
@@ -145,6 +156,17 @@ class PostgresDatabases:
                 yield connection
         except psycopg.Error as error:
             raise PlatformError(f"{VARIABLE}: {self.shown}: {database}: {first_line(error)}") from None
+
+
+def _statements(script: Path) -> str:
+    """Digest of what a script of pg_dump does, without its remarks, and the keys that it draws anew each time."""
+    digest, in_data = hashlib.sha256(), False
+    with script.open("rb") as stream:
+        for line in stream:
+            if in_data or not (line.startswith((b"--", b"\\restrict ", b"\\unrestrict ")) or not line.strip()):
+                digest.update(line)
+            in_data = line != b"\\.\n" if in_data else line.startswith(b"COPY ") and line.endswith(b"FROM stdin;\n")
+    return digest.hexdigest()
 
 
 def _owner(server: psycopg.Connection, name: str) -> str | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Iterator, Sequence
 
+from gkd_core.adapters.backup.databases import Databases
 from gkd_core.adapters.backup.make import Part
-from gkd_core.adapters.backup.manifest import Backup, File, Tree
+from gkd_core.adapters.backup.manifest import Backup, Dump, File, Tree
 from gkd_core.adapters.backup.schemas import check_known
 from gkd_core.adapters.backup.stores import Stores
 from gkd_core.adapters.backup.trees import FileTree
 from gkd_core.adapters.backup.vault import Vault
 from gkd_core.adapters.s3.trees import Stored, each
 from gkd_core.errors import DataError, PlatformError
+from gkd_core.files import scratch_folder
 
 NAMES_SHOWN = 3
 
@@ -36,7 +36,8 @@ def check_backup(vault: Vault, backup: Backup) -> None:
 def restore(stores: Stores, vault: Vault, backup: Backup, replace: bool) -> Iterator[Part]:
     """Put a backup in place, part by part: trees, then all databases at once.
 
-    A restore that ends midway leaves files, and the databases as they were: doing it again goes on from there.
+    A restore that ends midway, or is killed, leaves files and databases that are whole, each as it was or as it is in the
+    backup: doing it again goes on from there. What it left half-written is removed then.
 
     Args:
         replace: whether databases that are not empty, and files of other content, give way to those of the backup.
@@ -53,12 +54,15 @@ def restore(stores: Stores, vault: Vault, backup: Backup, replace: bool) -> Iter
                 "GKD_DATABASE_URL names a server of PostgreSQL, unset means SQLite"
             )
         check_known(dump, backup.versions)
-    stores.databases.check_target(backup.databases, replace)
+    filled = stores.databases.check_target(backup.databases)
+    there = [] if replace else _loaded_before(stores.databases, filled, vault)
     for tree in backup.trees:
-        _check_tree(stores.tree(tree.address), tree, replace)
+        target = stores.tree(tree.address)
+        target.sweep()
+        _check_tree(target, tree, replace)
     check_backup(vault, backup)
-    with TemporaryDirectory(prefix="gkd-restore-") as folder:
-        files = {dump: Path(folder) / dump.name for dump in backup.databases}
+    with scratch_folder("restore") as folder:
+        files = {dump: folder / dump.name for dump in backup.databases if dump not in there}
         for dump, file in files.items():
             vault.bring(dump.sha256, dump.size, file)
         for tree in backup.trees:
@@ -66,7 +70,17 @@ def restore(stores: Stores, vault: Vault, backup: Backup, replace: bool) -> Iter
             yield Part(tree.address, sum(file.size for file in tree.files), len(tree.files), copied)
         stores.databases.load(files)
         for dump in backup.databases:
-            yield Part(dump.name, dump.size, 1, 1)
+            yield Part(dump.name, dump.size, 1, int(dump in files))
+
+
+def _loaded_before(databases: Databases, filled: Sequence[Dump], vault: Vault) -> list[Dump]:
+    """Databases that are not empty; raises `PlatformError` where one is not as a restore of this very backup has left it."""
+    for dump in filled:
+        with scratch_folder("restore") as folder:
+            vault.bring(dump.sha256, dump.size, folder / dump.name)
+            if not databases.holds(dump, folder / dump.name):
+                raise databases.not_empty(dump)
+    return list(filled)
 
 
 def _check_tree(target: FileTree, tree: Tree, replace: bool) -> None:

@@ -24,6 +24,7 @@ def prune(vault: Vault, keep: int) -> Pruned:
     Raises:
         GkdError: a manifest that stays cannot be read, so that nobody knows what it names; nothing was removed then.
     """
+    vault.sweep()
     names = vault.names()
     going, staying = names[:-keep], names[-keep:]
     named = {sha256 for name in staying for sha256 in vault.read(name).contents}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,10 +14,14 @@ from gkd_core.adapters.mlflow_store import STORE
 from gkd_core.adapters.postgres import MLFLOW, PREFECT
 from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
+from gkd_core.files import make_folders, scratch_folder
 from gkd_core.platform_state import FOLDER, read_state
 
 FILES = {MLFLOW: STORE / "mlflow.db", PREFECT: FOLDER / "prefect" / "prefect.db"}
 BUSY_SECONDS = 10.0
+HEADER_BYTES, BLOCK_BYTES = 100, 2**20
+# Fields of the header (https://sqlite.org/fileformat.html): journal's kind, file's and schema's counters, SQLite's own version.
+UNSTEADY = (slice(18, 20), slice(24, 28), slice(40, 44), slice(92, 100))
 
 
 class SqliteDatabases:
@@ -43,25 +48,32 @@ class SqliteDatabases:
             _check(copy, self._project / FILES[name])
             return _revision(copy, name), 0
 
-    def check_target(self, dumps: Sequence[Dump], replace: bool) -> None:
+    def check_target(self, dumps: Sequence[Dump]) -> list[Dump]:
         state = read_state(self._project)
         if state is not None and is_running(state.supervisor):
             raise PlatformError("the platform runs, and would write to what is restored: make down first")
-        if replace:
-            return
-        for dump in dumps:
-            path = self._project / FILES[dump.name]
-            if path.exists():
-                with self._opened(dump.name, "ro") as connection:
-                    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                        raise PlatformError(f"{path}: not empty; --replace puts the backup in its place, and what it has is lost")
+        return [dump for dump in dumps if (self._project / FILES[dump.name]).exists() and self._is_filled(dump)]
+
+    def _is_filled(self, dump: Dump) -> bool:
+        # To be written to as well: a load that was killed is rolled back by whoever opens it next, and that is a write.
+        with self._opened(dump.name, "rw") as connection:
+            return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+    def holds(self, dump: Dump, file: Path) -> bool:
+        with scratch_folder("restore") as folder:
+            self.dump(dump.name, folder / dump.name)
+            return _content(folder / dump.name) == _content(file)
+
+    def not_empty(self, dump: Dump) -> PlatformError:
+        path = self._project / FILES[dump.name]
+        return PlatformError(f"{path}: not empty; --replace puts the backup in its place, and what it has is lost")
 
     def load(self, files: Mapping[Dump, Path]) -> None:
         for file in files.values():
             with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as copy:
                 _check(copy, file)
         for dump, file in files.items():
-            (self._project / FILES[dump.name]).parent.mkdir(parents=True, exist_ok=True)
+            make_folders((self._project / FILES[dump.name]).parent)
             # One transaction of the target: a copy that is broken off is rolled back when it is opened next.
             with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as copy, self._opened(dump.name, "rwc") as target:
                 copy.backup(target)
@@ -74,6 +86,18 @@ class SqliteDatabases:
                 yield connection
         except sqlite3.Error as error:
             raise PlatformError(f"{path}: {error}; stop what uses it, see that it is a database and the disk has room") from None
+
+
+def _content(path: Path) -> str:
+    """Digest of a database, without what its header counts and says of how it was last written to."""
+    with path.open("rb") as stream:
+        head = bytearray(stream.read(HEADER_BYTES))
+        for field in UNSTEADY:
+            head[field] = bytes(len(head[field]))
+        digest = hashlib.sha256(head)
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

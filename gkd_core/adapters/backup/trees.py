@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from gkd_core.adapters.s3.bucket import BucketRules
@@ -15,7 +14,7 @@ from gkd_core.adapters.s3.keys import Location, target_file
 from gkd_core.adapters.s3.trees import Stored, objects_below
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError, TransientError
-from gkd_core.files import atomic_file
+from gkd_core.files import atomic_file, is_ours, scratch_folder, sweep
 from gkd_core.records import sha256_of
 
 
@@ -28,6 +27,9 @@ class FileTree(Protocol):
 
     def listed(self) -> list[Stored]:
         """What is there now, by name; the tag of each is empty where it says nothing of the content."""
+
+    def sweep(self) -> None:
+        """Remove what a killed restore has left half-written."""
 
     def local(self, item: Stored) -> Any:
         """A context in which the content of an item is a file here; gives its path."""
@@ -54,11 +56,14 @@ class BucketTree:
     def listed(self) -> list[Stored]:
         return [item for item in objects_below(self._client, self._place) if not item.name.startswith(self._scratch)]
 
+    def sweep(self) -> None:
+        """Nothing: an object appears whole, or not at all."""
+
     @contextmanager
     def local(self, item: Stored) -> Iterator[Path]:
         place = self._place / item.name
-        with TemporaryDirectory(prefix="gkd-backup-") as folder:
-            path = Path(folder) / "content"
+        with scratch_folder("backup-object") as folder:
+            path = folder / "content"
             download_file(self._client, place, path)
             if self._head(item.name).get("ETag", "") != item.etag:
                 raise TransientError(f"{place}: it was replaced while it was read; back up again")
@@ -70,8 +75,8 @@ class BucketTree:
 
     @contextmanager
     def place(self, name: str) -> Iterator[Path]:
-        with TemporaryDirectory(prefix="gkd-restore-") as folder:
-            path = Path(folder) / "content"
+        with scratch_folder("restore-object") as folder:
+            path = folder / "content"
             yield path
             upload_file(self._client, path, self._place / name)
 
@@ -92,11 +97,15 @@ class FolderTree:
         return self._root.as_uri()
 
     def listed(self) -> list[Stored]:
-        paths = [path for path in sorted(self._root.rglob("*")) if path.is_symlink() or not path.is_dir()]
+        found = (path for path in sorted(self._root.rglob("*")) if path.is_symlink() or not path.is_dir())
+        paths = [path for path in found if not is_ours(path)]
         for path in paths:
             if path.is_symlink() or not path.is_file():
                 raise DataError(f"{path}: no regular file; links and devices are not backed up, put the file itself there")
         return [Stored(path.relative_to(self._root).as_posix(), path.stat().st_size) for path in paths]
+
+    def sweep(self) -> None:
+        sweep(self._root)
 
     @contextmanager
     def local(self, item: Stored) -> Iterator[Path]:

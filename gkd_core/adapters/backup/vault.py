@@ -14,7 +14,7 @@ from gkd_core.adapters.s3.keys import SCHEME, Location
 from gkd_core.adapters.s3.trees import objects_below
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError
-from gkd_core.files import atomic_file
+from gkd_core.files import atomic_file, scratch_folder, sweep
 from gkd_core.records import sha256_of
 
 CONTENT, MANIFESTS = "content", "backups"
@@ -41,6 +41,9 @@ class Shelf(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file."""
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half-written."""
 
 
 class Vault:
@@ -100,11 +103,15 @@ class Vault:
         """Read a content and hold it against its digest; raises as `bring`."""
         self._shelf.check(_place_of(sha256), Expected(size, sha256))
 
+    def sweep(self) -> None:
+        """Remove what killed backups have left half-written; whole contents stay, for the next to use."""
+        self._shelf.sweep()
+
     def finish(self, backup: Backup) -> str:
         """Write the manifest: from now on it is a backup. Returns its name."""
         name, text = backup.encode()
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / name
+        with scratch_folder("manifest") as folder:
+            file = folder / name
             file.write_bytes(text)
             self._shelf.put(file, f"{MANIFESTS}/{name}")
         return name
@@ -172,6 +179,9 @@ class FolderShelf:
     def remove(self, name: str) -> None:
         (self._root / name).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        sweep(self._root)
+
     def _hold(self, copy: Path, origin: Path, expected: Expected) -> None:
         size, digest = copy.stat().st_size, sha256_of(copy)
         if (size, digest) != (expected.size, expected.sha256):
@@ -213,6 +223,9 @@ class BucketShelf:
         place = self._place / name
         with explained(place, "remove"):
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
+
+    def sweep(self) -> None:
+        """Nothing: an object appears whole, or not at all."""
 
 
 def _missing(path: Path) -> DataError:

@@ -9,7 +9,6 @@ import contextlib
 import re
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,8 @@ from gkd_core.adapters.s3.download import download_file
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import download_tree
 from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
-from gkd_core.files import atomic_folder
+from gkd_core.files import atomic_file, atomic_folder, scratch_folder
+from gkd_core.notes import clear_file
 from gkd_core.records import sha256_of
 from gkd_core.stages.recipe import Context
 from gkd_core.training.cost import FOLDER as COSTS
@@ -64,7 +64,9 @@ def run_remotely(context: Context) -> None:
     send_inputs(context, place)
     cluster = Cluster(context.settings.compute.address)
     mark = context.run_folder / MARK
-    mark.write_text(f"{place}\n", encoding="utf-8")
+    clear_file(mark, "it is written anew")
+    with atomic_file(mark) as temporary:
+        temporary.write_text(f"{place}\n", encoding="utf-8")
     job = cluster.running(context.run_folder.name) or _submit(cluster, context, place)
     with _stopped_with_us(cluster, job):
         error = _follow(cluster, job, file_sink(context.run_folder))
@@ -144,9 +146,9 @@ class Cluster:
 
 
 def _submit(cluster: Cluster, context: Context, place: Location) -> str:
-    with tempfile.TemporaryDirectory() as temporary:
-        pack(context, place, Path(temporary))
-        return cluster.submit(Path(temporary), context.run_folder.name)
+    with scratch_folder("parcel") as temporary:
+        pack(context, place, temporary)
+        return cluster.submit(temporary, context.run_folder.name)
 
 
 def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> GkdError | None:
@@ -196,9 +198,9 @@ def fetch_result(place: Location, output: Path) -> None:
         GkdError: the bucket refuses or fails.
     """
     client = connect()
-    with tempfile.TemporaryDirectory() as temporary:
-        download_file(client, place / RESULT, Path(temporary) / RESULT)
-        result = RemoteResult.read(Path(temporary) / RESULT)
+    with scratch_folder("result") as temporary:
+        download_file(client, place / RESULT, temporary / RESULT)
+        result = RemoteResult.read(temporary / RESULT)
     with atomic_folder(output) as folder:
         download_tree(client, place / OUTPUT, folder)
         found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}

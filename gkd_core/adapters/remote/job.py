@@ -7,7 +7,6 @@ node's own environment, so that they are in no job description.
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import ray
@@ -21,6 +20,7 @@ from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import upload_tree
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import GkdError
+from gkd_core.files import scratch_folder
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages.recipe import find_run, run_stage
@@ -60,8 +60,8 @@ def send_output(folder: Path, place: Location) -> None:
     upload_tree(client, folder, place / OUTPUT)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     result = RemoteResult(files={path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
-    with tempfile.TemporaryDirectory() as temporary:
-        record = Path(temporary) / RESULT
+    with scratch_folder("result") as temporary:
+        record = temporary / RESULT
         result.write(record)
         upload_file(client, record, place / RESULT)
 

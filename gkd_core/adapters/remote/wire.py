@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from gkd_core import errors
 from gkd_core.errors import GkdError, PlatformError
-from gkd_core.training.metrics import Line, MetricsSink
+from gkd_core.training.metrics import Line, MetricsSink, parse_line
 
 METRICS = "gkd-metrics"
 ERROR = "gkd-error"
@@ -35,10 +35,8 @@ def say_error(error: GkdError) -> None:
 
 def parse_metrics(text: str) -> Line | None:
     """The metrics of a line of the log; None where it has none."""
-    facts = _facts(METRICS, text)
-    if facts is None or "step" not in facts:
-        return None
-    return {key: value for key, value in facts.items() if isinstance(value, int | float)}
+    found = LINE.search(text)
+    return None if found is None or found[1] != METRICS else parse_line(found[2], needed=("step",))
 
 
 def parse_error(text: str) -> GkdError | None:

@@ -15,6 +15,7 @@ from gkd_core.adapters.s3.errors import explained
 from gkd_core.adapters.s3.keys import Location, segments, target_file
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError
+from gkd_core.files import is_ours, sweep
 from gkd_core.records import sha256_of
 from gkd_core.training.progress import progress
 from gkd_core.untrusted import shown
@@ -78,9 +79,10 @@ def download_tree(client: Any, place: Location, root: Path, patience: Patience =
 
     Raises:
         GkdError: as `list_objects` and `download_file`; or a link stands in the folder where a folder is needed. Files that
-            were whole by then stay, nothing half-written does.
+            were whole by then stay, nothing half-written does, and what a killed transfer has left of it goes.
     """
     objects = list_objects(client, place)
+    sweep(root)
 
     def move(item: Stored, done: Callable[[int], None]) -> tuple[bool, bool]:
         target = target_file(root, item.name)
@@ -104,7 +106,8 @@ def upload_tree(client: Any, root: Path, place: Location, patience: Patience = P
         GkdError: as `upload_file`; or there is no file in the folder, or a link, or a name that S3 or another system
             would not keep.
     """
-    files = sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    found = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    files = sorted(path for path in found if not is_ours(path))
     if not files:
         raise DataError(f"{root}: no file in it to upload")
     names = {path: path.relative_to(root).as_posix() for path in files}

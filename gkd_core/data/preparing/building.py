@@ -19,6 +19,8 @@ from gkd_core.data.preparing.tar import Tar, find_tar, space_of, write_tar
 from gkd_core.data.preparing.workers import ShareOut
 from gkd_core.data.shards import INDEX, Members, Shard, ShardIndex, key_of
 from gkd_core.errors import DataError
+from gkd_core.files import settle, sweep
+from gkd_core.notes import remove
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 PART_FILES = 64  # source files that are converted together; of pictures that are cut into tiles, one
@@ -75,15 +77,26 @@ def build_set(plan: SetPlan, root: Path, share_out: ShareOut, bar: Bar) -> Shard
             return finished
         _remove_others(state)
         state.mkdir(exist_ok=True)
+        sweep(state)
         begun = _begin(state)
-        if not (state / INDEX).exists():
+        if not _is_written(state / INDEX):
             index = _write_shards(plan, state, share_out, bar)
             index.write(state / INDEX)
         index = ShardIndex.read(state / INDEX)
         os.utime(state / INDEX, ns=(begun, begun))
         _remove_all_but(state, {INDEX, *(shard.name for shard in index.shards)})
-        state.rename(folder)
+        settle(state, folder)
     return index
+
+
+def _is_written(path: Path) -> bool:
+    """Whether an earlier run has come as far as to write the index; a damaged one is removed, it follows from the shards."""
+    try:
+        ShardIndex.read(path)
+    except (DataError, OSError):
+        remove(path)
+        return False
+    return True
 
 
 def _write_shards(plan: SetPlan, state: Path, share_out: ShareOut, bar: Bar) -> ShardIndex:
@@ -217,4 +230,4 @@ def _remove_others(state: Path) -> None:
 def _remove_all_but(folder: Path, names: set[str]) -> None:
     for path in folder.iterdir():
         if path.name not in names:
-            path.unlink()
+            remove(path)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from gkd_core.data.shards import DIGEST_LENGTH
 from gkd_core.errors import DataError
-from gkd_core.files import atomic_file
+from gkd_core.files import atomic_file, settle
+from gkd_core.notes import remove
 from gkd_core.records import sha256_of
 
 
@@ -54,7 +55,8 @@ def write_tar(folder: Path, stem: str, members: Iterable[tuple[str, bytes]]) -> 
             end = stream.tell() + 2 * tarfile.BLOCKSIZE
             stream.write(bytes(_padded(end, tarfile.RECORDSIZE) - stream.tell()))
         sha256, size = sha256_of(whole), whole.stat().st_size
-        path = whole.rename(folder / f"{stem}-{sha256[:DIGEST_LENGTH]}.tar")
+        path = folder / f"{stem}-{sha256[:DIGEST_LENGTH]}.tar"
+        settle(whole, path)
     except OSError as error:
         raise DataError(
             f"{folder / stem}: cannot be written ({error.strerror or error}); make room and run the same command again, "
@@ -66,12 +68,12 @@ def write_tar(folder: Path, stem: str, members: Iterable[tuple[str, bytes]]) -> 
 def find_tar(folder: Path, stem: str) -> Tar | None:
     """The file that `write_tar` left under this stem, read through; None where there is none. A damaged one is removed."""
     for path in sorted(folder.glob(f"{stem}-*.tar")):
-        sha256 = sha256_of(path)
-        if path.name == f"{stem}-{sha256[:DIGEST_LENGTH]}.tar":
+        sha256 = sha256_of(path) if path.is_file() else ""
+        if sha256 and path.name == f"{stem}-{sha256[:DIGEST_LENGTH]}.tar":
             with tarfile.open(path, "r:") as tar:
                 places = [Place(info.name, info.offset_data, info.size) for info in tar]
             return Tar(path, sha256, path.stat().st_size, places)
-        path.unlink()
+        remove(path)
     return None
 
 

@@ -311,6 +311,8 @@ def test_the_commands_say_what_they_did(project: Path, commands: Callable[..., l
     assert last == f"backup {name}: whole"
     assert commands("backups", place)[0].startswith(f"{name}  0.0 MiB  gkd 0.1.0, prefect 3.")
     assert commands("check-backup", place) == [f"backup {name}: whole and undamaged"]
+    assert commands("restore", place)[-1] == f"backup {name}: restored"  # nothing of it is lost, as all is as it was
+    write(project / FILES["gkd_mlflow"], "later")
     with pytest.raises(PlatformError, match="not empty"):
         commands("restore", place)
     destroy(project)
