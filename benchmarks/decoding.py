@@ -20,9 +20,9 @@ from typing import Annotated
 import torch
 import typer
 from photographs import write_photographs
-from PIL import Image
 
 from gkd_core.data.augment import LightAugmentation, ReleasedAugmentation
+from gkd_core.data.pictures import opened
 from gkd_core.data.reading import read_image
 
 # (width, height) of a photograph and the side of the crop that is taken of it: stages 1a and 1b of the paper's profiles.
@@ -71,7 +71,7 @@ def _rate(work: Callable[[], object], pixels: int, rounds: int) -> float:
 
 def _as_png(path: Path) -> Path:
     target = path.with_suffix(".png")
-    with Image.open(path) as image:
+    with opened(path) as image:
         image.save(target)
     return target
 

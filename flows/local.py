@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from gkd_core.cli import run_command_line
 from gkd_core.errors import GkdError
 
 DELIVERY_SECONDS = 10
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Profile = Annotated[str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml.")]
@@ -165,7 +166,7 @@ def _show(result: dict[str, Any]) -> None:
         f"Report:    {_near(report)}  (report.html, matrix.png, radar.png, matrix.csv, classes.csv, matrix.json, summary.md)"
     )
     if "mlflow" in result:
-        command = f"mlflow ui --backend-store-uri {result['mlflow']}"
+        command = shlex.join(["mlflow", "ui", "--backend-store-uri", str(result["mlflow"])])
         console.print(f"MLflow:    {command}   (run {result['mlflow_run'][:8]})", soft_wrap=True)
     if "workspace" in result:
         console.print(f"Workspace: {_near(Path(result['workspace']))}")

@@ -43,8 +43,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     sweep_beside(path, MOST_LOOKED_AT)
     temporary, lock = _claim(path, _new_file)
     try:
-        yield temporary
-        settle(temporary, path)
+        with naming(path):
+            yield temporary
+            settle(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(lock)
@@ -60,8 +61,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     sweep_beside(path, MOST_LOOKED_AT)
     temporary, lock = _claim(path, _new_folder)
     try:
-        yield temporary
-        _sync(temporary)
+        with naming(path):
+            yield temporary
+            _sync(temporary)
         _take_place(temporary, path)
         _sync_entry(path.parent)
     finally:
@@ -244,6 +246,17 @@ def _remove_unheld(path: Path) -> bool:
 
 def _is_plain(facts: os.stat_result) -> bool:
     return stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of what is written into an error of the system that has none: a write that fails says only why."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _take_place(new: Path, path: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
 from gkd_core.settings import EncoderSettings, Mask2FormerSettings, PictureKind
 from gkd_core.untrusted import PlainName, Sha256, one_line, shown
 
 MANIFEST = "manifest.json"
+LARGEST_RECORD = 64 * 2**20  # bytes
 
 
 class Record(BaseModel):
@@ -34,11 +36,15 @@ class Record(BaseModel):
             GkdError: the file is missing or is not such a record.
         """
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            content = read_small(path, LARGEST_RECORD)
+            parse_json(content, LARGEST_RECORD)  # what pydantic lets pass: NaN, a key given twice
+            return cls.model_validate_json(content)
         except FileNotFoundError:
             raise GkdError(f"{path}: no such file; run the stage that writes it first (gkd plan lists them)") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise GkdError(f"{path}: not readable as a {cls.__name__} ({one_line(error)}); run its stage again") from None
+        except OSError as error:
+            raise GkdError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except DocumentError as error:
+            raise GkdError(f"{path}: not a {cls.__name__} ({error}); run its stage again") from None
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "the whole"

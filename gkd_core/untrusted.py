@@ -10,18 +10,34 @@ from typing import Annotated
 from pydantic import Field
 
 from gkd_core.errors import DataError
+from gkd_core.messages import given_value, last_words, one_line, shown, without_passwords
+
+__all__ = [
+    "LABEL",
+    "PLAIN_NAME",
+    "Label",
+    "PlainName",
+    "Sha256",
+    "given_value",
+    "last_words",
+    "objection_to",
+    "one_line",
+    "safe_join",
+    "shown",
+    "without_passwords",
+]
 
 LONGEST_NAME = 255  # bytes of one file name, on every file system that we know
 LONGEST_PATH = 1024  # bytes of a relative path; S3 allows a key no more
-LONGEST_SHOWN = 200  # characters of foreign text in a message
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 PlainName = Annotated[str, Field(pattern=rf"^{PLAIN_NAME.pattern}$", max_length=200)]
 """One file or folder name that means the same in a path, a shell, YAML and a URL: no separator, no leading dot or dash."""
+LABEL = re.compile(r"\w[\w .,:()&/+#-]*")
+Label = Annotated[str, Field(pattern=rf"^{LABEL.pattern}$", max_length=200)]
+"""What a class, a domain or a title is called in tables, pages and figures: no markup, no formula, no control character."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 in lower-case hexadecimal."""
-
-_PASSWORD = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:]*):[^\s/?#]*(?=@)")
 
 
 def objection_to(path: str) -> str | None:
@@ -67,24 +83,3 @@ def safe_join(root: Path, path: str) -> Path:
         if not stat.S_ISDIR(kind):
             raise DataError(f"{folder}: a link or a file stands where {shown(path)!r} needs a folder; choose another target")
     return folder / name
-
-
-def shown(text: str, longest: int = LONGEST_SHOWN) -> str:
-    """Foreign text as a message may print it: shortened, and what a terminal would not show as itself is escaped."""
-    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-    return escaped if len(escaped) <= longest else f"{escaped[: longest - 1]}…"
-
-
-def without_passwords(text: str) -> str:
-    """Text in which every address `scheme://user:password@host` has *** in the place of its password."""
-    return _PASSWORD.sub(r"\g<before>:***", text)
-
-
-def last_words(error: object, longest: int = LONGEST_SHOWN) -> str:
-    """As `one_line`, of an error that says what happened at its end, as a remote traceback does."""
-    return one_line(" ".join(without_passwords(str(error)).split())[-longest:], longest)
-
-
-def one_line(error: object, longest: int = LONGEST_SHOWN) -> str:
-    """An error of a library as part of a message of ours: one line, bounded, without passwords or control characters."""
-    return shown(" ".join(without_passwords(str(error)).split()), longest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +25,8 @@ from gkd_core.adapters.s3.errors import explained
 from gkd_core.data.pins import SUFFIX, Pin, compare, read_pin, refusal
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file
-from gkd_core.untrusted import one_line
+from gkd_core.settings import read_yaml_mapping
+from gkd_core.untrusted import one_line, shown
 
 Step = Literal["looking", "fetching"]
 Say = Callable[[Step, int, int], None]  # what is done, files so far, files in all
@@ -64,7 +66,7 @@ def pin(repo: Repo, path: str) -> Pin:
 def note_source(project: Path, path: str, source: str, revision: str | None) -> None:
     """Write into a pin where its content was brought in from; DVC keeps it there."""
     file = project / (path + SUFFIX)
-    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    tree = read_yaml_mapping(file)
     tree["meta"] = {"source": source} | ({} if revision is None else {"revision": revision})
     with atomic_file(file) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
@@ -138,7 +140,7 @@ def _check_names(pin: Pin, tree: Tree) -> None:
     for key, _, _ in tree:
         if any(part in ("", ".", "..") or "/" in part or "\\" in part for part in key):
             raise DataError(
-                f"{pin.file}: its listing names '{'/'.join(key)}', which is no file below {pin.path}; nothing was written"
+                f"{pin.file}: its listing names '{shown('/'.join(key))}', which is no file below {pin.path}; nothing was written"
             )
 
 
@@ -156,7 +158,7 @@ def _transfer(repo: Repo, out: Output, wanted: set[HashInfo], callback: Callback
     raise DataError(
         f"{pin.path}: the DVC remote {remote.fs.unstrip_protocol(remote.path)} lacks {len(absent)} of {len(wanted)} objects "
         f"of its pin, or has other content in their place, such as {min(str(info.value) for info in absent)}. "
-        f"Push again from where the data are whole: dvc push {pin.file}"
+        f"Push again from where the data are whole: dvc push {shlex.quote(pin.file)}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,10 @@ from typing import Any, Literal
 import yaml
 
 from gkd_core.adapters.child import child_process, struck_down
-from gkd_core.errors import EXIT_TRANSIENT, PlatformError, TransientError
+from gkd_core.errors import EXIT_TRANSIENT, DataError, PlatformError, TransientError
 from gkd_core.settings import Settings, read_yaml_mapping
 from gkd_core.stages import StageRun, plan
+from gkd_core.untrusted import shown
 
 Outcome = Literal["ran", "restored", "unchanged"]
 OUTCOMES: tuple[Outcome, ...] = ("ran", "restored", "unchanged")
@@ -44,7 +45,11 @@ class StageFailed(PlatformError):
 
 
 def render(settings: Settings) -> str:
-    """The text of `dvc.yaml` for these settings: one DVC stage for each stage run of the plan."""
+    """The text of `dvc.yaml` for these settings: one DVC stage for each stage run of the plan.
+
+    Raises:
+        DataError: a path holds what DVC would take for a template.
+    """
     return HEADER + yaml.safe_dump({"stages": {run.name: _entry(run) for run in plan(settings)}}, sort_keys=False, width=1000)
 
 
@@ -56,7 +61,16 @@ def _entry(run: StageRun) -> dict[str, Any]:
         entry["params"] = list(run.params)
     if run.always:
         entry["always_changed"] = True
-    return entry | {"outs": [run.output.as_posix()]}
+    entry["outs"] = [run.output.as_posix()]
+    _refuse_templates(run, (run.name, run.command, *entry.get("deps", ()), *entry["outs"]))
+    return entry
+
+
+def _refuse_templates(run: StageRun, texts: Iterable[str]) -> None:
+    """DVC fills in `${…}` from params.yaml wherever it stands, in a command behind the quotes of the shell."""
+    for text in texts:
+        if "${" in text:
+            raise DataError(f"{run.stage}: '{shown(text)}' holds ${{, which DVC takes for a template; rename it")
 
 
 def reproduce(

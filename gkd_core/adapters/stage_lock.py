@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from gkd_core.messages import LONGEST_SHOWN, shown
 from gkd_core.notes import clear_file, clear_folder
 from gkd_core.stages import RUNS, StageRun
 from gkd_core.stages.attempt import sweep_run_folder
-from gkd_core.untrusted import LONGEST_SHOWN, shown
 
 LOCKS = RUNS / "locks"
 POLL_SECONDS = 0.3

@@ -33,7 +33,7 @@ def bootstrap(
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in bootstrap_bucket(connect(), name, rules):
         table.add_row(finding.feature, finding.state, finding.note)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @bucket_app.command(epilog="Example: gkd bucket upload /data/shards s3://gkd-data/shards/v1")

@@ -31,7 +31,7 @@ def doctor(
 
     findings = examine(this_machine(Path.cwd(), read_settings(profile, set_)), CHECKS)
     if json_:
-        typer.echo(json.dumps([finding.model_dump() for finding in findings], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([finding.model_dump() for finding in findings], indent=2, ensure_ascii=True))
     else:
         _print(findings)
     if any(finding.level == "error" for finding in findings):

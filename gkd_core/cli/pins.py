@@ -36,12 +36,13 @@ def add(
     else:
         pinned = store.add(name, Path(source))
     _show(pinned)
-    domains = " ".join(split.domain for split in pinned.splits)
-    options = [f"--profile {profile}"] if profile else []
-    options += [f"--set {shlex.quote(item)}" for item in (*(set_ or ()), "data.world=null", f"data.root={store.root_name}")]
-    typer.echo(f"Check it:     gkd data verify {domains} {' '.join(options)}")
-    typer.echo(f"Keep the pin: git add {pinned.pin.file} && git commit")
-    typer.echo(f"Share it:     dvc push {pinned.pin.file}")
+    domains = [split.domain for split in pinned.splits]
+    options = ["--profile", profile] if profile else []
+    for item in (*(set_ or ()), "data.world=null", f"data.root={store.root_name}"):
+        options += ["--set", item]
+    typer.echo(f"Check it:     {shlex.join(['gkd', 'data', 'verify', *domains, *options])}")
+    typer.echo(f"Keep the pin: {shlex.join(['git', 'add', pinned.pin.file])} && git commit")
+    typer.echo(f"Share it:     {shlex.join(['dvc', 'push', pinned.pin.file])}")
 
 
 def pin(names: Names = None, profile: Profile = None, set_: Set = None) -> None:
@@ -50,7 +51,8 @@ def pin(names: Names = None, profile: Profile = None, set_: Set = None) -> None:
     for pinned in _store(profile, set_).pin(names or []):
         _show(pinned)
         pins.append(pinned.pin.file)
-    typer.echo(f"Keep the pins: git add {' '.join(pins)} && git commit; share the content: dvc push {' '.join(pins)}")
+    files = shlex.join(pins)
+    typer.echo(f"Keep the pins: git add {files} && git commit; share the content: dvc push {files}")
 
 
 def fetch(names: Names = None, profile: Profile = None, set_: Set = None) -> None:

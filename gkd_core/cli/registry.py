@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -125,7 +126,7 @@ def register(
         typer.echo(f"{name}: version {number} is @challenger")
         _show_verdict(verdict)
         if verdict.promote:
-            typer.echo(f'Promote it: gkd registry promote {name} {number} --reason "…"')
+            typer.echo(f'Promote it: {shlex.join(["gkd", "registry", "promote", name, number])} --reason "…"')
 
 
 @registry_app.command(epilog="Example: gkd registry history gkd-student-gta5")
@@ -203,4 +204,4 @@ def _print(what: object) -> None:
     from rich.console import Console
 
     # A file or a pipe has no width of its own, and wrapped cells would be hard to read there.
-    (Console() if sys.stdout.isatty() else Console(width=WIDTH)).print(what)
+    (Console(markup=False) if sys.stdout.isatty() else Console(width=WIDTH, markup=False)).print(what)

@@ -70,6 +70,8 @@ def read_bytes(file: DataFile) -> bytes:
     """
     try:
         if isinstance(file, Path):
+            if not file.is_file() and file.exists():
+                raise DataError(f"{file}: a folder, pipe or device and no file")  # a pipe would be waited for without end
             return file.read_bytes()
         with file.store.path(file.shard).open("rb") as stream:
             stream.seek(file.offset)

@@ -10,15 +10,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError
 
 from gkd_core.data.catalog_errors import describe
 from gkd_core.data.entries import DatasetEntry, Protocol
 from gkd_core.data.sources import Source
 from gkd_core.data.taxonomy import IGNORE, ColorEncoding, Declaration, Encoding, LabelEncoding, NamedEncoding, Taxonomy
+from gkd_core.documents import DocumentError, read_yaml
 from gkd_core.errors import DataError
-from gkd_core.untrusted import one_line
+from gkd_core.untrusted import Label, PlainName, given_value, objection_to, one_line, shown
 
 __all__ = ["Benchmark", "Catalog", "DatasetEntry", "Protocol", "load_catalog"]
 
@@ -34,18 +34,18 @@ class Benchmark(Declaration):
     `validation` is held back from the source domain: checkpoints may be chosen on it, never on a target.
     """
 
-    name: str
-    title: str
+    name: PlainName
+    title: Label
     source: Source
     validation: str
-    targets: dict[str, str] = Field(min_length=1)
+    targets: dict[Label, str] = Field(min_length=1)
 
 
 class Catalog(Declaration):
     """All that the loaded catalog files declare, by name."""
 
     taxonomies: dict[str, Taxonomy]
-    encodings: dict[str, Encoding]
+    encodings: dict[PlainName, Encoding]
     datasets: dict[str, DatasetEntry]
     benchmarks: dict[str, Benchmark]
 
@@ -61,7 +61,7 @@ class Catalog(Declaration):
         """The entry and the split of a reference such as `gta5/train`; `DataError` where one is unknown."""
         name, slash, split = reference.partition("/")
         if not slash:
-            raise DataError(f"'{reference}': expected dataset/split, such as gta5/train")
+            raise DataError(f"'{shown(reference)}': expected dataset/split, such as gta5/train")
         entry = self.dataset(name)
         entry.split(split)
         return entry, split
@@ -113,7 +113,9 @@ def _catalog_file(source: str | Path) -> Path:
         path = Path(str(SHIPPED)) / f"{source}.yaml"
         if not path.is_file():
             shipped = ", ".join(sorted(entry.stem for entry in Path(str(SHIPPED)).glob("*.yaml")))
-            raise DataError(f"catalog '{source}': none of that name is shipped; give one of {shipped}, or a path ending in .yaml")
+            raise DataError(
+                f"catalog '{shown(source)}': none of that name is shipped; give one of {shipped}, or a path ending in .yaml"
+            )
         return path
     return Path(source)
 
@@ -121,16 +123,21 @@ def _catalog_file(source: str | Path) -> Path:
 def _read_sections(path: Path) -> dict[str, dict[str, Any]]:
     """The sections of one file, with names put in and `list_in_catalog` made a path beside the file."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = read_yaml(path) or {}
     except FileNotFoundError:
         raise DataError(f"{path}: no such catalog file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({one_line(error, 500)})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+    except DocumentError as error:
+        raise DataError(f"{path}: cannot be read as YAML: {error}") from None
     known = tuple(Catalog.model_fields)
     if not isinstance(tree, dict) or not set(tree) <= set(known):
         raise DataError(f"{path}: expected the sections {', '.join(known)} at the top level")
     if not all(isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()) for items in tree.values()):
         raise DataError(f"{path}: expected each section to map names to groups of keys")
+    odd = [name for items in tree.values() for name in items if not isinstance(name, str)]
+    if odd:
+        raise DataError(f"{path}: {given_value(odd[0])}: a name is text; quote it")
     for section in ("taxonomies", "datasets", "benchmarks"):
         for name, item in tree.get(section, {}).items():
             item["name"] = name
@@ -138,8 +145,15 @@ def _read_sections(path: Path) -> dict[str, dict[str, Any]]:
         splits = item.get("splits")
         for rule in splits.values() if isinstance(splits, dict) else ():
             if isinstance(rule, dict) and isinstance(rule.get("list_in_catalog"), str):
-                rule["list_in_catalog"] = path.parent / rule["list_in_catalog"]
+                rule["list_in_catalog"] = path.parent / _beside(path, rule["list_in_catalog"])
     return tree
+
+
+def _beside(path: Path, list_file: str) -> str:
+    reason = objection_to(list_file)
+    if reason:
+        raise DataError(f"{path}: list_in_catalog '{shown(list_file)}': {reason}; expected a path below the catalog's folder")
+    return list_file
 
 
 def _check_encodings(catalog: Catalog) -> None:
@@ -171,5 +185,5 @@ def _check_benchmarks(catalog: Catalog) -> None:
 
 def _find(table: Mapping[str, Entry], name: str, kind: str) -> Entry:
     if name not in table:
-        raise DataError(f"{kind} '{name}' is unknown; there is: {', '.join(sorted(table)) or 'none'}")
+        raise DataError(f"{kind} '{shown(name)}' is unknown; there is: {', '.join(sorted(table)) or 'none'}")
     return table[name]

@@ -11,8 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from gkd_core.data.entries import DatasetEntry, Protocol, SplitRule
 from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy
+from gkd_core.untrusted import LABEL, PLAIN_NAME, given_value, one_line, shown
 
 Key = tuple[str, ...]
+PATTERNS = {
+    f"^{PLAIN_NAME.pattern}$": "a name has letters, digits and . _ + - only, and begins with a letter, a digit or _",
+    f"^{LABEL.pattern}$": "expected letters, digits, spaces and . , : ( ) & / + # - _ only, beginning with a letter or digit",
+}
 ENCODINGS: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (LabelEncoding, NamedEncoding, ColorEncoding)}
 
 
@@ -28,16 +33,24 @@ def describe(error: ValidationError, files: Mapping[tuple[str, str], Path], benc
 def _line(item: Mapping[str, Any], files: Mapping[tuple[str, str], Path], benchmark: type[BaseModel]) -> str:
     location = tuple(str(part) for part in item["loc"])
     file = files[location[0], location[1]]
-    key = ".".join(part for part in location if part not in ENCODINGS and part != "[key]")
+    key = shown(".".join(part for part in location if part not in ENCODINGS and part != "[key]"))
     given = item.get("input")
     if item["type"] == "extra_forbidden":
         allowed = list(_model_at(location[:-1], benchmark).model_fields)
         return f"{file}: {key}: unknown key; allowed here: {', '.join(sorted(allowed))}{_hint(location[-1], allowed)}"
     if item["type"] == "missing":
         return f"{file}: {key}: missing; it must be given"
-    shown = "" if isinstance(given, dict) else f"given {given!r:.60}; "
-    message = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"{item['msg'][0].lower()}{item['msg'][1:]}"
-    return f"{file}: {key}: {shown}{message}"
+    said = "" if isinstance(given, dict) else f"given {given_value(given)}; "
+    return f"{file}: {key}: {said}{_reason(item)}"
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    if item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] in PATTERNS:
+        return PATTERNS[item["ctx"]["pattern"]]
+    if item["type"] == "value_error":
+        return one_line(item["ctx"]["error"], 500)
+    message = one_line(item["msg"], 500)
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _model_at(location: Key, benchmark: type[BaseModel]) -> type[BaseModel]:

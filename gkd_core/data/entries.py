@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from gkd_core.data.taxonomy import Declaration
 from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
+from gkd_core.untrusted import PlainName, objection_to, shown
 
 SPLIT = "{split}"
 PATTERN = re.compile(r"([^*/]+/)*(\*{1,2}/)*[^*/]*\*[^*/]*")
@@ -56,6 +57,18 @@ class SplitRule(Declaration):
     list_in_catalog: Path | None = None
     count: int | None = Field(None, gt=0)
 
+    @field_validator("folders")
+    @classmethod
+    def _folders_below(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        for folder in folders:
+            check_below(folder)
+        return folders
+
+    @field_validator("list_in_dataset")
+    @classmethod
+    def _list_below(cls, path: str | None) -> str | None:
+        return check_below(path)
+
     @model_validator(mode="after")
     def _one_list(self) -> Self:
         if self.list_in_dataset and self.list_in_catalog:
@@ -77,18 +90,23 @@ class DatasetEntry(Declaration):
     differ. `any_suffix_case` takes `.JPG` for `.jpg`, in images and labels.
     """
 
-    name: str
+    name: PlainName
     folder: str
     images: str
     labels: str | None = None
     encoding: str | None = None
     label_names: str | None = Field(None, description="JSON file in `folder` that numbers the names of a NamedEncoding.")
-    splits: dict[str, SplitRule] = Field(min_length=1)
+    splits: dict[PlainName, SplitRule] = Field(min_length=1)
     any_suffix_case: bool = False
     protocol: Protocol = Protocol()
     image_size: tuple[int, int] | None = Field(None, description="(height, width) of most images, in pixels, for plans.")
     tiles: Tiling | None = Field(None, description="Tiles that `gkd data prepare` cuts the pictures and their labels into.")
     bands: tuple[int, int, int] | None = Field(None, description="Channels, from 0, that become red, green and blue.")
+
+    @field_validator("folder", "label_names")
+    @classmethod
+    def _below(cls, path: str | None) -> str | None:
+        return path if path == "." else check_below(path)
 
     @field_validator("images", "labels")
     @classmethod
@@ -97,7 +115,7 @@ class DatasetEntry(Declaration):
             raise ValueError(
                 f"'{pattern}' is not fixed folders, then folders *, then prefix*suffix, such as images/{{split}}/*/*_rgb.png"
             )
-        return pattern
+        return check_below(pattern)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -118,7 +136,7 @@ class DatasetEntry(Declaration):
     def split(self, split: str) -> SplitRule:
         """The rule of a split; `DataError` where there is none of that name."""
         if split not in self.splits:
-            raise DataError(f"dataset '{self.name}' has no split '{split}'; there is: {', '.join(sorted(self.splits))}")
+            raise DataError(f"dataset '{self.name}' has no split '{shown(split)}'; there is: {', '.join(sorted(self.splits))}")
         return self.splits[split]
 
     def dataset_folder(self, root: Path) -> Path:
@@ -147,6 +165,14 @@ class DatasetEntry(Declaration):
         base = self.dataset_folder(root)
         folders = [base / fixed_folder(pattern) for pattern in self.label_patterns(split)]
         return folders if self.label_names is None else [*folders, base / self.label_names]
+
+
+def check_below(path: str | None) -> str | None:
+    """The path as it is; `ValueError` where it could lead out of its folder, or no system would take it."""
+    reason = None if path is None else objection_to(path)
+    if path is not None and reason:
+        raise ValueError(f"'{shown(path)}': {reason}; expected a relative path")
+    return path
 
 
 def fixed_folder(pattern: str) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.errors import DataError
+from gkd_core.untrusted import one_line
 
+# Of the forty that Pillow reads some start programs (EPS Ghostscript), others few have ever tried to break.
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 # Pillow's names for several channels of 16 bits, big end first, as PNG has them; and the same, little end first.
 DEEP = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
@@ -41,12 +45,40 @@ def open_deep(path: DataFile) -> Image.Image | np.ndarray:
     return np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)  # type: ignore[no-any-return]
 
 
+def size_of(path: DataFile) -> tuple[int, int]:
+    """(width, height) of a picture in pixels, from its header; `DataError` where it has none."""
+    content = path if isinstance(path, Path) else read_bytes(path)
+    with _decoding(path), opened(content) as picture:
+        return picture.size
+
+
+def opened(source: Path | bytes) -> ImageFile.ImageFile:
+    """A picture of one of our `FORMATS`, its header read: the one place where Pillow is given a file.
+
+    Raises:
+        OSError: it cannot be read, or is of none of these formats (`UnidentifiedImageError`).
+        Image.DecompressionBombError: it has more pixels than may be decoded.
+        Exception: decoders give many kinds for a damaged header.
+    """
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise OSError("a folder, pipe or device")  # a pipe would be waited for without end
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
 @contextmanager
 def _opened(path: DataFile, content: bytes) -> Iterator[ImageFile.ImageFile]:
+    with _decoding(path), opened(content) as picture:
+        yield picture
+
+
+@contextmanager
+def _decoding(path: DataFile) -> Iterator[None]:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            yield picture
+        yield
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} by its content; fetch or convert it") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}; cut it into tiles") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None
+    except Exception as error:  # decoders give many kinds for damaged files
+        reason = one_line(error) or type(error).__name__
+        raise DataError(f"{path}: cannot be decoded ({reason}); the file is truncated or no image, fetch it again") from None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.records import Record
 from gkd_core.settings import read_yaml_mapping
+from gkd_core.untrusted import given_value
 
 SUFFIX = ".dvc"
 
@@ -66,13 +67,14 @@ def read_pin(project: Path, path: str) -> Pin:
         (out,) = tree["outs"]
         origin = _origin(tree)
         pin = Pin(path=path, md5=out["md5"], files=out.get("nfiles", 1), bytes=out["size"], **origin)
+        pinned = out["path"]
     except (SettingsError, KeyError, TypeError, ValueError):
         raise DataError(
             f"{path}{SUFFIX}: not a pin; expected what `dvc add` writes (outs with md5, size and path). Where a merge "
             f"broke it: git checkout {path}{SUFFIX}"
         ) from None
-    if tree.get("wdir") or out["path"] != Path(path).name:
-        raise DataError(f"{path}{SUFFIX}: pins '{out['path']}' instead of '{Path(path).name}' beside it; pin it again")
+    if tree.get("wdir") or pinned != Path(path).name:
+        raise DataError(f"{path}{SUFFIX}: pins {given_value(pinned)} instead of '{Path(path).name}' beside it; pin it again")
     return pin
 
 

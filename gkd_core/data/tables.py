@@ -20,5 +20,5 @@ def new_table(*titles: str) -> Table:
 
 def print_table(table: Table) -> None:
     """Print to stdout, folded to a terminal's width; where there is no terminal a row is a line."""
-    console = Console() if sys.stdout.isatty() else Console(width=UNFOLDED)
+    console = Console(markup=False) if sys.stdout.isatty() else Console(width=UNFOLDED, markup=False)
     console.print(table)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from gkd_core.data.blobs import DataFile
+from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import DataError
+from gkd_core.untrusted import Label, PlainName, one_line, shown
 
 IGNORE = 255
 """Train id of a pixel that takes no part in training or scoring."""
@@ -26,14 +27,14 @@ WIDEST_TABLE = 2**16
 class Declaration(BaseModel):
     """Frozen data read from a catalog file; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Taxonomy(Declaration):
     """The classes of a benchmark in the order of their train ids, each with its colour (red, green, blue)."""
 
-    name: str
-    classes: tuple[str, ...] = Field(min_length=1)
+    name: PlainName
+    classes: tuple[Label, ...] = Field(min_length=1)
     colors: tuple[tuple[Channel, Channel, Channel], ...]
 
     @model_validator(mode="after")
@@ -113,7 +114,7 @@ def resolve_names(encoding: NamedEncoding, taxonomy: Taxonomy, names_file: Path)
     unknown = [name for name in names if name not in encoding.classes]
     if unknown:
         raise DataError(
-            f"{names_file}: {len(unknown)} label names are not in the encoding, first '{unknown[0]}'; "
+            f"{names_file}: {len(unknown)} label names are not in the encoding, first '{shown(unknown[0])}'; "
             f"expected the {len(encoding.classes)} names that the catalog lists (is this another version of the dataset?)"
         )
     ids = {file_id: _train_id(encoding.classes[name], taxonomy) for file_id, name in enumerate(names)}
@@ -179,13 +180,13 @@ def _train_id(name: str | None, taxonomy: Taxonomy) -> int:
 
 def _read_names(names_file: Path) -> list[str]:
     try:
-        tree: Any = json.loads(names_file.read_text(encoding="utf-8"))
+        tree = parse_json(read_small(names_file))
         return [str(item["name"]) for item in tree["labels"]]
     except FileNotFoundError:
         raise DataError(f"{names_file}: no such file; it explains the label ids and comes with the dataset") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DocumentError, LookupError, TypeError) as error:
         raise DataError(
-            f'{names_file}: expected {{"labels": [{{"name": ...}}, ...]}} ({type(error).__name__}: {error})'
+            f'{names_file}: expected {{"labels": [{{"name": ...}}, ...]}} ({type(error).__name__}: {one_line(error)})'
         ) from None
 
 

@@ -32,7 +32,7 @@ def print_matrix(table: ScoreTable) -> None:
         if last not in (None, benchmark):
             grid.add_section()
         values = [spread(row.cells.get((benchmark, domain), ())) for row in rows]
-        grid.add_row(benchmark if benchmark != last else "", domain, *values)
+        grid.add_row(escape(benchmark) if benchmark != last else "", escape(domain), *values)
         last = benchmark
     grid.add_section()
     grid.add_row("mean", "in-domain", *(spread(row.in_domain) for row in rows))
@@ -67,7 +67,14 @@ def _comparison_grid(comparison: Comparison) -> Table:
     grid = Table(title="mIoU, %: benchmarks are means over their target domains", title_justify="left")
     grid.add_column("method")
     grid.add_column("student")
-    heads = [*(["labels"] if several_fractions else []), "seeds", *benchmarks, "targets\nmean", "worst\ndomain", "gap"]
+    heads = [
+        *(["labels"] if several_fractions else []),
+        "seeds",
+        *map(escape, benchmarks),
+        "targets\nmean",
+        "worst\ndomain",
+        "gap",
+    ]
     for head in [*heads, *(f"{measure.head}\n{measure.unit}".strip() for measure in shown)]:
         grid.add_column(head, justify="right")
     for entry in entries:

@@ -10,6 +10,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError, WeightsError
 from gkd_core.models.anatomy import ANATOMIES
 from gkd_core.models.build import build_encoder
@@ -126,9 +127,11 @@ def _channels(values: Tensor) -> tuple[float, ...]:
 
 def _kind(manifest: Path) -> str | None:
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content = parse_json(read_small(manifest))
     except FileNotFoundError:
         raise GkdError(f"{manifest}: no such file; give a folder that distil, learn-task or import-checkpoint wrote") from None
-    except ValueError as error:
+    except OSError as error:
+        raise GkdError(f"{manifest}: cannot be read ({error.strerror or error})") from None
+    except DocumentError as error:
         raise GkdError(f"{manifest}: not JSON ({error})") from None
     return content.get("kind") if isinstance(content, dict) else None

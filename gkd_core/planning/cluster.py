@@ -8,12 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
+from gkd_core.documents import DocumentError, parse_yaml
 from gkd_core.errors import SettingsError
 from gkd_core.settings import Section, read_yaml_mapping
 from gkd_core.settings.base import PositiveFloat, PositiveInt, PositiveShare, Share
+from gkd_core.untrusted import given_value, one_line, shown
 
 PRESETS = resources.files("gkd_core.planning") / "clusters"
 
@@ -93,7 +94,7 @@ def _read(name: str) -> dict[str, Any]:
             raise SettingsError(f"--cluster {name}: no such file; shipped are: {', '.join(preset_names())}")
         return read_yaml_mapping(Path(name))
     if name not in preset_names():
-        raise SettingsError(f"--cluster {name}: unknown; shipped are: {', '.join(preset_names())}; or give a file .yaml")
+        raise SettingsError(f"--cluster {shown(name)}: unknown; shipped are: {', '.join(preset_names())}; or give a file .yaml")
     with resources.as_file(PRESETS / f"{name}.yaml") as path:
         return read_yaml_mapping(path)
 
@@ -101,20 +102,21 @@ def _read(name: str) -> dict[str, Any]:
 def _parsed(change: str) -> tuple[str, Any]:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise SettingsError(f"--set-cluster {change}: expected key=value, such as --set-cluster mfu=0.3")
+        raise SettingsError(f"--set-cluster {shown(change)}: expected key=value, such as --set-cluster mfu=0.3")
     try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SettingsError(f"--set-cluster {change}: the value of '{key.strip()}' is not valid YAML; quote it") from None
+        return key.strip(), parse_yaml(text)
+    except DocumentError as error:
+        raise SettingsError(f"--set-cluster {shown(change)}: the value is not valid YAML ({error}); quote it") from None
 
 
 def _line(item: Mapping[str, Any]) -> str:
     """One line for one pydantic error: the key, what was given, what is allowed."""
-    key = ".".join(str(part) for part in item["loc"])
+    key = shown(".".join(str(part) for part in item["loc"]))
     if item["type"] == "missing":
         return f"{key}: missing; {Cluster.model_fields[key].description}"
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, Cluster.model_fields, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        return f"{key}: unknown key (given: {item['input']!r}); allowed here: {', '.join(Cluster.model_fields)}{hint}"
-    return f"{key}: given {item['input']!r}; {item['msg'][0].lower()}{item['msg'][1:]}"
+        return f"{key}: unknown key (given: {given_value(item['input'])}); allowed here: {', '.join(Cluster.model_fields)}{hint}"
+    reason = one_line(item["msg"])
+    return f"{key}: given {given_value(item['input'])}; {reason[0].lower()}{reason[1:]}"

@@ -36,7 +36,9 @@ SMALL_PARTS = ("stragglers", "checkpoints", "start", "failures")
 
 def print_estimate(estimate: RunEstimate, cluster: Cluster, settings: Settings) -> None:
     """Print one row a stage run, the sums, and what is worth setting."""
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=WIDTH)
+    console = (
+        Console(highlight=False, markup=False) if sys.stdout.isatty() else Console(highlight=False, markup=False, width=WIDTH)
+    )
     console.print(_stages(estimate, cluster))
     for line in (*_sums(estimate, cluster), *_remarks(estimate, cluster, settings)):
         console.print(line, soft_wrap=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.data.catalog import Catalog
+from gkd_core.data.pictures import size_of
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings, WorldSettings
 from gkd_core.stages.recipe import benchmarks, data_origin, sources
@@ -45,8 +43,8 @@ def image_size(settings: Settings, catalog: Catalog, reference: str, workspace: 
     """(height, width) of a split's images, in pixels: of its first, or as stated; None where nobody knows."""
     found = _at_hand(settings, catalog, reference, workspace)
     if found:
-        with Image.open(io.BytesIO(read_bytes(found[0]))) as image:
-            return image.height, image.width
+        width, height = size_of(found[0])
+        return height, width
     return None if settings.data.world is not None else catalog.domain(reference)[0].image_size
 
 

@@ -32,7 +32,7 @@ def print_work(works: Sequence[StageWork], machine: Machine) -> None:
     known = sum(work.flops or 0.0 for work in works)
     grid.add_section()
     grid.add_row("all", "", "", *("" for _ in parts), three_digits(known / 1e15), three_digits(machine.hours(known)))
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = Console(markup=False) if sys.stdout.isatty() else Console(width=WIDTH, markup=False)
     console.print(grid)
     if any(work.flops is None for work in works):
         console.print(f"{UNKNOWN}: the images are not at hand and the catalog states no number or size; not in the sum.")

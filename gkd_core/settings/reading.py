@@ -11,11 +11,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gkd_core.documents import DocumentError, parse_yaml, read_yaml
 from gkd_core.errors import SettingsError
 from gkd_core.settings.encoder import EncoderSettings, parse_spec
 from gkd_core.settings.tree import Settings
-from gkd_core.untrusted import one_line
+from gkd_core.untrusted import given_value, one_line, shown, without_passwords
 
+LONGEST_REASON = 500
 PROFILES = resources.files("gkd_core") / "profiles"
 
 
@@ -66,15 +68,15 @@ def dump_settings(settings: Settings) -> str:
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping (an empty file gives an empty one)."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path)
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: no such file; give --profile ({', '.join(profile_names())}) or run where params.yaml lies"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML ({one_line(error, 500)})") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+    except DocumentError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -85,7 +87,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 def _read_profile(name: str) -> dict[str, Any]:
     if name not in profile_names():
         raise SettingsError(
-            f"--profile: unknown profile '{name}'; allowed: {', '.join(profile_names())}{_hint(name, profile_names())}"
+            f"--profile: unknown profile '{shown(name)}'; allowed: {', '.join(profile_names())}{_hint(name, profile_names())}"
         )
     with resources.as_file(PROFILES / f"{name}.yaml") as path:
         return read_yaml_mapping(path)
@@ -105,37 +107,39 @@ def _fill(defaults: dict[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
+    said = shown(without_passwords(override))
     if not equals or not dotted.strip():
-        raise SettingsError(f"--set {override}: expected key=value, such as --set distill_proxy.updates=200")
+        raise SettingsError(f"--set {said}: expected key=value, such as --set distill_proxy.updates=200")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SettingsError(f"--set {override}: the value of '{dotted}' is not valid YAML; quote it") from None
+        value = parse_yaml(text)
+    except DocumentError as error:
+        raise SettingsError(f"--set {said}: the value of '{shown(dotted)}' is not valid YAML ({error}); quote it") from None
     *parents, leaf = dotted.strip().split(".")
     node = tree
     for depth, parent in enumerate(parents):
         child = node.setdefault(parent, {})
         if isinstance(child, str) and _section(parents[: depth + 1]) is EncoderSettings:
-            child = node[parent] = _spelled_out(f"--set {override}:", child)
+            child = node[parent] = _spelled_out(f"--set {said}:", child)
         if not isinstance(child, dict):
-            raise SettingsError(f"--set {override}: '{'.'.join(parents[: depth + 1])}' is {child!r}, it has no keys below it")
+            where = shown(".".join(parents[: depth + 1]))
+            raise SettingsError(f"--set {said}: '{where}' is {given_value(child)}, it has no keys below it")
         node = child
     node[leaf] = value
 
 
 def _describe(item: Mapping[str, Any]) -> str:
     """One line for one pydantic error: the key, what was given, what is allowed."""
-    key = ".".join(str(part) for part in item["loc"])
+    key = shown(".".join(str(part) for part in item["loc"]))
     given = item.get("input")
     if item["type"] == "extra_forbidden":
         siblings = _siblings(item["loc"])
-        return (
-            f"{key}: unknown key (given: {given!r}); allowed here: {', '.join(siblings)}{_hint(str(item['loc'][-1]), siblings)}"
-        )
-    shown = "a group of keys" if isinstance(given, dict) else repr(given)
+        hint = _hint(str(item["loc"][-1]), siblings)
+        return f"{key}: unknown key (given: {given_value(given)}); allowed here: {', '.join(siblings)}{hint}"
     if item["type"] == "value_error":
-        return f"{key}: {item['ctx']['error']}" if isinstance(given, dict) else f"{key}: given {shown}; {item['ctx']['error']}"
-    return f"{key}: given {shown}; {item['msg'][0].lower()}{item['msg'][1:]}"
+        reason = one_line(item["ctx"]["error"], LONGEST_REASON)
+        return f"{key}: {reason}" if isinstance(given, dict) else f"{key}: given {given_value(given)}; {reason}"
+    reason = one_line(item["msg"], LONGEST_REASON)
+    return f"{key}: given {given_value(given)}; {reason[0].lower()}{reason[1:]}"
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:
@@ -161,7 +165,7 @@ def _spelled_out(where: str, spec: str) -> dict[str, Any]:
     try:
         return dict(parse_spec(spec))
     except ValueError as error:
-        raise SettingsError(f"{where} given '{spec}'; {error}") from None
+        raise SettingsError(f"{where} given {given_value(spec)}; {one_line(error)}") from None
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:

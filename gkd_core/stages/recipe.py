@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from gkd_core.methods import METHODS, method_of
 from gkd_core.records import sha256_of
 from gkd_core.settings import PictureKind, Settings
 from gkd_core.stages.attempt import attempt
+from gkd_core.untrusted import shown
 
 if TYPE_CHECKING:
     from gkd_core.adapters.s3.sets import S3Sets
@@ -79,7 +81,7 @@ class StageRun:
     @property
     def command(self) -> str:
         """The command line that runs it in the workspace."""
-        return f"gkd run {self.stage}" if self.source is None else f"gkd run {self.stage} --source {self.source}"
+        return shlex.join(["gkd", "run", self.stage, *(() if self.source is None else ("--source", self.source))])
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def find_run(settings: Settings, stage: str, source: str | None) -> StageRun:
     for run in runs:
         if run.stage == stage and run.source == source:
             return run
-    wanted = stage if source is None else f"{stage} --source {source}"
+    wanted = shown(stage if source is None else f"{stage} --source {source}")
     allowed = ", ".join(run.command.removeprefix("gkd run ") for run in runs)
     raise SettingsError(f"{wanted}: no such stage for method {settings.method}; there is: {allowed}")
 

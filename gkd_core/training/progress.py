@@ -20,7 +20,7 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Advance]:
     console = Console(stderr=True)
     if console.is_terminal:
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gkd_core.data.entries import Protocol
 from gkd_core.data.label_files import read_label
-from gkd_core.data.pictures import open_picture
+from gkd_core.data.pictures import open_picture, size_of
 from gkd_core.data.reading import read_image
 from gkd_core.data.shards import Preparation
 from gkd_core.data.taxonomy import LabelEncoding
@@ -101,15 +101,6 @@ def read_bands(file: Path, bands: tuple[int, int, int] | None) -> np.ndarray:
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or max(bands) >= pixels.shape[2]:
         raise DataError(f"{file}: pixel mode {picture.mode}, expected at least {max(bands) + 1} channels of 8 bits each")
     return pixels[..., list(bands)]
-
-
-def size_of(file: Path) -> tuple[int, int]:
-    """(width, height) of a picture in pixels, from its header; `DataError` where it has none."""
-    try:
-        with Image.open(file) as picture:
-            return picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: cannot be decoded ({error}); the file is truncated or no image, fetch it again") from None
 
 
 def png(pixels: np.ndarray, compression: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from gkd_core.data.pictures import opened
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.errors import DataError
 
@@ -24,7 +25,7 @@ def unusable(path: Path) -> Problem | None:
             return Kind.NOT_A_FILE, "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         if status.st_size == 0:
             return Kind.EMPTY_FILE, "0 bytes"
-        with Image.open(path):
+        with opened(path):
             return None
     except FileNotFoundError:
         return Kind.DANGLING_LINK, f"points to {path.readlink()}" if path.is_symlink() else "gone since the folder was listed"
@@ -49,7 +50,7 @@ def why_refused(path: Path, form: Kind, error: DataError) -> Problem:
 def cannot_decode(path: Path) -> str | None:
     """Why a file's pixels cannot be decoded; None where they can."""
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             picture.load()
     except Exception as error:  # decoders give many kinds for damaged files
         return f"{error}" or type(error).__name__
@@ -58,7 +59,7 @@ def cannot_decode(path: Path) -> str | None:
 
 def image_oddities(path: Path) -> Iterator[Problem]:
     """What is odd about an image that can be read."""
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         deep = _bits(path, picture)
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     if deep > 8:
@@ -70,7 +71,7 @@ def image_oddities(path: Path) -> Iterator[Problem]:
 
 def label_oddities(path: Path) -> Iterator[Problem]:
     """What is odd about a label that can be read."""
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         lossy = picture.format in ("JPEG", "MPO")
         bits = _bits(path, picture)
         widened = picture.mode == "L" and bits < 8
@@ -92,7 +93,7 @@ def _bits(path: Path, picture: Image.Image) -> int:
 
 def _checksums(path: Path) -> Iterator[Problem]:
     """PNG carries checksums, which decoding alone does not look at."""
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         if picture.format != "PNG":
             return
         try:

@@ -1,0 +1,174 @@
+"""YAML and JSON from outside: plain data, bounded in size, depth and expansion, no key twice, errors with file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from gkd_core.messages import one_line, shown
+
+LARGEST = 4 * 2**20  # bytes of a document; the reader of YAML takes seconds for more
+DEEPEST = 64  # groups within groups
+MOST_NODES = 200_000  # values, each counted as often as aliases repeat it
+LONGEST_NUMBER = 400  # characters: the largest float has 309 digits, and Python needs quadratic time to read an integer
+LONGEST_ERROR = 300
+
+
+class DocumentError(ValueError):
+    """Text is no YAML or JSON that we read. The message is one line and says where in the text."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses what would grow without bound, and a key that is given twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._nodes = 0  # so far, aliases expanded
+        self._sizes: dict[Node, int] = {}
+        self._flat: set[Node] = set()
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            if node not in self._sizes:
+                raise ConstructorError(None, None, "an alias of the group that it stands in", mark)
+            self._count(self._sizes[node], mark)
+            return node
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ConstructorError(None, None, f"more than {DEEPEST} groups within each other", mark)
+        before = self._nodes
+        self._count(1, mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None:
+            self._sizes[node] = self._nodes - before
+        return node
+
+    def _count(self, nodes: int, mark: yaml.Mark) -> None:
+        self._nodes += nodes
+        if self._nodes > MOST_NODES:
+            raise ConstructorError(None, None, f"more than {MOST_NODES} values, with what aliases repeat", mark)
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        # Looked at before `<<` is filled in: what it brings, the group's own keys may override. A group that two names share
+        # comes by twice, the second time filled in.
+        if node in self._flat:
+            return
+        self._flat.add(node)
+        seen: dict[object, Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                continue  # refused later, as no key can be a list or a group
+            name = (key.tag, key.value) if key.tag == "tag:yaml.org,2002:merge" else self.construct_object(key)
+            if name in seen:
+                line = seen[name].start_mark.line + 1
+                raise ConstructorError(None, None, f"'{key.value}' stands here a second time, after line {line}", key.start_mark)
+            seen[name] = key
+        super().flatten_mapping(node)
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        try:
+            if isinstance(node, ScalarNode) and node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+                raise ValueError(f"a number of {len(node.value)} characters")
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:  # a tag that the text does not fit
+            raise ConstructorError(None, None, f"not a value ({error})", node.start_mark) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain data of a YAML document: groups, lists, texts, numbers, dates.
+
+    Raises:
+        DocumentError: it is not valid YAML, names an object, has a key twice, or is too large, deep or repetitive.
+    """
+    _check_size(len(text))
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = ", ".join(word for word in (error.context, error.problem) if word)
+        place = "" if mark is None else f"line {mark.line + 1}: "
+        raise DocumentError(f"{place}{one_line(words, LONGEST_ERROR)}") from None
+    except yaml.YAMLError as error:
+        raise DocumentError(one_line(error, LONGEST_ERROR)) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """As `parse_yaml`, of a file.
+
+    Raises:
+        DocumentError: as there, or the file is not UTF-8.
+        OSError: the file cannot be read.
+    """
+    return parse_yaml(read_text(path))
+
+
+def parse_json(text: str | bytes, largest: int = LARGEST) -> Any:
+    """The plain data of a JSON document. Numbers that are none (NaN, Infinity) and a key that is given twice are refused.
+
+    Raises:
+        DocumentError: it is not valid JSON, or too large or deep.
+    """
+    _check_size(len(text), largest)
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        raise DocumentError("too many groups within each other") from None
+    except ValueError as error:  # of json, of a number with too many digits, of bytes that are no text
+        raise DocumentError(one_line(error, LONGEST_ERROR)) from None
+
+
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """The text of a file that is read whole.
+
+    Raises:
+        DocumentError: it is not UTF-8, is no regular file (a pipe would be waited for without end), or is too large.
+        OSError: the file cannot be read.
+    """
+    content = read_small(path, largest)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DocumentError(f"line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8") from None
+
+
+def read_small(path: Path, largest: int = LARGEST) -> bytes:
+    """The bytes of a regular file of bounded size; raises as `read_text`."""
+    if path.exists() and not path.is_file():
+        raise DocumentError(f"{'a folder' if path.is_dir() else 'a pipe, socket or device'} and no file")
+    with path.open("rb") as stream:
+        content = stream.read(largest + 1)
+    _check_size(len(content), largest)
+    return content
+
+
+def _check_size(size: int, largest: int = LARGEST) -> None:
+    if size > largest:
+        raise DocumentError(f"more than {largest} bytes")
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in tree:
+            raise ValueError(f"'{shown(key, 60)}' is given twice")
+        tree[key] = value
+    return tree
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
