@@ -119,7 +119,7 @@ def _run_against_server(run: Callable[[], dict[str, Any]], port: int | None) -> 
             import flows.pipeline  # noqa: F401  # loads while the server starts
 
             server.wait()
-        console.print(f"Prefect is up after {time.monotonic() - started:.0f} s: {server.url}")
+        console.print(f"Prefect is up after {time.monotonic() - started:.0f} s: {server.url} (sign in: {_near(server.key_file)})")
         with _own_words_only():
             try:
                 result = run()

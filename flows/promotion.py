@@ -15,12 +15,15 @@ from gkd_core.evaluate.card import render_card
 from gkd_core.evaluate.gate import Verdict
 
 
-def promote(champions: Champions, name: str, number: str, by: str, verdict: Verdict, scratch: Path) -> Move:
+def promote(
+    champions: Champions, name: str, number: str, by: str, verdict: Verdict, scratch: Path, public_key: Path | None = None
+) -> Move:
     """Make a version champion, check that it serves, and write it down; or leave everything as it was.
 
     Args:
         by: the flow run.
         scratch: folder for the model while it is checked.
+        public_key: of whom it must be signed by, where that is asked for.
 
     Raises:
         PlatformError: the old champion could not be given back; the message says where the alias points.
@@ -30,7 +33,7 @@ def promote(champions: Champions, name: str, number: str, by: str, verdict: Verd
         with transaction() as promotion:
             move = champions.begin(name, number, by, verdict.reasons[0])
             promotion.stage(move, on_rollback_hooks=[_giving_back(champions, name, move)])
-            _check(champions, name, scratch)
+            _check(champions, name, scratch, public_key)
             _publish(champions, name, number, verdict)
             champions.finish(name, move)
     except BaseException as error:
@@ -53,10 +56,10 @@ def _giving_back(champions: Champions, name: str, move: Move) -> Callable[[Trans
     return give_back_the_old_champion
 
 
-def _check(champions: Champions, name: str, scratch: Path) -> None:
+def _check(champions: Champions, name: str, scratch: Path, public_key: Path | None) -> None:
     from gkd_core.adapters.mlflow_smoke import check_served  # loads torch
 
-    images = check_served(champions.registry, name, CHAMPION, scratch)
+    images = check_served(champions.registry, name, CHAMPION, scratch, public_key)
     get_run_logger().info("%s: loaded from the registry, its program gives the logits of its weights on %d images", name, images)
 
 

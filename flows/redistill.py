@@ -130,7 +130,7 @@ def _settle(champions: Champions, name: str, versions: list[str], settings: Sett
     for reason in verdict.reasons:
         log.info("%s version %s: %s: %s", name, number, verdict.decision, reason)
     if verdict.promote:
-        promote(champions, name, number, f"flow run {this_run.id}", verdict, project / SCRATCH)
+        promote(champions, name, number, f"flow run {this_run.id}", verdict, project / SCRATCH, settings.registry.public_key)
         log.info("%s: version %s is champion", name, number)
     return {"version": number, "decision": verdict.decision, "reasons": list(verdict.reasons)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import LOOPBACK, answers, free_port, is_free
+from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, write_private
 from gkd_core.stages import ARTIFACTS
 
 HOME = ARTIFACTS / "prefect"
@@ -24,12 +25,14 @@ class PrefectServer:
 
     Attributes:
         url: address of its pages.
-        environment: variables by which a client in any process finds it.
+        environment: variables by which a client in any process finds it and signs in.
+        key_file: file with the key, for people who sign in at its pages.
     """
 
-    def __init__(self, url: str, environment: Mapping[str, str], ended: Callable[[], bool], log: Path) -> None:
+    def __init__(self, url: str, environment: Mapping[str, str], key_file: Path, ended: Callable[[], bool], log: Path) -> None:
         self.url = url
         self.environment = environment
+        self.key_file = key_file
         self._ended = ended
         self._log = log
 
@@ -48,6 +51,11 @@ class PrefectServer:
             time.sleep(0.1)
 
 
+def guarded(url: str, keys: ServerKeys) -> dict[str, str]:
+    """Variables by which a Prefect server asks for its key, and lets no page but its own read what it answers."""
+    return {"PREFECT_SERVER_API_AUTH_STRING": keys.prefect, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url}
+
+
 def health_of(url: str) -> str:
     """The address that a Prefect server answers while it is well."""
     return f"{url}/api/health"
@@ -55,13 +63,13 @@ def health_of(url: str) -> str:
 
 def server_command(port: int) -> list[str]:
     """What `prefect server start` runs in the end, without the seconds that the prefect command takes to load."""
-    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
+    command = ["uvicorn", "--factory", "flows.prefect_app:create_app", "--lifespan", "on"]
     return [*command, "--no-access-log", "--host", LOOPBACK, "--port", str(port)]
 
 
 @contextmanager
 def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectServer]:
-    """Start a server, to be waited for, and stop it with the block.
+    """Start a server, to be waited for, and stop it with the block. Its key is its own, and goes with it.
 
     Args:
         port: port to listen on; None takes a free one.
@@ -73,10 +81,17 @@ def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectSe
     home = (project / HOME).resolve()
     home.mkdir(parents=True, exist_ok=True)
     url = f"http://{LOOPBACK}:{port}"
-    environment = {"PREFECT_API_URL": f"{url}/api", "PREFECT_HOME": str(home), **QUIET}
+    keys, key_file = ServerKeys.new(), home / f"key-{port}"
+    environment = {"PREFECT_API_URL": f"{url}/api", "PREFECT_HOME": str(home), PREFECT_VARIABLE: keys.prefect, **QUIET}
     log = project / LOGS / "prefect-server.log"
-    with child_process(server_command(port), cwd=home, env={**environment, **LEASES_ON_DISK}, log=log) as process:
-        yield PrefectServer(url, environment, lambda: process.poll() is not None, log)
+    make_private(home / "prefect.db")
+    write_private(key_file, f"{keys.prefect}\n")
+    try:
+        variables = {**environment, **guarded(url, keys), **LEASES_ON_DISK}
+        with child_process(server_command(port), cwd=home, env=variables, log=log) as process:
+            yield PrefectServer(url, environment, key_file, lambda: process.poll() is not None, log)
+    finally:
+        key_file.unlink(missing_ok=True)
 
 
 def _claim(port: int | None) -> int:

@@ -181,4 +181,5 @@ def _log_model(job: Job, run: StageRun, child_run: str) -> None:
     from gkd_core.stages.example import source_example
 
     example = source_example(job.settings, str(run.source), job.workspace)
-    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, example)
+    key = job.settings.registry.private_key
+    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, example, key)

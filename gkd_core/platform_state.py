@@ -76,8 +76,13 @@ class PlatformState(_Record):
 
 
 def read_state(project: Path) -> PlatformState | None:
-    """The project's state file; None where there is none, or one that an older version wrote."""
+    """The project's state file; None where there is none, or one that another version wrote, or that is damaged."""
     try:
         return PlatformState.model_validate_json((project / STATE_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError):
+    except (OSError, UnicodeDecodeError, ValidationError):
         return None
+
+
+def has_unreadable_state(project: Path) -> bool:
+    """Whether there is a state file that this version cannot read."""
+    return (project / STATE_FILE).exists() and read_state(project) is None

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
 from gkd_core.settings import EncoderSettings, Mask2FormerSettings, PictureKind
+from gkd_core.untrusted import PlainName, Sha256, one_line, shown
 
 MANIFEST = "manifest.json"
 
@@ -36,9 +37,14 @@ class Record(BaseModel):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise GkdError(f"{path}: no such file; run the stage that writes it first (gkd plan lists them)") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise GkdError(f"{path}: not readable as a {cls.__name__} ({one_line(error)}); run its stage again") from None
         except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise GkdError(
-                f"{path}: not a {cls.__name__} of this version ({error.error_count()} fields differ); run its stage again"
+                f"{path}: not a {cls.__name__} of this version ({error.error_count()} fields differ, such as {shown(key)}: "
+                f"{one_line(first['msg'])}); run its stage again"
             ) from None
 
 
@@ -60,16 +66,20 @@ class DataManifest(Record):
 
 
 class EncoderCheckpoint(Record):
-    """An encoder's weights, with all that is needed to build it again."""
+    """An encoder's weights, with all that is needed to build it again.
+
+    `objective_sha256` is of the student with its heads, which lies beside it where a later step goes on from there.
+    """
 
     kind: Literal["encoder"] = "encoder"
     encoder: EncoderSettings
-    weights: str
-    sha256: str
+    weights: PlainName
+    sha256: Sha256
     stage: str
     method: str
     seed: int
     updates: int
+    objective_sha256: Sha256 | None = None
 
 
 class SegmentorCheckpoint(Record):
@@ -86,8 +96,8 @@ class SegmentorCheckpoint(Record):
     taxonomy: str
     classes: tuple[str, ...]
     source: str
-    weights: str
-    sha256: str
+    weights: PlainName
+    sha256: Sha256
     method: str
     seed: int
     updates: int
@@ -155,7 +165,7 @@ class Picture(Record):
     of an image by its name, or of a `dataset/split`; null where there is nothing to measure.
     """
 
-    file: str
+    file: PlainName
     kind: PictureKind
     title: str
     domain: str | None

@@ -10,7 +10,7 @@ from rich.live import Live
 
 from flows.local_platform.screen import next_steps, print_state, progress
 from flows.local_platform.services import Ports
-from flows.local_platform.start import bring_up, ports_of, running_state, start_supervisor
+from flows.local_platform.start import bring_up, check_version, ports_of, running_state, start_supervisor
 from flows.local_platform.stop import stop_platform
 from gkd_core.cli import run_command_line
 from gkd_core.errors import PlatformError
@@ -37,6 +37,7 @@ def up_command(
     """Start what does not run yet, wait until all of it is well, and (again) tell Prefect's server of the deployments."""
     project = Path.cwd()
     _check_project(project)
+    check_version(project)
     given = {"prefect": prefect_port, "mlflow": mlflow_port, "worker": worker_port}
     chosen = {name: port for name, port in given.items() if port is not None}
     started = running_state(project) is None and start_supervisor(project, Ports(**chosen))

@@ -9,6 +9,7 @@ import urllib.request
 from typing import Any
 
 from flows.local_platform.services import POOL
+from gkd_core.doctor.web import basic
 from gkd_core.errors import PlatformError
 
 SECONDS = 15.0
@@ -17,11 +18,12 @@ MESSAGE = "its worker was stopped, and its process with it; run it again, it goe
 PAGE = 100
 
 
-def end_orphans(api: str) -> list[str]:
+def end_orphans(api: str, key: str) -> list[str]:
     """Mark every run of the pool that is said to be alive as ended.
 
     Args:
         api: address of the Prefect server's API.
+        key: `user:key` that it asks for.
 
     Returns:
         the names of the runs.
@@ -30,17 +32,17 @@ def end_orphans(api: str) -> list[str]:
         PlatformError: the server does not answer, or refuses.
     """
     ended: list[str] = []
-    while found := living(api):
+    while found := living(api, key):
         for run in found:
             state = {"type": ENDS[run["state_type"]], "message": MESSAGE}
-            answer = _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+            answer = _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True}, key)
             if answer["status"] != "ACCEPT":
                 raise PlatformError(f"Prefect would not mark the run {run['name']} as ended: {answer['status']}")
             ended.append(run["name"])
     return ended
 
 
-def living(api: str) -> list[dict[str, Any]]:
+def living(api: str, key: str) -> list[dict[str, Any]]:
     """Runs of the pool that are said to be alive, a page of them.
 
     Raises:
@@ -51,11 +53,11 @@ def living(api: str) -> list[dict[str, Any]]:
         "flow_runs": {"state": {"type": {"any_": list(ENDS)}}},
         "limit": PAGE,
     }
-    return list(_post(f"{api}/flow_runs/filter", query))
+    return list(_post(f"{api}/flow_runs/filter", query, key))
 
 
-def _post(url: str, body: dict[str, Any]) -> Any:
-    headers = {"Content-Type": "application/json"}
+def _post(url: str, body: dict[str, Any], key: str) -> Any:
+    headers = {"Content-Type": "application/json", **basic(key)}
     request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:

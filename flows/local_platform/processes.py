@@ -8,12 +8,14 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from gkd_core.platform_state import ProcessMark
 
 VARIABLE = "GKD_PLATFORM"
+SUPERVISOR = "flows.local_platform.supervisor"
 GRACE_SECONDS = 20.0
 
 
@@ -36,6 +38,31 @@ def _bears(process: psutil.Process, prefix: str) -> bool:
         return process.environ().get(VARIABLE, "").startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OSError):
         return False  # ended meanwhile, or another user's
+
+
+def of_project(project: Path) -> set[str]:
+    """Marks of the platforms whose supervisor, services or flow runs work in a project's folder, by their processes alone."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(VARIABLE)
+            if mark and Path(process.cwd()).is_relative_to(project):
+                found.add(mark.partition(":")[0])
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or another user's
+    return found
+
+
+def supervisors_of(project: Path) -> list[psutil.Process]:
+    """Supervisors that work in a project's folder, whatever their version."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if SUPERVISOR in process.cmdline() and Path(process.cwd()) == project and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def stop_marked(prefix: str, grace: float = GRACE_SECONDS) -> int:

@@ -9,7 +9,10 @@ from rich.text import Text
 
 from flows.local_platform.services import Ports, mlflow_url, prefect_url
 from flows.local_platform.start import ENVIRONMENT_FILE, is_customary
-from gkd_core.platform_state import Health, PlatformState, ServiceState
+from gkd_core.platform_state import FOLDER, Health, PlatformState, ServiceState
+from gkd_core.server_keys import FILE, USER
+
+KEYS = FOLDER / FILE
 
 COLOURS: dict[Health, str] = {
     "waiting": "dim",
@@ -43,7 +46,8 @@ def next_steps(state: PlatformState, project: Path) -> str:
     lines = [
         "",
         "Run:   prefect deployment run gkd/full-pipeline --watch",
-        f"See:   {prefect_url(ports)} (Prefect), {mlflow_url(ports)} (MLflow)",
+        f"See:   {prefect_url(ports)} (Prefect), {mlflow_url(ports)} (MLflow); both ask for a key:",
+        f"       {KEYS} has Prefect's, and MLflow's password for the user {USER}",
         f"Data:  {state.database if state.database != 'sqlite' else 'SQLite, below artifacts/'}",
         "Stop:  make down",
     ]

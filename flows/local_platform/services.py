@@ -5,17 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.server import LEASES_ON_DISK, LOGS, QUIET, health_of, server_command
+from flows.server import LEASES_ON_DISK, LOGS, QUIET, guarded, health_of, server_command
 from gkd_core.adapters.mlflow_store import STORE, local_artifacts, local_database
 from gkd_core.adapters.postgres import Database
 from gkd_core.loopback import LOOPBACK
 from gkd_core.platform_state import FOLDER
+from gkd_core.server_keys import PREFECT_VARIABLE, USER, ServerKeys
 
 POOL = "gkd"
 HEARTBEAT_SECONDS = 30
 MLFLOW_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-# Who may talk to MLflow: pages and programs of this machine, so no page of another site by a name that leads here.
-ALLOWED_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+# MLflow's users, of whom there is one; its password comes by the environment.
+MLFLOW_USERS = FOLDER / "mlflow-users.db"
+MLFLOW_SIGN_IN = FOLDER / "mlflow-sign-in.ini"
+PROFILE = FOLDER / "prefect-profile.toml"  # named by prefect.toml
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Service:
     """One supervised process.
 
     Attributes:
-        environment: variables over the supervisor's own; the only place where a database's password may be.
+        environment: variables over the supervisor's own; the only place where a key or a database's password may be.
         check: address that answers 200 while the service is well.
         page: address for people.
         needs: services that must be well before this one starts.
@@ -69,22 +72,23 @@ def mlflow_url(ports: Ports) -> str:
     return f"http://{LOOPBACK}:{ports.mlflow}"
 
 
-def client_environment(ports: Ports) -> dict[str, str]:
-    """Variables by which any process finds the platform. No secret is among them."""
+def client_environment(ports: Ports, keys: ServerKeys) -> dict[str, str]:
+    """Variables by which any process of the owner finds the platform and signs in."""
     return {
         "PREFECT_API_URL": f"{prefect_url(ports)}/api",
         "MLFLOW_TRACKING_URI": mlflow_url(ports),
+        **keys.variables(),
         **QUIET,
         **MLFLOW_QUIET,
     }
 
 
-def services(project: Path, ports: Ports, database: Database | None) -> tuple[Service, ...]:
+def services(project: Path, ports: Ports, database: Database | None, keys: ServerKeys) -> tuple[Service, ...]:
     """The platform of a project, in the order of need."""
-    return (_prefect(project, ports, database), _mlflow(project, ports, database), _worker(project, ports))
+    return (_prefect(project, ports, database, keys), _mlflow(project, ports, database, keys), _worker(project, ports, keys))
 
 
-def _prefect(project: Path, ports: Ports, database: Database | None) -> Service:
+def _prefect(project: Path, ports: Ports, database: Database | None, keys: ServerKeys) -> Service:
     home = project / FOLDER / "prefect"
     address = database.prefect_address if database else f"sqlite+aiosqlite:///{home}/prefect.db"
     return Service(
@@ -95,7 +99,10 @@ def _prefect(project: Path, ports: Ports, database: Database | None) -> Service:
         check=health_of(prefect_url(ports)),
         page=prefect_url(ports),
         environment={
-            **client_environment(ports),
+            "PREFECT_API_URL": f"{prefect_url(ports)}/api",
+            PREFECT_VARIABLE: keys.prefect,
+            **guarded(prefect_url(ports), keys),
+            **QUIET,
             "PREFECT_HOME": str(home),
             "PREFECT_API_DATABASE_CONNECTION_URL": address,
             **LEASES_ON_DISK,
@@ -103,12 +110,14 @@ def _prefect(project: Path, ports: Ports, database: Database | None) -> Service:
     )
 
 
-def _mlflow(project: Path, ports: Ports, database: Database | None) -> Service:
+def _mlflow(project: Path, ports: Ports, database: Database | None, keys: ServerKeys) -> Service:
     artifacts = local_artifacts(project)
-    command = ["mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow), "--workers", "1"]
+    command = ["mlflow", "server", "--app-name", "basic-auth", "--host", LOOPBACK, "--port", str(ports.mlflow), "--workers", "1"]
     # The artifacts' folder as runs without a server write it, so that an experiment goes on with and without one.
     command += ["--serve-artifacts", "--artifacts-destination", artifacts, "--default-artifact-root", artifacts]
-    command += ["--allowed-hosts", ALLOWED_HOSTS, "--uvicorn-opts", "--no-access-log"]
+    # The printed address alone, so no page of another site, be it by a name that leads here.
+    command += ["--allowed-hosts", f"{LOOPBACK}:{ports.mlflow}", "--cors-allowed-origins", mlflow_url(ports)]
+    command += ["--uvicorn-opts", "--no-access-log"]
     return Service(
         name="mlflow",
         title="MLflow server",
@@ -119,6 +128,10 @@ def _mlflow(project: Path, ports: Ports, database: Database | None) -> Service:
         environment={
             **MLFLOW_QUIET,
             "MLFLOW_BACKEND_STORE_URI": database.mlflow_address if database else local_database(project),
+            "MLFLOW_AUTH_CONFIG_PATH": str(project / MLFLOW_SIGN_IN),
+            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": keys.mlflow,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": keys.forms,
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             # Judges of language models are no concern of ours, and three processes.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -126,7 +139,7 @@ def _mlflow(project: Path, ports: Ports, database: Database | None) -> Service:
     )
 
 
-def _worker(project: Path, ports: Ports) -> Service:
+def _worker(project: Path, ports: Ports, keys: ServerKeys) -> Service:
     command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"{POOL}-{platform.node()}"]
     return Service(
         name="worker",
@@ -136,7 +149,7 @@ def _worker(project: Path, ports: Ports) -> Service:
         check=f"http://{LOOPBACK}:{ports.worker}/health",
         page=f"{prefect_url(ports)}/work-pools/work-pool/{POOL}",
         environment={
-            **client_environment(ports),
+            **client_environment(ports, keys),
             "PREFECT_HOME": str(project / FOLDER / "prefect"),
             "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
             "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -12,15 +13,16 @@ from typing import IO
 
 from flows.local_platform import processes
 from flows.local_platform.logs import begin_log, last_lines
-from flows.local_platform.services import Ports, Service, client_environment, services
+from flows.local_platform.services import MLFLOW_SIGN_IN, MLFLOW_USERS, PROFILE, Ports, Service, client_environment, services
 from flows.server import LOGS
+from gkd_core.adapters.backup.sqlite import FILES
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import Database, database_named
 from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
-from gkd_core.files import atomic_file
 from gkd_core.loopback import is_free
-from gkd_core.platform_state import FOLDER, PlatformState, read_state
+from gkd_core.platform_state import FOLDER, PlatformState, has_unreadable_state, read_state
+from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_keys, make_private, read_keys, write_private
 
 ENVIRONMENT_FILE = FOLDER / "env"
 LOCK = FOLDER / "lock"
@@ -28,12 +30,30 @@ SET_UP_LOCK = FOLDER / "set-up.lock"
 SUPERVISOR_LOG = LOGS / "supervisor.log"
 SET_UP_LOG = LOGS / "set-up.log"
 HAND_OVER_SECONDS = 60.0
+# Passwords are hashed slowly on purpose: one that fitted is taken for a minute without that. One process serves: none is stale.
+SIGN_IN = """[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{users}
+auth_cache_ttl_seconds = 60
+"""
 
 
 def running_state(project: Path) -> PlatformState | None:
     """The state of a platform whose supervisor lives; None where there is none, whatever a state file says."""
     state = read_state(project)
     return state if state is not None and is_running(state.supervisor) else None
+
+
+def check_version(project: Path) -> None:
+    """Refuse a project in which the platform of another version runs.
+
+    Raises:
+        PlatformError: one runs there.
+    """
+    if has_unreadable_state(project) and (found := processes.supervisors_of(project)):
+        raise PlatformError(
+            f"a platform of another version runs here (process {found[0].pid}): make down stops it, then make up"
+        )
 
 
 def start_supervisor(project: Path, ports: Ports) -> bool:
@@ -75,15 +95,16 @@ def _start(project: Path, ports: Ports, lock: IO[str]) -> None:
     if left is not None:
         processes.stop_marked(left.mark)  # what a supervisor that was killed has left behind
     database = database_named()
-    check_ports(services(project, ports, database), ports)
-    _prepare_database(database)
-    write_environment(project, ports)
+    keys = prepare_keys(project)
+    check_ports(services(project, ports, database, keys), ports)
+    _prepare_database(project, database)
+    write_environment(project, ports, keys)
     log = project / SUPERVISOR_LOG
     begin_log(log)
     arguments = [str(port) for port in (ports.prefect, ports.mlflow, ports.worker)]
     with log.open("wb") as output:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "flows.local_platform.supervisor", *arguments],
+            [sys.executable, "-m", processes.SUPERVISOR, *arguments],
             cwd=project,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -114,16 +135,45 @@ def check_ports(wanted: tuple[Service, ...], ports: Ports) -> None:
             raise PlatformError(f"port {port} ({service.title}) is in use; choose another by {option}")
 
 
-def _prepare_database(database: Database | None) -> None:
+def _prepare_database(project: Path, database: Database | None) -> None:
     if database is not None:
         database.create_databases()
+        return
+    for file in FILES.values():
+        make_private(project / file)
 
 
-def write_environment(project: Path, ports: Ports) -> None:
-    """Write the variables by which other programs find this platform, for `source`."""
-    with atomic_file(project / ENVIRONMENT_FILE) as temporary:
-        lines = [f"export {name}={value}\n" for name, value in client_environment(ports).items()]
-        temporary.write_text("".join(lines), encoding="utf-8")
+def prepare_keys(project: Path) -> ServerKeys:
+    """The platform's keys, made at its first start, and the files by which servers and clients know of them.
+
+    Raises:
+        PlatformError: the file of keys is damaged, or others can read it.
+    """
+    keys, made = make_keys(project / FOLDER)
+    if made:
+        (project / MLFLOW_USERS).unlink(missing_ok=True)  # it knows the password of keys that are gone
+    make_private(project / MLFLOW_USERS)
+    write_private(project / PROFILE, f'active = "gkd"\n\n[profiles.gkd]\n{PREFECT_VARIABLE} = "{keys.prefect}"\n')
+    write_private(project / MLFLOW_SIGN_IN, SIGN_IN.format(users=(project / MLFLOW_USERS).resolve()))
+    return keys
+
+
+def write_environment(project: Path, ports: Ports, keys: ServerKeys) -> None:
+    """Write the variables by which other programs find this platform and sign in, for `source`; the owner's alone."""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in client_environment(ports, keys).items()]
+    write_private(project / ENVIRONMENT_FILE, "".join(lines))
+
+
+def keys_of(project: Path) -> ServerKeys:
+    """The keys of a platform that runs.
+
+    Raises:
+        PlatformError: their file is gone, damaged, or others can read it.
+    """
+    keys = read_keys(project / FOLDER)
+    if keys is None:
+        raise PlatformError(f"{project / FOLDER}: the file with the platform's keys is gone; make down, then make up")
+    return keys
 
 
 def bring_up(project: Path, ports: Ports, show: Callable[[PlatformState, str], None]) -> PlatformState:
@@ -157,7 +207,7 @@ def bring_up(project: Path, ports: Ports, show: Callable[[PlatformState, str], N
 @contextmanager
 def _set_up(project: Path, ports: Ports) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
-        **client_environment(ports),
+        **client_environment(ports, keys_of(project)),
         "PREFECT_HOME": str(project / FOLDER / "prefect"),
         "PWD": str(project),
         "COLUMNS": "200",

@@ -36,7 +36,7 @@ def stop_platform(project: Path) -> Stopped | None:
     """
     state = read_state(project)
     if state is None:
-        return None
+        return _stop_unknown(project)
     found = processes.marked(state.mark)
     supervised = is_running(state.supervisor)
     if not supervised and not found:
@@ -52,6 +52,23 @@ def stop_platform(project: Path) -> Stopped | None:
         raise PlatformError(f"cannot end the processes {', '.join(str(process.pid) for process in left)}; the kernel holds them")
     (project / STATE_FILE).unlink(missing_ok=True)
     return Stopped(tuple(service for service in state.services if service.pid is not None), len(flow_runs))
+
+
+def _stop_unknown(project: Path) -> Stopped | None:
+    """Stop what runs in the project, found by its processes: no state file of this version says what that is."""
+    supervisors, marks = processes.supervisors_of(project), processes.of_project(project)
+    flow_runs = [process for mark in marks for process in processes.marked(mark) if _is_flow_run(process)]
+    for supervisor in supervisors:
+        with suppress(psutil.NoSuchProcess):
+            supervisor.terminate()
+    _, left = psutil.wait_procs(supervisors, STOP_SECONDS)
+    for supervisor in left:
+        with suppress(psutil.NoSuchProcess):
+            supervisor.kill()
+    for mark in marks:
+        processes.stop_marked(mark)
+    (project / STATE_FILE).unlink(missing_ok=True)
+    return Stopped((), len(flow_runs)) if supervisors or marks else None
 
 
 def _is_flow_run(process: psutil.Process) -> bool:

@@ -23,6 +23,7 @@ from flows.local_platform.keeper import Keeper, Report
 from flows.local_platform.logs import begin_log, bound_log
 from flows.local_platform.orphans import end_orphans, living
 from flows.local_platform.services import Ports, Service, client_environment, services
+from flows.local_platform.start import keys_of
 from gkd_core.adapters.child import child_process
 from gkd_core.adapters.postgres import VARIABLE, database_named
 from gkd_core.errors import GkdError
@@ -52,8 +53,10 @@ class Supervisor:
         os.environ.pop(VARIABLE, None)  # flow runs have no business with it
         self._project = project
         self._mark = mark
-        self._client = client_environment(ports)
-        self._services = services(project, ports, database)
+        keys = keys_of(project)
+        self._key = keys.prefect
+        self._client = client_environment(ports, keys)
+        self._services = services(project, ports, database, keys)
         self._stops = {service.name: Event() for service in self._services}
         state = PlatformState(
             supervisor=processes.mark_of(os.getpid()),
@@ -89,7 +92,7 @@ class Supervisor:
 
     def _flow_runs_live(self) -> bool:
         try:
-            return bool(living(self._client["PREFECT_API_URL"]))
+            return bool(living(self._client["PREFECT_API_URL"], self._key))
         except GkdError as error:  # then MLflow is told when a run of any flow begins
             _say(f"Prefect could not be asked for flow runs: {error}")
             return False
@@ -144,12 +147,12 @@ class Supervisor:
     @contextmanager
     def _no_orphans(self) -> Iterator[None]:
         """Around a life of the worker: no flow run is said to live while there is none."""
-        end_orphans(self._client["PREFECT_API_URL"])
+        end_orphans(self._client["PREFECT_API_URL"], self._key)
         try:
             yield
         finally:
             try:
-                end_orphans(self._client["PREFECT_API_URL"])
+                end_orphans(self._client["PREFECT_API_URL"], self._key)
             except GkdError as error:  # the server is gone; it is done before the worker's next start
                 _say(f"flow runs could not be marked as ended: {error}")
 

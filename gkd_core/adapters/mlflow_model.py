@@ -16,6 +16,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 from gkd_core.adapters.mlflow_weights import CHECKPOINT
+from gkd_core.adapters.model_files import digests_of, tags_of
+from gkd_core.adapters.model_signature import sign
 from gkd_core.errors import PlatformError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
@@ -25,20 +27,24 @@ IMAGES = "images"  # name of the input, in the signature and in the example
 _EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 
-def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Path, example: torch.Tensor) -> str:
+def log_segmentor(
+    client: MlflowClient, experiment: str, run_id: str, folder: Path, example: torch.Tensor, private_key: Path | None = None
+) -> str:
     """Log the segmentor that lies in `folder` as a model of a run.
 
     The pt2 program maps float32 images (B, 3, H, W) in 0..1 to logits (B, K, H, W), B free, (H, W) as in the example. Beside
-    it, under `checkpoint/`, lie the safetensors and the manifest as the stage wrote them.
+    it, under `checkpoint/`, lie the safetensors and the manifest as the stage wrote them. The digest of every file is put on
+    record with the model, and where there is a key, they are signed.
 
     Args:
         example: images (B, 3, H, W) that the model's page shows, B at least 2.
+        private_key: PEM file to sign with.
 
     Returns:
         the model's id; `mlflow.pytorch.load_model(f"models:/{id}")` loads it.
 
     Raises:
-        PlatformError: the model cannot be exported.
+        PlatformError: the model cannot be exported or signed.
     """
     manifest = SegmentorCheckpoint.read(folder / MANIFEST)
     facts = {"architecture": manifest.encoder.arch, **manifest.model_dump(include={"decoder", "source", "method"})}
@@ -53,10 +59,18 @@ def log_segmentor(client: MlflowClient, experiment: str, run_id: str, folder: Pa
             reason = one_line(error, 300)
             raise PlatformError(f"{folder}: the student cannot be exported as pt2 ({reason})") from error
         shutil.copytree(folder, target / CHECKPOINT, copy_function=shutil.copyfile)
-        client.log_model_artifacts(logged.model_id, str(target))
+        if private_key is not None:
+            sign(target, private_key)
+        log_files(client, str(logged.model_id), target)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, manifest.updates)])
     return str(logged.model_id)
+
+
+def log_files(client: MlflowClient, model_id: str, folder: Path) -> None:
+    """Put the files of a model into the store, once the digest of each is on record in the database."""
+    client.set_logged_model_tags(model_id, tags_of(digests_of(folder)))
+    client.log_model_artifacts(model_id, str(folder))
 
 
 def _export(folder: Path, target: Path, description: Model, example: np.ndarray, classes: int) -> None:

@@ -18,7 +18,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from gkd_core.errors import PlatformError
+from gkd_core.adapters.model_files import LOG_AGAIN, check_content, digests_of, recorded, tags_of
+from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.evaluate.card import FILE, ModelFacts, render_card, summary_of
 from gkd_core.evaluate.gate import Verdict
 from gkd_core.records import Record
@@ -29,6 +30,8 @@ FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
 # The databases of MLflow keep no link from a version to its logged model.
 MODEL_TAG = "model_id"
+# What is put beside a model's own files after it was logged.
+UNSIGNED = (FACTS, FINGERPRINT, VERDICT, FILE)
 SHA256_TAG, RECIPE_TAG, VERDICT_TAG, JUDGED_TAG = "sha256", "recipe", "gate.decision", "gate.at"
 Kind = TypeVar("Kind", bound=Record)
 
@@ -87,14 +90,23 @@ class Registry:
 
     def add(self, student: Student) -> ModelVersion:
         """Register a student; one whose weights are registered already keeps its version, with what is known of it brought up
-        to date."""
+        to date. The digests of the model's files go from its log to the version.
+
+        Raises:
+            WeightsError: the model was logged without digests of its files.
+        """
         name = student.facts.model
-        version = next((item for item in self.versions(name) if item.tags.get(SHA256_TAG) == student.facts.sha256), None)
+        logged = self.client.get_logged_model(student.model_id)
+        files = tags_of(recorded(logged.tags))
+        if not files:
+            raise WeightsError(f"{student.model_id}: logged without digests of its files, as before this version; {LOG_AGAIN}")
+        same = (item for item in self.versions(name) if item.tags.get(SHA256_TAG) == student.facts.sha256)
+        version = next((item for item in same if recorded(item.tags)), None)
         if version is None:
             if not self.is_registered(name):
                 self.client.create_registered_model(name)
-            location = str(self.client.get_logged_model(student.model_id).artifact_location)
-            tags = {MODEL_TAG: student.model_id, **_tags(student)}
+            location = str(logged.artifact_location)
+            tags = {MODEL_TAG: student.model_id, **_tags(student), **files}
             version = self.client.create_model_version(name, location, student.run_id, tags, model_id=student.model_id)
         else:
             self.tag(name, str(version.version), _tags(student))
@@ -147,7 +159,7 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / FILE
             file.write_text(card, encoding="utf-8")
-            self.client.log_model_artifact(self.model_id(version), str(file))
+            self._put(version, Path(folder))
         self.client.update_model_version(name, number, summary_of(card, DESCRIPTION_LIMIT))
         return card
 
@@ -160,7 +172,12 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             for name, record in records.items():
                 record.write(Path(folder) / name)
-            self.client.log_model_artifacts(self.model_id(version), folder)
+            self._put(version, Path(folder))
+
+    def _put(self, version: ModelVersion, folder: Path) -> None:
+        """Put files beside a version's model, the digest of each on record with the version."""
+        self.client.log_model_artifacts(self.model_id(version), str(folder))
+        self.tag(version.name, str(version.version), tags_of(digests_of(folder)))
 
     def _read(self, version: ModelVersion, file: str, kind: type[Kind]) -> Kind:
         with tempfile.TemporaryDirectory() as folder:
@@ -178,6 +195,10 @@ class Registry:
             raise PlatformError(
                 f"{label}: it has no {file} ({reason}); was it registered by another program? gkd registry register"
             ) from None
+        # Versions from before digests were recorded have none of these records either.
+        digests = recorded(self.client.get_model_version(version.name, version.version).tags)
+        if digests:
+            check_content(Path(path).read_bytes(), file, digests, label)
         return Path(path)
 
 

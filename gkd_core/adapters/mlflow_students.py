@@ -15,6 +15,7 @@ from gkd_core.adapters.dvc_pins import RECORD
 from gkd_core.adapters.dvc_recipe import input_digests
 from gkd_core.adapters.mlflow_registry import SHA256_TAG, Registry, Student
 from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, MODEL_STAGE, Tracking
+from gkd_core.adapters.model_files import recorded
 from gkd_core.adapters.workspace import WORKSPACES
 from gkd_core.data.catalog import load_catalog
 from gkd_core.data.pins import PinnedInputs
@@ -115,13 +116,14 @@ def _logged_model(tracking: Tracking, run: FinishedRun, folder: Path, manifest: 
     """The logged model of these weights and its run; logged now where the student was trained outside of a flow."""
     query = f"tags.`{SHA256_TAG}` = '{manifest.sha256}' and name = 'student-{manifest.source}'"
     for model in tracking.client.search_logged_models([tracking.experiment], filter_string=query):
-        if str(model.status) == "READY":
+        if str(model.status) == "READY" and recorded(model.tags):
             return str(model.model_id), str(model.source_run_id)
     from gkd_core.adapters.mlflow_model import log_segmentor  # loads what exports a program
 
     example = source_example(run.settings, manifest.source, run.workspace)
     run_id = str(run.run.info.run_id)
-    return log_segmentor(tracking.client, tracking.experiment, run_id, folder, example), run_id
+    key = run.settings.registry.private_key
+    return log_segmentor(tracking.client, tracking.experiment, run_id, folder, example, key), run_id
 
 
 def _facts(

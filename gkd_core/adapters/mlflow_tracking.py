@@ -27,8 +27,11 @@ from gkd_core.adapters.mlflow_names import PLANNED
 from gkd_core.adapters.mlflow_report import EXPERIMENT_NOTE, NOTE_TAG, log_student_report, log_tables, note
 from gkd_core.adapters.mlflow_steps import StepMetrics
 from gkd_core.adapters.mlflow_store import local_artifacts, local_database
+from gkd_core.loopback import LOOPBACK
 from gkd_core.methods import method_of
+from gkd_core.platform_state import FOLDER, read_state
 from gkd_core.records import ScoreTable
+from gkd_core.server_keys import lend_mlflow_key, make_private
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, params_of
 from gkd_core.training.metrics import following
@@ -46,8 +49,19 @@ _group: ContextVar[str | None] = ContextVar("group run", default=None)
 
 
 def tracking_address(settings: Settings, project: Path) -> str:
-    """MLFLOW_TRACKING_URI, else the settings' address, else an SQLite file in the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or local_database(project)
+    """MLFLOW_TRACKING_URI, else the settings' address, else an SQLite file in the project.
+
+    Where it is the MLflow of the platform that runs in the project, this process is signed in to it from here on.
+
+    Raises:
+        PlatformError: the file with the platform's keys is damaged, or others can read it.
+    """
+    address = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or local_database(project)
+    if address.startswith("http"):
+        state = read_state(project)
+        served = None if state is None else f"http://{LOOPBACK}:{state.ports['mlflow']}"
+        lend_mlflow_key(address, served, project / FOLDER)
+    return address
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -103,7 +117,7 @@ class Tracking:
         self.address = tracking_address(settings, project)
         artifacts = None
         if self.address.startswith("sqlite:///"):
-            Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            make_private(Path(self.address.removeprefix("sqlite:///")))
             artifacts = local_artifacts(project)
         with explained(self.address):
             self.client = MlflowClient(self.address)

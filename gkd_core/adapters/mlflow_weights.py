@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow.artifacts
@@ -17,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.mlflow_tracking import tracking_address
+from gkd_core.adapters.model_files import LOG_AGAIN, check_content, recorded
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
@@ -53,12 +55,11 @@ def fetch_weights(uri: str, address: str, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        location = _location(MlflowClient(address), uri)
+        location, digests = _location(MlflowClient(address), uri)
         if location.endswith(FILE_SUFFIXES):
             return _fetch_file(location, address, folder, hashlib.sha256(location.encode()).hexdigest(), None)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            manifest = _download(f"{location}/{CHECKPOINT}/{MANIFEST}", address, temporary)
-            record = SegmentorCheckpoint.read(manifest)
+            record = _record(_download(f"{location}/{CHECKPOINT}/{MANIFEST}", address, temporary), digests, uri)
         return _fetch_file(f"{location}/{CHECKPOINT}/{record.weights}", address, folder, record.sha256, record.sha256)
     except (MlflowException, OSError) as error:
         reason = one_line(error)
@@ -73,12 +74,12 @@ def fetch_segmentor(uri: str, address: str, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        location = _location(MlflowClient(address), uri)
+        location, digests = _location(MlflowClient(address), uri)
         if location.endswith(FILE_SUFFIXES):
             raise WeightsError(f"{uri}: is a file of weights; expected a model, which has its manifest with it")
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             manifest = _download(f"{location}/{CHECKPOINT}/{MANIFEST}", address, temporary)
-            record = SegmentorCheckpoint.read(manifest)
+            record = _record(manifest, digests, uri)
             weights = _fetch_file(f"{location}/{CHECKPOINT}/{record.weights}", address, folder, record.sha256, record.sha256)
             target = folder / sha256_of(manifest)
             if not target.is_dir():  # another process may read it just now
@@ -93,8 +94,22 @@ def fetch_segmentor(uri: str, address: str, folder: Path) -> Path:
     return target
 
 
-def _location(client: MlflowClient, uri: str) -> str:
-    """The artifact folder of a model, or the artifact itself where the address names a file."""
+def _record(manifest: Path, digests: Mapping[str, str] | None, uri: str) -> SegmentorCheckpoint:
+    """The manifest of a model, once it is seen to be, and to describe, what was logged."""
+    if digests is None:  # an artifact of a run that is no logged model: its path was given by who asks
+        return SegmentorCheckpoint.read(manifest)
+    if not digests:
+        raise WeightsError(f"{uri}: no digests of its files are on record, so nothing of it is loaded; {LOG_AGAIN}")
+    check_content(manifest.read_bytes(), f"{CHECKPOINT}/{MANIFEST}", digests, uri)
+    record = SegmentorCheckpoint.read(manifest)
+    if digests.get(f"{CHECKPOINT}/{record.weights}") != record.sha256:
+        raise WeightsError(f"{uri}: its weights are not those that were logged; {LOG_AGAIN}")
+    return record
+
+
+def _location(client: MlflowClient, uri: str) -> tuple[str, dict[str, str] | None]:
+    """The artifact folder of a model with the recorded digests of its files, or the artifact itself where the address names a
+    file; None where nothing is recorded of such."""
     if found := MODEL.fullmatch(uri):
         model_id = found["id"]
         if model_id is None:
@@ -104,16 +119,19 @@ def _location(client: MlflowClient, uri: str) -> str:
                 if by_alias
                 else client.get_model_version(found["name"], found["version"])
             )
+            if version.model_id is None or recorded(version.tags):
+                return str(client.get_model_version_download_uri(version.name, version.version)), recorded(version.tags)
             model_id = version.model_id
-            if model_id is None:
-                return str(client.get_model_version_download_uri(version.name, version.version))
-        return str(client.get_logged_model(model_id).artifact_location)
+        model = client.get_logged_model(model_id)
+        return str(model.artifact_location), recorded(model.tags)
     if found := RUN.fullmatch(uri):
         run = client.get_run(found["run"])
         query = f"source_run_id = '{run.info.run_id}'"
         logged = client.search_logged_models([run.info.experiment_id], filter_string=query)
-        named = [model.artifact_location for model in logged if model.name == found["path"]]
-        return str(named[0] if named else f"{run.info.artifact_uri}/{found['path']}")
+        named = [model for model in logged if model.name == found["path"]]
+        if named:
+            return str(named[0].artifact_location), recorded(named[0].tags)
+        return f"{run.info.artifact_uri}/{found['path']}", None
     raise WeightsError(f"{uri}: expected models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID or runs:/RUN/PATH")
 
 

@@ -105,7 +105,11 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
         for role, encoder in (("teacher", settings.teacher), ("student", settings.student))
         if encoder.weights_file is not None
     }
-    return settings.model_copy(update={"data": data, **encoders})
+    keys = {key: getattr(settings.registry, key) for key in ("private_key", "public_key")}
+    registry = settings.registry.model_copy(
+        update={key: Path(anchored(str(path))) for key, path in keys.items() if path is not None}
+    )
+    return settings.model_copy(update={"data": data, "registry": registry, **encoders})
 
 
 @contextmanager

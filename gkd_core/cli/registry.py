@@ -89,9 +89,9 @@ def promote(
     """Make a version champion by hand, whatever the gate says, once it is seen to load and to give its own logits."""
     from gkd_core.adapters.mlflow_smoke import check_served
 
-    champions, _, _ = _open(profile, set_)
+    champions, settings, _ = _open(profile, set_)
     number = str(champions.registry.version(name, version).version)
-    check_served(champions.registry, name, number, _scratch())
+    check_served(champions.registry, name, number, _scratch(), settings.registry.public_key)
     move = champions.promote(name, number, _user(), reason)
     typer.echo(f"{name}: @champion is version {move.after} now (was {move.before or 'none'})")
 

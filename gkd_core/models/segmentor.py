@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.decoders import PUBLISHED_MASK2FORMER, Decoder, build_decoder
 from gkd_core.models.encoder import Encoder
-from gkd_core.models.tensor_files import read_tensors
+from gkd_core.models.tensor_files import read_checked
 from gkd_core.models.weights import load_into
-from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
+from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.seeding import seed_of
 from gkd_core.settings import Mask2FormerSettings
 
@@ -50,11 +49,7 @@ def load_segmentor(folder: Path) -> Segmentor:
     """
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     weights = folder / record.weights
-    tensors = read_tensors(weights)
-    if sha256_of(weights) != record.sha256:
-        raise WeightsError(
-            f"{weights}: its content is not what {folder / MANIFEST} describes; run learn-task again or restore the file"
-        )
+    tensors = read_checked(weights, record.sha256, str(folder / MANIFEST))
     encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
     segmentor = build_segmentor(
         encoder, record.decoder, len(record.classes), record.decoder_width, record.seed, record.mask2former

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     return dict(content)
+
+
+def read_checked(path: Path, sha256: str, described_by: str) -> dict[str, Tensor]:
+    """Read a `.safetensors` file whose digest is known; what is used are the very bytes that were looked at.
+
+    Args:
+        described_by: what states the digest, for the message.
+
+    Raises:
+        WeightsError: the file is missing, or its content is not what was described.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({one_line(error)}); run its stage again or restore the file") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise WeightsError(f"{path}: its content is not what {described_by} describes; run its stage again or restore the file")
+    try:
+        return safetensors.torch.load(content)
+    except (ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights ({one_line(error)}); fetch or export it again") from None
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:

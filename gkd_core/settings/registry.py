@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -30,6 +31,12 @@ class RegistrySettings(Section):
     )
     teacher_licence: Licence | None = Field(
         None, description="Licence of the teacher's weights, for the model card; null: what timm states for hub weights."
+    )
+    private_key: Path | None = Field(
+        None, description="PEM file of an elliptic-curve private key: students are signed with it when they are logged."
+    )
+    public_key: Path | None = Field(
+        None, description="PEM file of the public key: a student without a fitting signature is not promoted."
     )
     student_licence: Licence | None = Field(
         None, description="Licence under which you share the student; null: the card says that it is not stated."

@@ -16,7 +16,7 @@ from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import DistillSettings, Settings
-from gkd_core.stages.machine import absolute_weights, device_of
+from gkd_core.stages.machine import absolute_weights, device_of, held
 from gkd_core.stages.recipe import DISTILLED, Context, sources
 from gkd_core.training.checkpoint import FolderStore, State
 from gkd_core.training.metrics import file_sink
@@ -38,8 +38,17 @@ def distill_source(context: Context) -> None:
     """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
     settings = context.settings
     source = sources(settings, context.catalog)[str(context.run.source)]
-    start = context.workspace / DISTILLED / OBJECTIVE if DISTILLED in context.run.inputs else None
+    start = _start(context.workspace / DISTILLED) if DISTILLED in context.run.inputs else None
     _distill(context, settings.distill_source, source, start)
+
+
+def _start(folder: Path) -> Path:
+    """Student and heads that stage 1a left, as its record describes them."""
+    record = EncoderCheckpoint.read(folder / MANIFEST)
+    # Records of versions before this one state no digest of it.
+    return folder / OBJECTIVE if record.objective_sha256 is None else held(
+        folder / OBJECTIVE, record.objective_sha256, folder / MANIFEST
+    )
 
 
 def _distill(context: Context, section: DistillSettings, source: Source, start: Path | None) -> None:
@@ -78,6 +87,7 @@ def _distill(context: Context, section: DistillSettings, source: Source, start: 
             encoder=step_encoder(settings.student, section),
             weights=STUDENT,
             sha256=sha256_of(folder / STUDENT),
+            objective_sha256=sha256_of(folder / OBJECTIVE),
             stage=context.run.name,
             method=settings.method,
             seed=settings.seed,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from gkd_core.records import MANIFEST, EncoderCheckpoint
+from gkd_core.errors import WeightsError
+from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, Settings
 from gkd_core.stages.recipe import RUNS, Context
 
@@ -35,10 +36,22 @@ def distilled_encoder(folder: Path) -> EncoderSettings:
     """The student that a step of stage one left in a folder: on its own grid, with its own weights.
 
     Raises:
-        GkdError: there is none, or its record is of another version.
+        GkdError: there is none, its record is of another version, or its weights are not those of the record.
     """
     record = EncoderCheckpoint.read(folder / MANIFEST)
+    held(folder / record.weights, record.sha256, folder / MANIFEST)
     return record.encoder.model_copy(update={"weights": str(folder / record.weights), "min_coverage": 1.0})
+
+
+def held(file: Path, sha256: str, manifest: Path) -> Path:
+    """A file that a manifest describes, once its content is seen to be what the manifest says.
+
+    Raises:
+        WeightsError: it is missing, or its content is another.
+    """
+    if not file.is_file() or sha256_of(file) != sha256:
+        raise WeightsError(f"{file}: its content is not what {manifest} describes; run its stage again or restore the file")
+    return file
 
 
 def _with_weights(encoder: EncoderSettings, file: Path) -> EncoderSettings:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 
@@ -14,6 +16,11 @@ from gkd_core.untrusted import one_line
 
 State = dict[str, Any]
 FILE = "training.pt"
+# Before what torch writes stands a line with its SHA-256: torch itself would take flipped bits for weights. States of versions
+# before this one begin with torch's own bytes, and are read as they are.
+HEADER = b"gkd-state-1 "
+HEADER_SIZE = len(HEADER) + 64 + 1
+ZIP = b"PK"
 
 
 class CheckpointStore(Protocol):
@@ -59,7 +66,11 @@ def write_state(state: State, path: Path) -> None:
     """
     try:
         with atomic_file(path) as temporary, temporary.open("wb") as stream:
-            torch.save(state, stream)
+            stream.write(bytes(HEADER_SIZE))
+            body = _Hashing(stream)
+            torch.save(state, body)  # type: ignore[arg-type]  # all that it asks of a stream is `write`
+            stream.seek(0)
+            stream.write(HEADER + body.digest.hexdigest().encode() + b"\n")
     except RuntimeError as error:
         # What a full disk says lies below what torch makes of it ("unexpected pos").
         if isinstance(error.__context__, OSError):
@@ -74,11 +85,37 @@ def read_state(path: Path) -> State:
         TrainingError: the file is damaged or is not a training state.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        state = torch.load(io.BytesIO(_body(path)), map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"{path}: not a readable checkpoint ({one_line(error, 160)}); delete it to start this stage over"
         ) from None
     if not isinstance(state, dict) or not {"step", "model", "optimizer"} <= state.keys():
         raise TrainingError(f"{path}: not a checkpoint of this program; delete it to start this stage over")
     return state
+
+
+def _body(path: Path) -> bytes:
+    """What torch wrote, held against the digest before it."""
+    content = path.read_bytes()
+    if content.startswith(ZIP):
+        return content
+    header, body = content[:HEADER_SIZE], content[HEADER_SIZE:]
+    if header != HEADER + hashlib.sha256(body).hexdigest().encode() + b"\n":
+        raise ValueError("its content is not what was written: another digest")
+    return body
+
+
+class _Hashing(io.RawIOBase):
+    """A stream for writing that keeps the digest of what passes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._stream.write(data)
+
+    def writable(self) -> bool:
+        return True

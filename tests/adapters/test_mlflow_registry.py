@@ -13,12 +13,13 @@ from mlflow.entities.model_registry import ModelVersion
 
 from gkd_core.adapters.mlflow_aliases import OPEN_TAG, Champions
 from gkd_core.adapters.mlflow_judge import ask_gate, champion_of, judge, trials_of
-from gkd_core.adapters.mlflow_model import log_segmentor
+from gkd_core.adapters.mlflow_model import log_files, log_segmentor
 from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
 from gkd_core.adapters.mlflow_registry import DESCRIPTION_LIMIT, Registry, Student
 from gkd_core.adapters.mlflow_smoke import check_served
 from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.errors import PlatformError
+from gkd_core.adapters.model_files import FILE_TAG
+from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.evaluate.card import UNKNOWN_LICENCE, DataUse, ModelFacts
 from gkd_core.evaluate.gate import SeedScores, Standing
 from gkd_core.models.build import build_encoder
@@ -93,7 +94,7 @@ def _log_weights_alone(tracking: Tracking, folder: Path) -> Logged:
     """Without the program, whose export takes seconds and which most tests never load."""
     with tracking.run("learn-task-toy", {}) as run_id:
         model_id = str(tracking.client.create_logged_model(tracking.experiment, "student-toy", run_id).model_id)
-        tracking.client.log_model_artifacts(model_id, str(folder))
+        log_files(tracking.client, model_id, folder)
         tracking.client.finalize_logged_model(model_id, "READY")
     return Logged(model_id, run_id, SegmentorCheckpoint.read(folder / MANIFEST).sha256)
 
@@ -265,10 +266,13 @@ def test_the_served_program_is_held_against_its_weights(
     content = program.read_bytes()
     try:
         torch.export.save(torch.export.export(_Nothing(), (EXAMPLE,)), program)
+        with pytest.raises(WeightsError, match=r"version 1: data/model\.pt2: changed since it was logged"):
+            check_served(registry, NAME, "1", tmp_path)
+        registry.tag(NAME, "1", {f"{FILE_TAG}data/model.pt2": sha256_of(program)})
         with pytest.raises(PlatformError, match="does not give the logits of its own safetensors"):
             check_served(registry, NAME, "1", tmp_path)
         program.unlink()
-        with pytest.raises(PlatformError, match="version 1: it cannot be loaded from the registry"):
+        with pytest.raises(WeightsError, match=r"version 1: data/model\.pt2: missing since it was logged"):
             check_served(registry, NAME, "1", tmp_path)
     finally:
         program.write_bytes(content)

@@ -10,8 +10,10 @@ import safetensors.torch
 import torch
 from mlflow.tracking import MlflowClient
 
+from gkd_core.adapters.mlflow_model import log_files
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.adapters.mlflow_weights import CHECKPOINT, fetch_weights
+from gkd_core.adapters.model_files import digests_of, tags_of
 from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
@@ -58,11 +60,11 @@ def store(tmp_path_factory: pytest.TempPathFactory, vit_settings: EncoderSetting
     tensors = write_checkpoint(project / "model" / CHECKPOINT, vit_settings)
     with tracking.run("learn-task", {}) as run_id:
         logged = client.create_logged_model(tracking.experiment, "student-toy", run_id)
-        client.log_model_artifacts(logged.model_id, str(project / "model"))
+        log_files(client, logged.model_id, project / "model")
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_artifact(run_id, str(project / "model" / CHECKPOINT / WEIGHTS), "files")
     client.create_registered_model("gkd-student")
-    client.create_model_version("gkd-student", logged.artifact_location, run_id, model_id=logged.model_id)
+    client.create_model_version("gkd-student", logged.artifact_location, run_id, tags_of(digests_of(project / "model")))
     client.set_registered_model_alias("gkd-student", "champion", "1")
     return Store(project, client, tracking.address, run_id, logged.model_id, tensors)
 
@@ -129,8 +131,8 @@ def test_weights_that_are_not_the_manifests_are_refused(store: Store, tmp_path: 
     write_checkpoint(tmp_path / "model" / CHECKPOINT, vit_settings, sha256="0" * 64)
     run = store.client.get_run(store.run_id)
     logged = store.client.create_logged_model(run.info.experiment_id, "student-bad", store.run_id)
-    store.client.log_model_artifacts(logged.model_id, str(tmp_path / "model"))
+    log_files(store.client, logged.model_id, tmp_path / "model")
     store.client.finalize_logged_model(logged.model_id, "READY")
-    with pytest.raises(WeightsError, match="not what the manifest beside it describes; log the model again"):
+    with pytest.raises(WeightsError, match="its weights are not those that were logged; log the model again"):
         fetch_weights(f"models:/{logged.model_id}", store.address, tmp_path / "weights")
     assert not list((tmp_path / "weights").iterdir())

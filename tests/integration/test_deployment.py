@@ -19,6 +19,7 @@ from mlflow.entities import Run
 
 from flows.server import PrefectServer
 from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.doctor.web import basic
 from gkd_core.records import ScoreTable
 
 Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,7 +44,7 @@ def _api(server: PrefectServer, path: str, content: dict[str, Any] | None = None
     request = urllib.request.Request(
         f"{server.url}/api/{path}",
         data=None if content is None else json.dumps(content).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **basic(server.environment["PREFECT_API_AUTH_STRING"])},
     )
     deadline = time.monotonic() + 60
     while True:

@@ -26,6 +26,7 @@ from gkd_core.adapters.mlflow_registry import FACTS, Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.cli import app
 from gkd_core.data.world.writer import write_world
+from gkd_core.doctor.web import basic
 from gkd_core.settings import Settings, settings_from_tree
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -313,7 +314,8 @@ def _mark_crashed(server: PrefectServer, flow_run: str) -> None:
     """What the heartbeat automation does, some minutes later, to a run whose process is gone."""
     body = json.dumps({"state": {"type": "CRASHED"}, "force": True}).encode()
     address = f"{server.url}/api/flow_runs/{flow_run}/set_state"
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    key = server.environment["PREFECT_API_AUTH_STRING"]
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json", **basic(key)})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert json.load(answer)["status"] == "ACCEPT"
 

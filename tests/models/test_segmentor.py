@@ -87,7 +87,7 @@ def test_tampered_missing_or_foreign_files_are_refused(saved: tuple[Segmentor, P
     with pytest.raises(WeightsError, match=r"its content is not what .*manifest\.json describes"):
         load_segmentor(folder)
     weights.unlink()
-    with pytest.raises(WeightsError, match="no such weights file"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         load_segmentor(folder)
     (folder / MANIFEST).write_text("{}")
     with pytest.raises(GkdError, match="not a SegmentorCheckpoint of this version"):

@@ -14,6 +14,7 @@ from gkd_core.files import atomic_file
 from gkd_core.records import Record
 from gkd_core.settings import Settings, dump_settings
 from gkd_core.stages.recipe import Context, StageRun
+from gkd_core.untrusted import PlainName, Sha256
 
 PACKAGE = Path(__file__).parents[2]
 PARAMS = "params.yaml"
@@ -34,16 +35,16 @@ class RemoteTask(Record):
         name: name and digest of the work; the folder of a node that stands for the workspace is called by it.
     """
 
-    stage: str
-    source: str | None
+    stage: PlainName
+    source: PlainName | None
     place: str
-    name: str
+    name: PlainName
 
 
 class RemoteResult(Record):
     """The files that a stage has left: path to SHA-256."""
 
-    files: dict[str, str]
+    files: dict[str, Sha256]
 
 
 def place_of(settings: Settings, name: str) -> Location:

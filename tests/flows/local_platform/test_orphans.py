@@ -59,16 +59,16 @@ def prefect_api(states: dict[str, str], answer: str = "ACCEPT") -> Iterator[str]
 def test_what_is_said_to_live_is_ended_and_the_rest_is_left() -> None:
     states = {"a": "RUNNING", "b": "PENDING", "c": "CANCELLING", "d": "SCHEDULED", "e": "COMPLETED", "f": "PAUSED"}
     with prefect_api(states) as api:
-        assert sorted(end_orphans(api)) == ["name-a", "name-b", "name-c"]
-        assert end_orphans(api) == []
+        assert sorted(end_orphans(api, "gkd:key")) == ["name-a", "name-b", "name-c"]
+        assert end_orphans(api, "gkd:key") == []
     assert states == {"a": "CRASHED", "b": "CRASHED", "c": "CANCELLED", "d": "SCHEDULED", "e": "COMPLETED", "f": "PAUSED"}
 
 
 def test_a_refusal_is_not_asked_for_ever() -> None:
     with prefect_api({"a": "RUNNING"}, "ABORT") as api, pytest.raises(PlatformError, match="name-a as ended: ABORT"):
-        end_orphans(api)
+        end_orphans(api, "gkd:key")
 
 
 def test_a_server_that_is_gone_is_an_error_of_ours() -> None:
     with pytest.raises(PlatformError, match="Connection refused"):
-        end_orphans(f"http://127.0.0.1:{free_port()}/api")
+        end_orphans(f"http://127.0.0.1:{free_port()}/api", "gkd:key")

@@ -12,10 +12,12 @@ from flows.local_platform.screen import next_steps, table_of
 from flows.local_platform.services import Ports, services
 from flows.local_platform.start import write_environment
 from gkd_core.platform_state import PlatformState, ProcessMark
+from gkd_core.server_keys import ServerKeys
 
+KEYS = ServerKeys.new()
 
 def state_of(project: Path, ports: Ports, database: str = "sqlite") -> PlatformState:
-    every = tuple(first_state(service) for service in services(project, ports, None))
+    every = tuple(first_state(service) for service in services(project, ports, None, KEYS))
     failed = every[1].model_copy(update={"health": "failed", "pid": None, "restarts": 5, "detail": "ended with exit status 1"})
     healthy = every[0].model_copy(update={"health": "healthy", "pid": 77})
     mark = ProcessMark(pid=1, began=0)
@@ -46,7 +48,7 @@ def test_addresses_that_are_not_usual_are_told_with_what_to_source(tmp_path: Pat
     assert "prefect deployment run gkd/full-pipeline --watch" in usual
     assert "source" not in usual
     ports = Ports(prefect=4300)
-    write_environment(tmp_path, ports)
+    write_environment(tmp_path, ports, ServerKeys.new())
     other = next_steps(state_of(tmp_path, ports, "postgresql://ann@db:5432"), tmp_path)
     assert "source artifacts/platform/env" in other
     assert "export PREFECT_API_URL=http://127.0.0.1:4300/api" in other

@@ -15,16 +15,18 @@ from gkd_core.adapters.mlflow_tracking import Tracking, tracking_address
 from gkd_core.adapters.postgres import database_named
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import free_port
+from gkd_core.server_keys import ServerKeys
 from gkd_core.settings import Settings
 
 REPOSITORY = Path(__file__).parents[3]
 PASSWORD = "s3cr3t"
 PORTS = Ports(4300, 5100, 4301)
+KEYS = ServerKeys.new()
 
 
 def test_a_password_goes_by_environment_and_nowhere_else(tmp_path: Path) -> None:
     database = database_named({"GKD_DATABASE_URL": f"postgresql://ann:{PASSWORD}@127.0.0.1:5499"})
-    all_services = services(tmp_path, PORTS, database)
+    all_services = services(tmp_path, PORTS, database, KEYS)
     holders = {s.name: [key for key, value in s.environment.items() if PASSWORD in value] for s in all_services}
     assert holders == {
         "prefect": ["PREFECT_API_DATABASE_CONNECTION_URL"],
@@ -32,11 +34,13 @@ def test_a_password_goes_by_environment_and_nowhere_else(tmp_path: Path) -> None
         "worker": [],
     }
     assert PASSWORD not in repr(all_services) + repr(database)
+    words = repr(all_services) + "".join(word for service in all_services for word in service.command)
+    assert not any(secret.rpartition(":")[2] in words for secret in (KEYS.prefect, KEYS.mlflow, KEYS.forms))
     assert not any(PASSWORD in word for service in all_services for word in service.command)
 
 
 def test_every_command_names_loopback_or_listens_by_variable(tmp_path: Path) -> None:
-    prefect, mlflow, worker = services(tmp_path, PORTS, None)
+    prefect, mlflow, worker = services(tmp_path, PORTS, None, KEYS)
     for service in (prefect, mlflow):
         assert service.command[service.command.index("--host") + 1] == "127.0.0.1"
     assert worker.environment["PREFECT_WORKER_WEBSERVER_HOST"] == "127.0.0.1"
@@ -45,7 +49,7 @@ def test_every_command_names_loopback_or_listens_by_variable(tmp_path: Path) -> 
 
 def test_mlflow_serves_the_store_of_runs_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    mlflow = services(tmp_path, PORTS, None)[1]
+    mlflow = services(tmp_path, PORTS, None, KEYS)[1]
     assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == tracking_address(Settings(), tmp_path)
     tracking = Tracking(Settings(), tmp_path)
     location = tracking.client.get_experiment(tracking.experiment).artifact_location
@@ -53,7 +57,7 @@ def test_mlflow_serves_the_store_of_runs_without_a_server(tmp_path: Path, monkey
 
 
 def test_the_worker_finds_both_servers_and_tells_of_its_runs(tmp_path: Path) -> None:
-    environment = services(tmp_path, PORTS, None)[2].environment
+    environment = services(tmp_path, PORTS, None, KEYS)[2].environment
     assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5100"
     assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
@@ -61,12 +65,12 @@ def test_the_worker_finds_both_servers_and_tells_of_its_runs(tmp_path: Path) -> 
 
 def test_prefect_toml_names_the_usual_address() -> None:
     tree = tomllib.loads((REPOSITORY / "prefect.toml").read_text(encoding="utf-8"))
-    assert tree["api"]["url"] == client_environment(Ports())["PREFECT_API_URL"]
+    assert tree["api"]["url"] == client_environment(Ports(), KEYS)["PREFECT_API_URL"]
     assert tree["server"]["analytics_enabled"] is False
 
 
 def test_the_written_environment_can_be_sourced(tmp_path: Path) -> None:
-    write_environment(tmp_path, PORTS)
+    write_environment(tmp_path, PORTS, KEYS)
     script = ". artifacts/platform/env && printf '%s %s' $PREFECT_API_URL $MLFLOW_TRACKING_URI"
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
@@ -77,4 +81,4 @@ def test_one_port_for_two_services_is_refused(tmp_path: Path) -> None:
     port = free_port()
     ports = Ports(port, port, free_port())
     with pytest.raises(PlatformError, match=rf"port {port} is given to two services; choose another by make up PREFECT_PORT=…"):
-        check_ports(services(tmp_path, ports, None), ports)
+        check_ports(services(tmp_path, ports, None, KEYS), ports)

@@ -13,10 +13,12 @@ from flows.local_platform.services import Ports, services
 from flows.local_platform.start import running_state
 from flows.local_platform.stop import stop_platform
 from gkd_core.platform_state import STATE_FILE, PlatformState, ProcessMark, read_state
+from gkd_core.server_keys import ServerKeys
 
+KEYS = ServerKeys.new()
 
 def state_of(project: Path, supervisor: ProcessMark) -> PlatformState:
-    every = services(project, Ports(), None)
+    every = services(project, Ports(), None, KEYS)
     return PlatformState(
         supervisor=supervisor,
         mark="0123",

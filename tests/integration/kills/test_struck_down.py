@@ -63,11 +63,12 @@ def test_flow_process_struck_down_then_run_again(settings: Settings, platform: P
 @pytest.fixture
 def automations(platform: Platform) -> Iterator[Callable[[], list[str]]]:
     """The set-up's function, for the platform's server."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from flows.automations import ensure_automations
 
-    with temporary_settings({PREFECT_API_URL: f"{platform.url}/api"}):
+    key = platform.environment["PREFECT_API_AUTH_STRING"]
+    with temporary_settings({PREFECT_API_URL: f"{platform.url}/api", PREFECT_API_AUTH_STRING: key}):
         yield ensure_automations
 
 
