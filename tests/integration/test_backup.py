@@ -221,6 +221,15 @@ def test_objects_that_are_the_same_are_not_fetched_again(gkd: Gkd, backed_up: st
 
 
 def test_what_is_not_empty_or_in_use_stays(gkd: Gkd, server: PostgresServer, backed_up: str) -> None:
+    # Just what the backup has is not in the way: so a restore that was killed goes on.
+    assert gkd("backup", PLACE, *STORES).returncode == 0
+    before = memory(server)
+    assert gkd("restore", PLACE, *STORES).returncode == 0
+    assert memory(server) == before
+    with sign_in(server, "gkd_mlflow") as connection:
+        connection.execute(
+            "INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES ('later', 's3:/2', 'active')"
+        )
     before = memory(server)
     done = gkd("restore", PLACE, *STORES)
     assert done.returncode == 2
