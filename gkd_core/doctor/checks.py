@@ -37,6 +37,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "ports": network.check_ports,
         "Prefect server": network.check_prefect,
         "MLflow store": network.check_mlflow,
+        "access": network.check_doors,
+        "platform's keys": network.check_keys,
         "PostgreSQL": _postgres,
         "Ray": _ray,
         "storage": _storage,

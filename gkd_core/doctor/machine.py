@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Machine:
     Attributes:
         version_of: version of an installed distribution; None where it is not installed.
         requires: requirement lines of an installed distribution.
+        listens: addresses at which somebody listens on a port.
         disk_free: bytes free where a folder lies, or would lie.
         shared_memory: bytes of /dev/shm; None where there is none.
         memory: bytes that may be used in all, limits of a container included; None where unknown.
@@ -45,6 +47,7 @@ class Machine:
     requires: Callable[[str], list[str]]
     get: Callable[[str, Mapping[str, str]], Reply]
     is_free: Callable[[int], bool]
+    listens: Callable[[int], list[str]]
     disk_free: Callable[[Path], int]
     python: str
     cpus: int
@@ -66,6 +69,7 @@ def this_machine(project: Path, settings: Settings) -> Machine:
         requires=lambda name: metadata.requires(name) or [],
         get=get,
         is_free=is_free,
+        listens=_listens,
         disk_free=_disk_free,
         python=platform.python_version(),
         cpus=_cpus(),
@@ -82,6 +86,20 @@ def _version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _listens(port: int) -> list[str]:
+    """From Linux's own tables, those of every user; nothing elsewhere."""
+    found = []
+    for table, family in ((Path("/proc/net/tcp"), socket.AF_INET), (Path("/proc/net/tcp6"), socket.AF_INET6)):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            words = line.split()
+            address, _, number = words[1].partition(":")
+            if words[3] == "0A" and int(number, 16) == port:
+                # Words of 32 bits in the machine's order.
+                raw = b"".join(bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8))
+                found.append(socket.inet_ntop(family, raw))
+    return found
 
 
 def _disk_free(folder: Path) -> int:

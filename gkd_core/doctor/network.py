@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from gkd_core.doctor.finding import Finding, error, warning, well
 from gkd_core.doctor.machine import Machine
 from gkd_core.doctor.web import Reply, basic, bearer, password_in, without_password
-from gkd_core.platform_state import read_state
+from gkd_core.errors import PlatformError
+from gkd_core.loopback import LOOPBACK
+from gkd_core.platform_state import FOLDER, read_state
+from gkd_core.server_keys import FILE as KEYS
+from gkd_core.server_keys import USER, ServerKeys, read_keys
 
 DEFAULT_PORTS = {"prefect": 4200, "mlflow": 5000, "worker": 4201}
 REFUSED = (401, 403)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address that a socket listens on is this machine's own alone."""
+    found = ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
 
 
 def check_ports(machine: Machine) -> Iterable[Finding]:
@@ -38,7 +51,7 @@ def check_prefect(machine: Machine) -> Iterable[Finding]:
         yield warning("Prefect server", "none named", "make up, and set PREFECT_API_URL; make demo needs none")
         return
     shown = without_password(address)
-    reply = machine.get(f"{address.rstrip('/')}/admin/version", _prefect_access(machine.environment))
+    reply = machine.get(f"{address.rstrip('/')}/admin/version", _prefect_access(machine, address))
     installed = machine.version_of("prefect")
     if reply.status == 200:
         version = reply.text.strip().strip('"')
@@ -64,10 +77,25 @@ def _address_of_file(machine: Machine) -> str | None:
     return None if address is None else str(address)
 
 
-def _prefect_access(environment: Mapping[str, str]) -> dict[str, str]:
+def _own_keys(machine: Machine, service: str, address: str) -> ServerKeys | None:
+    """The keys of the project's own platform, where an address is that of a service of it, as our commands use them."""
+    state = read_state(machine.project)
+    if state is None or urlsplit(address).netloc != f"{LOOPBACK}:{state.ports[service]}":
+        return None
+    try:
+        return read_keys(machine.project / FOLDER)
+    except PlatformError:
+        return None  # `check_keys` says so
+
+
+def _prefect_access(machine: Machine, address: str) -> dict[str, str]:
+    environment = machine.environment
     if key := environment.get("PREFECT_API_KEY"):
         return bearer(key)
-    return basic(pair) if (pair := environment.get("PREFECT_API_AUTH_STRING")) else {}
+    if pair := environment.get("PREFECT_API_AUTH_STRING"):
+        return basic(pair)
+    keys = _own_keys(machine, "prefect", address)
+    return {} if keys is None else basic(keys.prefect)
 
 
 def check_mlflow(machine: Machine) -> Iterable[Finding]:
@@ -87,7 +115,7 @@ def check_mlflow(machine: Machine) -> Iterable[Finding]:
         yield well("MLflow store", shown)
         return
     path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
-    reply = machine.get(address.rstrip("/") + path, _mlflow_access(machine.environment))
+    reply = machine.get(address.rstrip("/") + path, _mlflow_access(machine, address))
     if reply.status in (200, 404):  # an experiment that is not there is an answer too
         yield well("MLflow store", f"{shown} answers")
     elif reply.status in REFUSED:
@@ -97,11 +125,51 @@ def check_mlflow(machine: Machine) -> Iterable[Finding]:
         yield error("MLflow store", _silent(shown, reply), "start it (make up), or correct MLFLOW_TRACKING_URI")
 
 
-def _mlflow_access(environment: Mapping[str, str]) -> dict[str, str]:
+def _mlflow_access(machine: Machine, address: str) -> dict[str, str]:
+    environment = machine.environment
     if token := environment.get("MLFLOW_TRACKING_TOKEN"):
         return bearer(token)
     user, password = environment.get("MLFLOW_TRACKING_USERNAME"), environment.get("MLFLOW_TRACKING_PASSWORD")
-    return basic(f"{user}:{password}") if user and password else {}
+    if user and password:
+        return basic(f"{user}:{password}")
+    keys = _own_keys(machine, "mlflow", address)
+    return {} if keys is None else basic(f"{USER}:{keys.mlflow}")
+
+
+# What each server would answer anybody where it asks for no key.
+GUARDED = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"}
+
+
+def check_doors(machine: Machine) -> Iterable[Finding]:
+    """The servers of the project's platform ask for a key, and listen on loopback alone."""
+    state = read_state(machine.project)
+    for service in () if state is None else state.services:
+        subject, port = f"access to {service.name}", state.ports[service.name] if state else 0
+        if service.name in GUARDED:
+            status = machine.get(f"http://{LOOPBACK}:{port}{GUARDED[service.name]}", {}).status
+            if status in (200, 404):
+                yield error(subject, f"port {port} answers without a key", "make down, then make up: it starts with one")
+                continue
+            if status not in REFUSED:
+                continue
+        if beyond := sorted(address for address in machine.listens(port) if not is_loopback(address)):
+            found = f"port {port} listens on {', '.join(beyond)}"
+            yield error(subject, found, f"stop what does, or make up with another port: {LOOPBACK} alone is meant")
+        else:
+            yield well(subject, "asks for a key, on loopback alone" if service.name in GUARDED else "on loopback alone")
+
+
+def check_keys(machine: Machine) -> Iterable[Finding]:
+    """The platform's files of keys and its databases are for their owner alone."""
+    folder = machine.project / FOLDER
+    files = [folder / name for name in (KEYS, "env", "prefect-profile.toml", "mlflow-users.db", "prefect/prefect.db")]
+    there = [path for path in (*files, machine.project / "artifacts/mlflow/mlflow.db") if path.exists()]
+    open_ones = [path for path in there if path.stat().st_mode & 0o077]
+    for path in open_ones:
+        mode = path.stat().st_mode & 0o777
+        yield error("platform's keys", f"{path} has mode {mode:04o}: others can read it", f"chmod 600 {path}")
+    if there and not open_ones:
+        yield well("platform's keys", "keys and databases are yours alone")
 
 
 def _silent(shown: str, reply: Reply) -> str:

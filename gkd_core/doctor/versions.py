@@ -13,7 +13,7 @@ from gkd_core.doctor.machine import Machine
 PACKAGE = "gkd"
 PYTHON = ">=3.11,<3.13"
 PLATFORM = "platform"
-INSTALL = "uv pip install -r requirements.txt"
+INSTALL = "uv pip install --require-hashes -r requirements.txt"
 SHOWN = ("torch", "torchvision", "timm", "transformers", "prefect", "mlflow", "dvc", "ray", "fastapi")
 
 
@@ -79,7 +79,7 @@ def check_pins(machine: Machine) -> Iterable[Finding]:
     differing, count = [], 0
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
-            pin = Requirement(line.split(" #")[0])
+            pin = Requirement(line.split(" #")[0].rstrip("\\ "))
         except InvalidRequirement:
             continue  # a comment, or an option of pip
         if pin.marker is not None and not pin.marker.evaluate():

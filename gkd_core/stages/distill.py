@@ -38,7 +38,7 @@ def distill_source(context: Context) -> None:
     """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
     settings = context.settings
     source = sources(settings, context.catalog)[str(context.run.source)]
-    start = _start(context.workspace / DISTILLED) if DISTILLED in context.run.inputs else None
+    start = context.workspace / DISTILLED if DISTILLED in context.run.inputs else None
     _distill(context, settings.distill_source, source, start)
 
 
@@ -68,7 +68,7 @@ def _distill(context: Context, section: DistillSettings, source: Source, start: 
         teacher=step_encoder(absolute_weights(settings.teacher, context), section),
         student=step_encoder(absolute_weights(settings.student, context), section),
         images=images,
-        start=start,
+        start=None if start is None else _start(start),
         seed=settings.seed,
         threads=settings.compute.threads,
         device=device_of(settings),

@@ -135,7 +135,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
         read_image(path)
     path.write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
+    with pytest.raises(DataError, match=r"cut\.png: no PNG, JPEG, .* by its content"):
         read_image(path)
     with pytest.raises(DataError, match=r"gone\.png: no such file"):
         read_image(tmp_path / "gone.png")

@@ -51,6 +51,7 @@ def good(tmp_path: Path) -> Machine:
         requires=lambda name: REQUIRES[name],
         get=Web(),
         is_free=lambda port: True,
+        listens=lambda port: ["127.0.0.1"],
         disk_free=lambda folder: 100 * GIB,
         python="3.11.7",
         cpus=8,

@@ -164,7 +164,7 @@ def test_prod_is_not_made_without_pinned_images() -> None:
 
 
 def test_ray_is_of_the_version_that_is_pinned(manifests: Manifests) -> None:
-    (pin,) = re.findall(r"^ray==(\S+)$", (REPOSITORY / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    (pin,) = re.findall(r"^ray==(\S+)", (REPOSITORY / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
     spec = manifests.named("RayCluster", "gkd")["spec"]
     assert spec["rayVersion"] == pin
     assert spec["authOptions"] == {"mode": "token"}

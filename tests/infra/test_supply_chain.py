@@ -41,3 +41,21 @@ def test_the_bill_of_materials_names_every_pinned_package_and_is_the_same_each_t
 
 def test_a_package_that_cannot_be_looked_up_fails_the_audit() -> None:
     assert "--strict" in recipe("audit")
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-uv.txt"])
+def test_every_pin_has_the_digests_of_its_files_and_no_address(name: str) -> None:
+    entries = re.split(r"\n(?=\S)", (REPOSITORY / name).read_text(encoding="utf-8").strip())
+    assert len(entries) > (300 if name == "requirements.txt" else 0)
+    whole = re.compile(r"\S+==\S+.*\\\n(\s+--hash=sha256:[0-9a-f]{64}(\s\\)?\n?)+$")
+    lacking = [entry.split()[0] for entry in entries if not whole.match(entry)]
+    assert lacking == []
+    assert not any("://" in entry for entry in entries)
+
+
+def test_the_makefile_installs_nothing_whose_digest_is_not_known() -> None:
+    lines = [line for line in (REPOSITORY / "Makefile").read_text(encoding="utf-8").splitlines() if "pip install" in line]
+    assert len(lines) >= 3
+    for line in lines:
+        # Our own package comes from the checkout, and what builds it from the list.
+        assert "--require-hashes" in line or "--no-deps --no-build-isolation --editable ." in line, line

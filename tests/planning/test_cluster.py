@@ -38,7 +38,7 @@ def test_ones_own_file_and_single_numbers_on_top(tmp_path: Path) -> None:
         ("mfu=2", r"cluster h100-host: mfu: given 2; input should be less than or equal to 1"),
         ("nodes=0", r"cluster h100-host: nodes: given 0; input should be greater than 0"),
         ("nodes", r"--set-cluster nodes: expected key=value"),
-        ("mfu=[", r"--set-cluster mfu=\[: the value of 'mfu' is not valid YAML"),
+        ("mfu=[", r"--set-cluster mfu=\[: the value is not valid YAML"),
     ],
 )
 def test_a_wrong_number_is_one_line(change: str, message: str) -> None:
