@@ -29,7 +29,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any])
     encoders = {role: tiny_tree[role] | {"weights": "random"} for role in ("teacher", "student")}  # no internet
     tree = tiny_tree | {"method": "no-kd", **encoders, "data": tiny_tree["data"] | {"benchmarks": ["P2R"]}}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-    for name in ("flows", "prefect.yaml"):
+    for name in ("flows", "prefect.yaml", "prefect.toml"):
         (folder / name).symlink_to(REPOSITORY / name)
     (folder / ".dvc").mkdir()
     for name in (".gitignore", ".dvc/.gitignore", ".dvc/config"):

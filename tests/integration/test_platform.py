@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from mlflow.tracking import MlflowClient
 
 from flows.local_platform import processes
@@ -23,6 +24,7 @@ from gkd_core.adapters.mlflow_store import STORE
 from gkd_core.adapters.process_marks import is_running
 from gkd_core.loopback import answers, free_port
 from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
+from gkd_core.server_keys import read_keys
 from tests.security.listening import beyond_loopback, listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -105,6 +107,62 @@ def test_everything_listens_on_loopback_only(platform: Platform) -> None:
     found = listening(processes.marked(platform.state.mark))
     assert {item.port for item in found} >= set(platform.state.ports.values())
     assert beyond_loopback(found) == []
+
+
+def test_nobody_gets_in_without_the_key(platform: Platform) -> None:
+    """What another user of this machine, or a page of another site, would try."""
+    keys, state = read_keys(platform.project / FOLDER), platform.state
+    assert keys is not None
+    prefect, mlflow = (f"http://127.0.0.1:{state.ports[name]}" for name in ("prefect", "mlflow"))
+    users = {prefect: tuple(keys.prefect.split(":", 1)), mlflow: ("gkd", keys.mlflow)}
+    code = {"job_variables": {"command": "touch /tmp/never"}, "name": "x"}
+    asked = [
+        ("POST", f"{prefect}/api/deployments/filter", {}),
+        ("POST", f"{prefect}/api/flow_runs/", code),
+        ("POST", f"{prefect}/api/deployments/00000000-0000-0000-0000-000000000000/create_flow_run", code),
+        ("GET", f"{prefect}/api/admin/settings", None),
+        ("GET", f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1", None),
+        ("GET", f"{mlflow}/ajax-api/2.0/mlflow/experiments/search?max_results=1", None),
+        ("POST", f"{mlflow}/api/2.0/mlflow/runs/create", {"experiment_id": "0"}),
+        ("GET", f"{mlflow}/api/2.0/mlflow-artifacts/artifacts?path=", None),
+        ("PUT", f"{mlflow}/api/2.0/mlflow-artifacts/artifacts/x", None),
+    ]
+    for method, url, body in asked:
+        for auth in (None, ("gkd", "wrong"), ("admin", "password1234")):
+            assert requests.request(method, url, json=body, auth=auth, timeout=60).status_code == 401, (url, auth)
+    for server, (user, key) in users.items():
+        path = "/api/deployments/filter" if server == prefect else "/api/2.0/mlflow/experiments/create"
+        refused = requests.post(server + path, json={}, auth=(user, key), headers={"Host": "evil.example"}, timeout=60)
+        assert refused.status_code in (400, 403), "another name that leads here"
+        page = {"Origin": "http://evil.example"}
+        answer = requests.post(server + path, json={"name": "page"}, auth=(user, key), headers=page, timeout=60)
+        assert answer.status_code == 403 or "access-control-allow-origin" not in answer.headers, "a page of another site"
+    assert requests.post(f"{prefect}/api/deployments/filter", json={}, auth=users[prefect], timeout=60).status_code == 200
+    search = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert requests.get(search, auth=users[mlflow], timeout=60).status_code == 200
+
+
+def test_keys_and_databases_are_their_owners_alone_and_in_no_log_or_command(platform: Platform) -> None:
+    keys = read_keys(platform.project / FOLDER)
+    assert keys is not None
+    names = ("*.db*", "keys.json", "env", "prefect-profile.toml")
+    private = [path for name in names for path in (platform.project / "artifacts").rglob(name)]
+    assert len(private) >= 6
+    assert {str(path): oct(path.stat().st_mode & 0o777) for path in private if path.stat().st_mode & 0o077} == {}
+    secrets = [keys.prefect.partition(":")[2], keys.mlflow, keys.forms]
+    logs = [path.read_text(errors="replace") for path in (platform.project / "artifacts/logs").iterdir() if path.is_file()]
+    commands = [" ".join(process.cmdline()) for process in processes.marked(platform.state.mark)]
+    state = (platform.project / FOLDER / "state.json").read_text()
+    assert not [secret for secret in secrets for text in (*logs, *commands, state) if secret in text]
+
+
+def test_the_prefect_command_signs_in_by_prefect_toml(platform: Platform) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": f"http://127.0.0.1:{platform.state.ports['prefect']}/api"}
+    command = [str(Path(sys.executable).with_name("prefect")), "deployment", "ls"]
+    done = subprocess.run(
+        command, cwd=platform.project, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0 and "gkd/full-pipeline" in done.stdout, done.stderr
 
 
 def test_a_killed_server_is_started_again_and_the_rest_stays(platform: Platform) -> None:
