@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,10 @@ import typer
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
+
+from gkd_core.doctor.web import basic
+from gkd_core.platform_state import FOLDER
+from gkd_core.server_keys import USER, read_keys
 
 COLUMNS = [
     *("metrics.`miou/mean_targets`", "metrics.`miou/worst_domain`", "metrics.`miou/source_gap`"),
@@ -65,15 +69,39 @@ def main(
 ) -> None:
     """Picture the pages that the docs show, as they are now."""
     output.mkdir(parents=True, exist_ok=True)
+    keys = read_keys(Path.cwd() / FOLDER) or sys.exit("no keys of a platform here: make up, in the project's folder")
+    users = {prefect: keys.prefect, mlflow: f"{USER}:{keys.mlflow}"}
+    sign_in(users)
     experiment = _ask(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gkd")["experiment"]["experiment_id"]
     pages = [*prefect_pages(prefect), *mlflow_pages(mlflow, experiment)]
     with browser() as driver:
+        # Prefect's pages keep the key that one signs in with; MLflow's leave that to the browser.
+        driver.get(prefect)
+        driver.execute_script("localStorage.setItem('prefect-password', btoa(arguments[0]))", keys.prefect)
+        driver.execute_cdp_cmd("Network.enable", {})
+        use_key(driver, mlflow, users)
         driver.get(f"{mlflow}/#/experiments/{experiment}/runs")
         time.sleep(SETTLE_SECONDS)
         driver.execute_script(CHOSEN, experiment, COLUMNS)
         for page in pages:
             if only in page.name:
+                use_key(driver, page.url, users)
                 take(driver, page, output)
+
+
+def sign_in(users: Mapping[str, str]) -> None:
+    """Have this process sign in to each server, by its address, as `user:key`."""
+    known = urllib.request.HTTPPasswordMgrWithPriorAuth()
+    for server, pair in users.items():
+        user, _, key = pair.partition(":")
+        known.add_password(None, server, user, key, is_authenticated=True)
+    urllib.request.install_opener(urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(known)))
+
+
+def use_key(driver: webdriver.Chrome, url: str, users: Mapping[str, str]) -> None:
+    """Have the browser sign in to the server of an address."""
+    pair = next(pair for server, pair in users.items() if url.startswith(server))
+    driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": basic(pair)})
 
 
 def prefect_pages(server: str) -> list[Page]:
