@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ TINY_DISTILL = {
     "augment": "light", "repeated_augmentation": 1, "precision": "fp32", "ema_decay": None,
     "warm_start": {"updates": 1}, "checkpoint_every": 2, "log_every": 1
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _key_of_backups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A key of the tests' own, in the place of the user's."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GKD_BACKUP_KEY_FILE", str(tmp_path_factory.mktemp("key") / "backup.key"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,17 @@ def backup(place: Place, bucket: Bucket = None) -> None:
     what no backup there has yet is copied. It is a backup once the last line says so.
     """
     from gkd_core.adapters.backup.make import Part, back_up
+    from gkd_core.adapters.backup.seal import key_file, seal
     from gkd_core.adapters.backup.stores import stores_of
     from gkd_core.adapters.backup.vault import open_vault
 
-    for done in back_up(stores_of(Path.cwd(), bucket or ()), open_vault(place)):
-        typer.echo(_line(done) if isinstance(done, Part) else f"backup {done}: whole")
+    vault = open_vault(place)
+    for done in back_up(stores_of(Path.cwd(), bucket or ()), vault):
+        if isinstance(done, Part):
+            typer.echo(_line(done))
+        else:
+            typer.echo(f"manifest's SHA-256, to keep apart: {seal(vault, done, key_file())}")
+            typer.echo(f"backup {done}: whole")
 
 
 def restore(
@@ -42,17 +48,23 @@ def restore(
     replace: Annotated[
         bool, typer.Option("--replace", help="Over what is there: databases and files of the same name go.")
     ] = False,
+    manifest_sha256: Annotated[
+        str | None, typer.Option(help="SHA-256 of the manifest, as `backup` printed it: where the key of its seal is not here.")
+    ] = None,
 ) -> None:
     """Put a backup in place, with the servers stopped: all of it is read and judged first, then files, then databases at once.
 
+    It must be sealed by the key that GKD_BACKUP_KEY_FILE names (else ~/.config/gkd/backup.key, which the first backup makes).
     The same variables and buckets as for `backup`. The databases must be there, empty: `gkd infra bootstrap`.
     """
     from gkd_core.adapters.backup import restore as restoring
+    from gkd_core.adapters.backup.seal import check_seal, key_file
     from gkd_core.adapters.backup.stores import stores_of
     from gkd_core.adapters.backup.vault import open_vault
 
     vault = open_vault(place)
     name = name or vault.newest()
+    check_seal(vault, name, key_file(), manifest_sha256)
     for part in restoring.restore(stores_of(Path.cwd(), bucket or ()), vault, vault.read(name), replace):
         typer.echo(_line(part))
     typer.echo(f"backup {name}: restored")

@@ -17,7 +17,7 @@ from gkd_core.errors import DataError
 from gkd_core.files import atomic_file, scratch_folder, sweep
 from gkd_core.records import sha256_of
 
-CONTENT, MANIFESTS = "content", "backups"
+CONTENT, MANIFESTS, SEALS = "content", "backups", "seals"
 LISTED = "list what is there by: gkd infra backups"
 
 
@@ -67,9 +67,29 @@ class Vault:
             DataError: there is none, or its manifest is damaged.
             PlatformError: a newer version wrote it.
         """
+        return decode(self, name, self.manifest(name))
+
+    def manifest(self, name: str) -> bytes:
+        """The bytes of a backup's manifest.
+
+        Raises:
+            DataError: there is none of this name.
+        """
         if name not in self.names():
             raise DataError(f"{self}: no backup {name}; {LISTED} {self}")
-        return decode(self, name, self._shelf.read(f"{MANIFESTS}/{name}"))
+        return self._shelf.read(f"{MANIFESTS}/{name}")
+
+    def seal(self, name: str) -> str | None:
+        """What a backup was sealed with; None where it was not."""
+        place = f"{SEALS}/{name}"
+        return self._shelf.read(place).decode("ascii", "backslashreplace").strip() if place in self._shelf.sizes() else None
+
+    def put_seal(self, name: str, seal: str) -> None:
+        """Keep the seal of a backup."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.write_text(f"{seal}\n", encoding="ascii")
+            self._shelf.put(file, f"{SEALS}/{name}")
 
     def newest(self) -> str:
         """Name of the newest whole backup.
@@ -117,8 +137,9 @@ class Vault:
         return name
 
     def forget(self, name: str) -> None:
-        """Remove a backup's manifest; its contents stay."""
+        """Remove a backup's manifest and its seal; its contents stay."""
         self._shelf.remove(f"{MANIFESTS}/{name}")
+        self._shelf.remove(f"{SEALS}/{name}")
 
     def drop(self, sha256: str) -> None:
         """Remove a content."""

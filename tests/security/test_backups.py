@@ -1,0 +1,112 @@
+"""A backup is restored where its seal fits the key, or its manifest the digest that was pinned: nothing else proves its maker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gkd_core.adapters.backup.manifest import Backup
+from gkd_core.adapters.backup.seal import check_seal, key_file, seal
+from gkd_core.adapters.backup.vault import Vault, open_vault
+from gkd_core.errors import DataError, GkdError, PlatformError
+
+
+def backup_in(vault: Vault, word: str = "1") -> str:
+    return vault.finish(Backup(made=datetime.now(UTC), versions={"gkd": word}, databases=(), trees=()))
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    return open_vault(str(tmp_path / "backups"))
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    return tmp_path / "owner" / "backup.key"
+
+
+def test_a_sealed_backup_is_taken_and_its_digest_is_told(vault: Vault, key: Path) -> None:
+    name = backup_in(vault)
+    digest = seal(vault, name, key)
+    assert digest == hashlib.sha256(vault.manifest(name)).hexdigest()
+    assert key.stat().st_mode & 0o777 == 0o600
+    check_seal(vault, name, key, None)
+    check_seal(vault, name, key.with_name("none"), digest)
+
+
+def test_a_backup_that_somebody_else_made_is_refused(vault: Vault, key: Path, tmp_path: Path) -> None:
+    ours = backup_in(vault)
+    digest = seal(vault, ours, key)
+    theirs = backup_in(vault, "evil")
+    with pytest.raises(DataError, match="has no seal, so nothing proves who made it"):
+        check_seal(vault, theirs, key, None)
+    seal(vault, theirs, tmp_path / "their.key")
+    with pytest.raises(DataError, match="its seal does not fit the key"):
+        check_seal(vault, theirs, key, None)
+    with pytest.raises(DataError, match="its manifest has another digest than the one given"):
+        check_seal(vault, theirs, key, digest)
+    vault.put_seal(theirs, str(vault.seal(ours)))
+    with pytest.raises(DataError, match="its seal does not fit the key"):
+        check_seal(vault, theirs, key, None)
+    with pytest.raises(DataError, match="no key at"):
+        check_seal(vault, ours, tmp_path / "no.key", None)
+
+
+@given(st.binary(max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_no_other_seal_fits(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("place")
+    vault, key = open_vault(str(folder / "backups")), folder / "key"
+    name = backup_in(vault)
+    seal(vault, name, key)
+    place = folder / "backups" / "seals" / name
+    if content.strip() == place.read_bytes().strip():
+        return
+    place.write_bytes(content)
+    with pytest.raises(DataError, match="its seal does not fit"):
+        check_seal(vault, name, key, None)
+
+
+@pytest.mark.parametrize("given_digest", ["", "0" * 63, "x" * 64, "A" * 64, "../" * 20])
+def test_a_digest_that_is_none_is_refused(vault: Vault, key: Path, given_digest: str) -> None:
+    name = backup_in(vault)
+    with pytest.raises(DataError, match="expected the 64 hexadecimal digits"):
+        check_seal(vault, name, key, given_digest)
+
+
+def test_a_key_that_others_can_read_or_that_is_short_is_not_used(vault: Vault, key: Path) -> None:
+    name = backup_in(vault)
+    seal(vault, name, key)
+    key.chmod(0o644)
+    with pytest.raises(PlatformError, match="others can read or change it"):
+        check_seal(vault, name, key, None)
+    key.chmod(0o600)
+    key.write_text("short")
+    with pytest.raises(PlatformError, match="a key of 5 characters; expected 32 or more"):
+        check_seal(vault, name, key, None)
+
+
+def test_an_edited_manifest_is_found_even_under_the_name_of_its_own_digest(vault: Vault, key: Path, tmp_path: Path) -> None:
+    name = backup_in(vault)
+    seal(vault, name, key)
+    place = tmp_path / "backups" / "backups"
+    tree = json.loads((place / name).read_text())
+    tree["versions"] = {"gkd": "evil"}
+    text = (json.dumps(tree) + "\n").encode()
+    forged = f"{name.split('-')[0]}-{hashlib.sha256(text).hexdigest()[:16]}.json"
+    (place / forged).write_bytes(text)
+    (tmp_path / "backups" / "seals" / forged).write_bytes((tmp_path / "backups" / "seals" / name).read_bytes())
+    vault.read(forged)  # whole by its own words
+    with pytest.raises(GkdError, match="its seal does not fit"):
+        check_seal(vault, forged, key, None)
+
+
+def test_the_key_lies_apart_from_the_project(tmp_path: Path) -> None:
+    assert key_file({"GKD_BACKUP_KEY_FILE": "/run/key"}) == Path("/run/key")
+    assert key_file({"XDG_CONFIG_HOME": str(tmp_path)}) == tmp_path / "gkd" / "backup.key"
