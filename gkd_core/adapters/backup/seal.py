@@ -2,7 +2,8 @@
 
 Digests in a backup say that it is whole, and whoever can write the place can make others. The seal is HMAC-SHA256 of the
 manifest, which names every content by its digest. The key lies apart from the backups: a file that `GKD_BACKUP_KEY_FILE` names,
-else one in the user's own configuration, made by the first backup. Whoever has lost it pins the manifest's digest, which `backup` prints.
+else one in the user's own configuration, made by the first backup. Whoever has lost it pins the manifest's digest, which `backup`
+prints.
 """
 
 from __future__ import annotations
