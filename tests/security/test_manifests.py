@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gkd_core.adapters.remote.parcel import RemoteResult, RemoteTask
+from gkd_core.adapters.remote.parcel import RemoteTask
 from gkd_core.errors import GkdError
 from gkd_core.records import EncoderCheckpoint, Picture, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings
@@ -52,8 +52,6 @@ def test_a_digest_that_is_none_is_refused(digest: str) -> None:
     for kind, fields in records_with("w.safetensors", digest):
         with pytest.raises(ValidationError, match="sha256"):
             kind.model_validate(fields)
-    with pytest.raises(ValidationError):
-        RemoteResult.model_validate({"files": {"a": digest}})
 
 
 @given(st.text(max_size=20))

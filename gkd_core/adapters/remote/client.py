@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +19,9 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from gkd_core.adapters.remote.parcel import OUTPUT, RESULT, RemoteResult, pack, place_of, send_inputs
-from gkd_core.adapters.remote.wire import parse_error, parse_metrics
+from gkd_core.adapters.remote.parcel import OUTPUT, pack, place_of, send_inputs
+from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result
 from gkd_core.adapters.s3.client import connect
-from gkd_core.adapters.s3.download import download_file
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import download_tree
 from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
@@ -69,7 +68,7 @@ def run_remotely(context: Context) -> None:
         temporary.write_text(f"{place}\n", encoding="utf-8")
     job = cluster.running(context.run_folder.name) or _submit(cluster, context, place)
     with _stopped_with_us(cluster, job):
-        error = _follow(cluster, job, file_sink(context.run_folder))
+        error, files = _follow(cluster, job, file_sink(context.run_folder))
         status = cluster.status(job)
     if error is not None:
         raise error
@@ -77,7 +76,9 @@ def run_remotely(context: Context) -> None:
         raise TransientError(
             f"{context.run.name}: job {job} at {cluster.address} ended as {status} and left no word; see its log"
         )
-    fetch_result(place, context.output)
+    if files is None:
+        raise TransientError(f"{context.run.name}: job {job} at {cluster.address} did not say what it has written; see its log")
+    fetch_result(place, context.output, files)
     _fetch_costs(place, context.run_folder)
     mark.unlink()
 
@@ -151,9 +152,10 @@ def _submit(cluster: Cluster, context: Context, place: Location) -> str:
         return cluster.submit(temporary, context.run_folder.name)
 
 
-def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> GkdError | None:
-    """Show the job's log as it grows and pass its metrics on, until it ends; gives the error that it told of."""
-    seen, error = 0, None
+def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> tuple[GkdError | None, dict[str, str] | None]:
+    """Show the job's log as it grows and pass its metrics on, until it ends; gives the error that it told of, and the digests of
+    its result."""
+    seen, error, files = 0, None, None
     while True:
         ended = cluster.status(job).is_terminal()
         lines = cluster.log(job).splitlines(keepends=True)
@@ -164,10 +166,12 @@ def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> GkdError | None:
             error = parse_error(line) or error
             if (metrics := parse_metrics(line)) is not None:
                 sink(int(metrics.pop("step")), metrics)
+            elif (told := parse_result(line)) is not None:
+                files = told
             else:
                 print(line.rstrip("\n"), file=sys.stderr, flush=True)
         if ended:
-            return error
+            return error, files
         # The API gives a log whole: a long one is asked for less often.
         time.sleep(min(LONGEST_POLL_SECONDS, POLL_SECONDS + sum(map(len, lines)) / CHARACTERS_PER_SECOND))
 
@@ -190,20 +194,20 @@ def _fetch_costs(place: Location, run_folder: Path) -> None:
         return  # in one process on the head, there are no workers
 
 
-def fetch_result(place: Location, output: Path) -> None:
-    """Fetch a finished stage's output, whole and held against the digests that the job has written down.
+def fetch_result(place: Location, output: Path, files: Mapping[str, str]) -> None:
+    """Fetch a finished stage's output, whole and held against the digests that the job has told.
+
+    Args:
+        files: SHA-256 by path.
 
     Raises:
         DataError: a file is missing, is one too many, or is not what the job has written.
         GkdError: the bucket refuses or fails.
     """
     client = connect()
-    with scratch_folder("result") as temporary:
-        download_file(client, place / RESULT, temporary / RESULT)
-        result = RemoteResult.read(temporary / RESULT)
     with atomic_folder(output) as folder:
         download_tree(client, place / OUTPUT, folder)
         found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
-        wrong = sorted(name for name in found.keys() | result.files.keys() if found.get(name) != result.files.get(name))
+        wrong = sorted(name for name in found.keys() | files.keys() if found.get(name) != files.get(name))
         if wrong:
             raise DataError(f"{place / OUTPUT}: {', '.join(wrong)}: not as the job has written it; remove the prefix, run again")

@@ -13,14 +13,12 @@ import ray
 
 from gkd_core.adapters.ray_nodes import nodes
 from gkd_core.adapters.remote.nodes import BucketNodes, node_workspace
-from gkd_core.adapters.remote.parcel import OUTPUT, PARAMS, RESULT, TASK, RemoteResult, RemoteTask
-from gkd_core.adapters.remote.wire import say_error
+from gkd_core.adapters.remote.parcel import OUTPUT, PARAMS, TASK, RemoteTask
+from gkd_core.adapters.remote.wire import say_error, say_result
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import upload_tree
-from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import GkdError
-from gkd_core.files import scratch_folder
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages.recipe import find_run, run_stage
@@ -55,15 +53,10 @@ def _of_this_cluster(settings: Settings) -> Settings:
 
 
 def send_output(folder: Path, place: Location) -> None:
-    """Put the stage's output into the bucket, and last of all the list of its files with their digests."""
-    client = connect()
-    upload_tree(client, folder, place / OUTPUT)
+    """Put the stage's output into the bucket, and last of all tell the digests of its files, by the job's own log."""
+    upload_tree(connect(), folder, place / OUTPUT)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    result = RemoteResult(files={path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
-    with scratch_folder("result") as temporary:
-        record = temporary / RESULT
-        result.write(record)
-        upload_file(client, record, place / RESULT)
+    say_result({path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
 
 
 if __name__ == "__main__":

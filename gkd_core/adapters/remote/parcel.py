@@ -14,14 +14,13 @@ from gkd_core.files import atomic_file
 from gkd_core.records import Record
 from gkd_core.settings import Settings, dump_settings
 from gkd_core.stages.recipe import Context, StageRun
-from gkd_core.untrusted import PlainName, Sha256
+from gkd_core.untrusted import PlainName
 
 PACKAGE = Path(__file__).parents[2]
 PARAMS = "params.yaml"
 TASK = "task.json"
 INPUTS = "inputs"
 OUTPUT = "output"
-RESULT = "result.json"
 CHECKPOINTS = "ray"
 NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
@@ -39,12 +38,6 @@ class RemoteTask(Record):
     source: PlainName | None
     place: str
     name: PlainName
-
-
-class RemoteResult(Record):
-    """The files that a stage has left: path to SHA-256."""
-
-    files: dict[str, Sha256]
 
 
 def place_of(settings: Settings, name: str) -> Location:

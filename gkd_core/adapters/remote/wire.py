@@ -1,4 +1,4 @@
-"""What a job says of itself, in lines of its log: step metrics as they come, and its own error in the end.
+"""What a job says of itself, in lines of its log: step metrics as they come, in the end its error or its result's digests.
 
 A log is all that the Jobs API brings back while a job runs, and Ray puts words of its own before a line of a worker.
 """
@@ -16,7 +16,8 @@ from gkd_core.training.metrics import Line, MetricsSink, parse_line
 
 METRICS = "gkd-metrics"
 ERROR = "gkd-error"
-LINE = re.compile(rf"({METRICS}|{ERROR}) (\{{.*\}})\s*$")
+RESULT = "gkd-result"
+LINE = re.compile(rf"({METRICS}|{ERROR}|{RESULT}) (\{{.*\}})\s*$")
 
 
 def wire_sink() -> MetricsSink:
@@ -31,6 +32,23 @@ def wire_sink() -> MetricsSink:
 def say_error(error: GkdError) -> None:
     """Write an error to the log, for `parse_error` of whoever reads it."""
     _say(ERROR, {"kind": type(error).__name__, "message": str(error)})
+
+
+def say_result(files: Mapping[str, str]) -> None:
+    """Write the SHA-256 of each file of the result, by its path, to the log.
+
+    Not to the bucket that the files lie in: whoever has a key to that could write others, and the digests of those.
+    """
+    _say(RESULT, {"files": dict(files)})
+
+
+def parse_result(text: str) -> dict[str, str] | None:
+    """The digests of a line of the log; None where it has none."""
+    facts = _facts(RESULT, text)
+    files = None if facts is None else facts.get("files")
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        return None
+    return files
 
 
 def parse_metrics(text: str) -> Line | None:
