@@ -8,7 +8,7 @@ from pathlib import Path
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import LOOPBACK, answers, free_port, is_free
-from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, write_private
+from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, make_private_folder, write_private
 from gkd_core.stages import ARTIFACTS
 
 HOME = ARTIFACTS / "prefect"
@@ -79,7 +79,7 @@ def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectSe
     """
     port = _claim(port)
     home = (project / HOME).resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home)
     url = f"http://{LOOPBACK}:{port}"
     keys, key_file = ServerKeys.new(), home / f"key-{port}"
     environment = {"PREFECT_API_URL": f"{url}/api", "PREFECT_HOME": str(home), PREFECT_VARIABLE: keys.prefect, **QUIET}

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gkd_core.errors import PlatformError
 
 FILE = "keys.json"
+PROFILE_FILE = "prefect-profile.toml"  # from which the prefect command takes the key, by prefect.toml
 USER = "gkd"
 OWNER_ALONE = stat.S_IRUSR | stat.S_IWUSR
 KEY_BYTES = 24
@@ -58,6 +59,7 @@ def make_keys(folder: Path) -> tuple[ServerKeys, bool]:
     Raises:
         PlatformError: there is a file of keys that is damaged, or that others can read.
     """
+    make_private_folder(folder)
     found = read_keys(folder)
     if found is not None:
         return found, False
@@ -86,6 +88,13 @@ def read_keys(folder: Path) -> ServerKeys | None:
             return ServerKeys.model_validate_json(stream.read())
         except (ValidationError, UnicodeDecodeError):
             raise PlatformError(f"{path}: damaged; make down, remove it, and make up makes new keys") from None
+
+
+def make_private_folder(folder: Path) -> None:
+    """See to it that a folder is there and its owner's alone: where others may write, they could put keys of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(stat.S_IRWXU)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -24,6 +24,17 @@ def test_keys_are_made_once_and_are_their_owners_alone(tmp_path: Path) -> None:
     assert read_keys(tmp_path / "none") is None
 
 
+def test_the_folder_of_keys_is_closed_to_others_whatever_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    folder.chmod(0o777)  # others could put a database of MLflow's users of their own there
+    make_keys(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    make_keys(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604, 0o640])
 def test_keys_that_others_may_have_read_are_not_used(tmp_path: Path, mode: int) -> None:
     make_keys(tmp_path)

@@ -65,6 +65,7 @@ def down_command() -> None:
 @app.command("status")
 def status_command() -> None:
     """Show what runs where; exit with 1 where something is not well."""
+    check_version(Path.cwd())
     state = running_state(Path.cwd())
     if state is None:
         console.print("Nothing is running; `make up` starts it.")

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from gkd_core.platform_state import ProcessMark
+from gkd_core.stages import ARTIFACTS
 
 VARIABLE = "GKD_PLATFORM"
 SUPERVISOR = "flows.local_platform.supervisor"
@@ -41,16 +42,23 @@ def _bears(process: psutil.Process, prefix: str) -> bool:
 
 
 def of_project(project: Path) -> set[str]:
-    """Marks of the platforms whose supervisor, services or flow runs work in a project's folder, by their processes alone."""
+    """Marks of the platforms whose services or flow runs work in a project, by their processes alone.
+
+    In its folder or in that of its results, where services and stages work: a project that lies within this one is another.
+    """
     found = set()
     for process in psutil.process_iter():
         try:
             mark = process.environ().get(VARIABLE)
-            if mark and Path(process.cwd()).is_relative_to(project):
+            if mark and _works_in(Path(process.cwd()), project):
                 found.add(mark.partition(":")[0])
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or another user's
     return found
+
+
+def _works_in(folder: Path, project: Path) -> bool:
+    return folder == project or folder.is_relative_to(project / ARTIFACTS)
 
 
 def supervisors_of(project: Path) -> list[psutil.Process]:

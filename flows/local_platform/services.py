@@ -10,7 +10,7 @@ from gkd_core.adapters.mlflow_store import STORE, local_artifacts, local_databas
 from gkd_core.adapters.postgres import Database
 from gkd_core.loopback import LOOPBACK
 from gkd_core.platform_state import FOLDER
-from gkd_core.server_keys import PREFECT_VARIABLE, USER, ServerKeys
+from gkd_core.server_keys import PREFECT_VARIABLE, PROFILE_FILE, USER, ServerKeys
 
 POOL = "gkd"
 HEARTBEAT_SECONDS = 30
@@ -18,7 +18,7 @@ MLFLOW_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 # MLflow's users, of whom there is one; its password comes by the environment.
 MLFLOW_USERS = FOLDER / "mlflow-users.db"
 MLFLOW_SIGN_IN = FOLDER / "mlflow-sign-in.ini"
-PROFILE = FOLDER / "prefect-profile.toml"  # named by prefect.toml
+PROFILE = FOLDER / PROFILE_FILE  # named by prefect.toml
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def _mlflow(project: Path, ports: Ports, database: Database | None, keys: Server
             "MLFLOW_AUTH_ADMIN_USERNAME": USER,
             "MLFLOW_AUTH_ADMIN_PASSWORD": keys.mlflow,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": keys.forms,
+            "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",  # a route of which MLflow does not know whose it is, is nobody's
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             # Judges of language models are no concern of ours, and three processes.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -45,15 +45,16 @@ def running_state(project: Path) -> PlatformState | None:
 
 
 def check_version(project: Path) -> None:
-    """Refuse a project in which the platform of another version runs.
+    """Refuse a project in which the platform of another version runs, or what its supervisor left behind.
 
     Raises:
         PlatformError: one runs there.
     """
-    if has_unreadable_state(project) and (found := processes.supervisors_of(project)):
-        raise PlatformError(
-            f"a platform of another version runs here (process {found[0].pid}): make down stops it, then make up"
-        )
+    if not has_unreadable_state(project):
+        return
+    left = [process for mark in processes.of_project(project) for process in processes.marked(mark)]
+    for process in (*processes.supervisors_of(project), *left):
+        raise PlatformError(f"a platform of another version runs here (process {process.pid}): make down stops it, then make up")
 
 
 def start_supervisor(project: Path, ports: Ports) -> bool:

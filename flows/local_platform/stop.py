@@ -10,6 +10,7 @@ from typing import NamedTuple
 import psutil
 
 from flows.local_platform import processes
+from flows.local_platform.services import PROFILE
 from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
 from gkd_core.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
@@ -40,17 +41,14 @@ def stop_platform(project: Path) -> Stopped | None:
     found = processes.marked(state.mark)
     supervised = is_running(state.supervisor)
     if not supervised and not found:
-        (project / STATE_FILE).unlink(missing_ok=True)
+        _forget(project, [])
         return None
     known = {service.pid for service in state.services}
     flow_runs = [process for process in found if process.pid not in known and _is_flow_run(process)]
     if supervised:
         _stop_supervisor(state)
     processes.stop_marked(state.mark)
-    left = processes.marked(state.mark)
-    if left:
-        raise PlatformError(f"cannot end the processes {', '.join(str(process.pid) for process in left)}; the kernel holds them")
-    (project / STATE_FILE).unlink(missing_ok=True)
+    _forget(project, processes.marked(state.mark))
     return Stopped(tuple(service for service in state.services if service.pid is not None), len(flow_runs))
 
 
@@ -67,8 +65,16 @@ def _stop_unknown(project: Path) -> Stopped | None:
             supervisor.kill()
     for mark in marks:
         processes.stop_marked(mark)
-    (project / STATE_FILE).unlink(missing_ok=True)
+    _forget(project, [*processes.supervisors_of(project), *(left for mark in marks for left in processes.marked(mark))])
     return Stopped((), len(flow_runs)) if supervisors or marks else None
+
+
+def _forget(project: Path, left: list[psutil.Process]) -> None:
+    """Remove what says that a platform runs, and the key that the prefect command would take to any other server too."""
+    if left:
+        raise PlatformError(f"cannot end the processes {', '.join(str(process.pid) for process in left)}; the kernel holds them")
+    for file in (STATE_FILE, PROFILE):
+        (project / file).unlink(missing_ok=True)
 
 
 def _is_flow_run(process: psutil.Process) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import stat
 import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -14,7 +16,8 @@ from gkd_core.errors import PlatformError
 from gkd_core.loopback import LOOPBACK
 from gkd_core.platform_state import FOLDER, read_state
 from gkd_core.server_keys import FILE as KEYS
-from gkd_core.server_keys import USER, ServerKeys, read_keys
+from gkd_core.server_keys import PREFECT_VARIABLE, PROFILE_FILE, USER, ServerKeys, read_keys
+from gkd_core.stages import ARTIFACTS
 
 DEFAULT_PORTS = {"prefect": 4200, "mlflow": 5000, "worker": 4201}
 REFUSED = (401, 403)
@@ -77,10 +80,14 @@ def _address_of_file(machine: Machine) -> str | None:
     return None if address is None else str(address)
 
 
+def _is_own(machine: Machine, service: str, address: str) -> bool:
+    state = read_state(machine.project)
+    return state is not None and urlsplit(address).netloc == f"{LOOPBACK}:{state.ports[service]}"
+
+
 def _own_keys(machine: Machine, service: str, address: str) -> ServerKeys | None:
     """The keys of the project's own platform, where an address is that of a service of it, as our commands use them."""
-    state = read_state(machine.project)
-    if state is None or urlsplit(address).netloc != f"{LOOPBACK}:{state.ports[service]}":
+    if not _is_own(machine, service, address):
         return None
     try:
         return read_keys(machine.project / FOLDER)
@@ -159,17 +166,35 @@ def check_doors(machine: Machine) -> Iterable[Finding]:
             yield well(subject, "asks for a key, on loopback alone" if service.name in GUARDED else "on loopback alone")
 
 
+# Where the servers that we start keep keys and databases, by patterns.
+PRIVATE = {
+    FOLDER: (KEYS, "env", PROFILE_FILE, "*.db*", "prefect/*.db*"),
+    ARTIFACTS / "mlflow": ("*.db*",),
+    ARTIFACTS / "prefect": ("key-*", "*.db*"),
+}
+
+
 def check_keys(machine: Machine) -> Iterable[Finding]:
-    """The platform's files of keys and its databases are for their owner alone."""
-    folder = machine.project / FOLDER
-    files = [folder / name for name in (KEYS, "env", "prefect-profile.toml", "mlflow-users.db", "prefect/prefect.db")]
-    there = [path for path in (*files, machine.project / "artifacts/mlflow/mlflow.db") if path.exists()]
-    open_ones = [path for path in there if path.stat().st_mode & 0o077]
-    for path in open_ones:
-        mode = path.stat().st_mode & 0o777
-        yield error("platform's keys", f"{path} has mode {mode:04o}: others can read it", f"chmod 600 {path}")
-    if there and not open_ones:
+    """Keys and databases of the servers that we start are for their owner alone, and the key goes to them alone."""
+    there = [path for folder, names in PRIVATE.items() for name in names for path in (machine.project / folder).glob(name)]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in sorted(there) if path.exists()}  # SQLite removes some as we look
+    open_ones = {path: mode for path, mode in modes.items() if mode & (stat.S_IRWXG | stat.S_IRWXO)}
+    for path, mode in open_ones.items():
+        yield error("platform's keys", f"{path} has mode {mode:04o}: others can read it", f"chmod 600 {shlex.quote(str(path))}")
+    if modes and not open_ones:
         yield well("platform's keys", "keys and databases are yours alone")
+    yield from _key_astray(machine)
+
+
+def _key_astray(machine: Machine) -> Iterable[Finding]:
+    """Prefect takes the key of prefect.toml's profile to whatever server the environment names, before one of Prefect Cloud."""
+    address = machine.environment.get("PREFECT_API_URL")
+    if not address or PREFECT_VARIABLE in machine.environment or not (machine.project / FOLDER / PROFILE_FILE).exists():
+        return
+    if not _is_own(machine, "prefect", address):
+        found = f"PREFECT_API_URL names {without_password(address)}, and prefect signs in there with this platform's key"
+        advice = f"set {PREFECT_VARIABLE} to that server's (to nothing for Prefect Cloud), or make down"
+        yield warning("platform's keys", found, advice)
 
 
 def _silent(shown: str, reply: Reply) -> str:

@@ -22,6 +22,6 @@ def test_a_flow_and_all_that_it_starts(project: Path, tmp_path: Path) -> None:
         found = watch(process)
     assert process.returncode == 0
     programs = " ".join(item.program for item in found)
-    assert all(name in programs for name in ("prefect.server.api.server", "gcs_server", "raylet", "ShardWorker"))
+    assert all(name in programs for name in ("flows.prefect_app", "gcs_server", "raylet", "ShardWorker"))
     assert beyond_loopback(found) == []
     assert not (tmp_path / ".ray").exists()

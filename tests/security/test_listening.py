@@ -242,7 +242,7 @@ def test_the_prefect_server_of_a_flow_run_here(tmp_path: Path) -> None:
     with prefect_server(tmp_path) as server:
         server.wait()
         found = listening(tree(os.getpid()))
-        assert run_of(found, "prefect.server.api.server")
+        assert run_of(found, "flows.prefect_app")
         assert beyond_loopback(found) == []
 
 

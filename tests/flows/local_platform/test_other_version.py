@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from flows.local_platform import processes
+from flows.local_platform.__main__ import status_command
+from flows.local_platform.services import PROFILE
 from flows.local_platform.start import check_version
 from flows.local_platform.stop import stop_platform
 from gkd_core.errors import PlatformError
@@ -23,8 +25,9 @@ CONTENTS = [b'{"version": 7, "mark": "abc"}', b"", b"\x00\xff", b"[]", b"{"]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / STATE_FILE).parent.mkdir(parents=True)
-    return tmp_path.resolve()
+    folder = tmp_path.resolve() / "trees" / "inner"
+    (folder / STATE_FILE).parent.mkdir(parents=True)
+    return folder
 
 
 @pytest.fixture
@@ -60,6 +63,47 @@ def test_what_runs_is_named_at_once_and_is_stopped(project: Path, running: list[
     assert stopped is not None
     assert [process.wait(30) is not None for process in running] == [True, True]
     assert not (project / STATE_FILE).exists()
+
+
+def test_what_a_killed_supervisor_of_another_version_left_is_named_and_is_stopped(
+    project: Path, running: list[subprocess.Popen[bytes]]
+) -> None:
+    supervisor, service = running
+    supervisor.kill()
+    supervisor.wait()
+    (project / STATE_FILE).write_bytes(CONTENTS[0])
+    with pytest.raises(PlatformError, match=rf"another version runs here \(process {service.pid}\)"):
+        check_version(project)
+    assert stop_platform(project) is not None
+    assert service.wait(30) is not None
+    check_version(project)
+
+
+def test_status_says_that_another_version_runs(
+    project: Path, running: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / STATE_FILE).write_bytes(CONTENTS[0])
+    monkeypatch.chdir(project)
+    with pytest.raises(PlatformError, match="another version runs here"):
+        status_command()
+
+
+def test_a_project_that_lies_within_this_one_is_another(tmp_path: Path, running: list[subprocess.Popen[bytes]]) -> None:
+    """`running` works in `tmp_path/trees/inner`: a checkout beside others, all below a folder that is a project too."""
+    assert stop_platform(tmp_path.resolve()) is None
+    (tmp_path / STATE_FILE).parent.mkdir(parents=True)
+    (tmp_path / STATE_FILE).write_bytes(CONTENTS[0])
+    check_version(tmp_path.resolve())
+    assert stop_platform(tmp_path.resolve()) is None
+    assert [process.poll() for process in running] == [None, None]
+
+
+def test_down_takes_the_profile_with_the_key_away(project: Path) -> None:
+    """The prefect command would sign in with it wherever PREFECT_API_URL leads."""
+    (project / STATE_FILE).write_bytes(CONTENTS[0])
+    (project / PROFILE).write_text("x")
+    stop_platform(project)
+    assert not (project / PROFILE).exists()
 
 
 def test_a_platform_of_another_project_is_left_alone(
