@@ -23,12 +23,13 @@ from gkd_core.adapters.ray_cluster import shared_cluster
 from gkd_core.adapters.workspace import anchor_paths, publish_report
 from gkd_core.data.catalog import load_catalog
 from gkd_core.evaluate.places import Place
+from gkd_core.paths import ARTIFACTS, REPORT
 from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
-from gkd_core.stages import ARTIFACTS, REPORT, find_run, run_folder
+from gkd_core.stages import find_run, run_folder
 from gkd_core.stages.length import Length
 from gkd_core.stages.measure import NO_TEACHER, chosen_places, measure_run, segmentor_folder
-from gkd_core.stages.recipe import data_origin
+from gkd_core.stages.origin import data_origin
 
 EVALUATION = ARTIFACTS / "evaluation"
 MEASURE = "measure"

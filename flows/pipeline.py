@@ -16,9 +16,10 @@ from gkd_core.adapters.dvc_recipe import Outcome
 from gkd_core.adapters.mlflow_tracking import Tracking, run_name
 from gkd_core.adapters.ray_cluster import shared_cluster
 from gkd_core.adapters.workspace import anchor_paths, publish_report
+from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
-from gkd_core.stages import REPORT, StageRun, find_run, plan
+from gkd_core.stages import StageRun, find_run, plan
 from gkd_core.stages.waves import waves
 
 PICTURE_STAGE = "illustrate"

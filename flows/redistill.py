@@ -27,11 +27,11 @@ from gkd_core.adapters.mlflow_registry import Registry
 from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.adapters.ray_cluster import shared_cluster
 from gkd_core.data.catalog import load_catalog
+from gkd_core.paths import RUNS
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt
-from gkd_core.stages import RUNS
+from gkd_core.stages.domains import sources
 from gkd_core.stages.due import Due, seeds_to_run, what_is_due
-from gkd_core.stages.recipe import sources
 
 SCRATCH = RUNS / "registry"
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]

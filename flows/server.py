@@ -8,8 +8,8 @@ from pathlib import Path
 from gkd_core.adapters.child import child_process
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import LOOPBACK, answers, free_port, is_free
+from gkd_core.paths import ARTIFACTS
 from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, make_private_folder, write_private
-from gkd_core.stages import ARTIFACTS
 
 HOME = ARTIFACTS / "prefect"
 LOGS = ARTIFACTS / "logs"

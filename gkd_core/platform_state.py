@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gkd_core.files import atomic_file
-from gkd_core.stages import ARTIFACTS
+from gkd_core.paths import ARTIFACTS
 
 FOLDER = ARTIFACTS / "platform"
 STATE_FILE = FOLDER / "state.json"

@@ -25,9 +25,10 @@ from gkd_core.distill.qsd import QuerySoftDistillation, attention_entropy, match
 from gkd_core.distill.warm_start import match_queries, regress_queries, value_loss
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
+from gkd_core.paths import DATA
 from gkd_core.seeding import generator
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import DATA, find_run, run_stage
+from gkd_core.stages import find_run, run_stage
 
 SIDE = 64  # pixels of a view
 BATCH = 8

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from gkd_core.paths import ARTIFACTS
 from gkd_core.platform_state import ProcessMark
-from gkd_core.stages import ARTIFACTS
 
 VARIABLE = "GKD_PLATFORM"
 SUPERVISOR = "flows.local_platform.supervisor"

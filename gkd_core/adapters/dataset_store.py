@@ -16,7 +16,7 @@ from gkd_core.data.layout import SplitFound, check_layout, check_links, check_sh
 from gkd_core.data.pins import SUFFIX, Pin, PinnedInputs
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings
-from gkd_core.stages.recipe import all_domains
+from gkd_core.stages.domains import all_domains
 from gkd_core.training.progress import Advance, progress
 
 DEFAULT_ROOT = Path("data")

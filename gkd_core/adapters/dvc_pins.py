@@ -13,8 +13,9 @@ from gkd_core.adapters.child import child_process, struck_down
 from gkd_core.adapters.dvc_recipe import QUIET
 from gkd_core.data.pins import Pin, PinnedInputs, pins_of
 from gkd_core.errors import DataError, PlatformError, TransientError
+from gkd_core.paths import ARTIFACTS
 from gkd_core.settings import Settings
-from gkd_core.stages import ARTIFACTS, StageRun, plan
+from gkd_core.stages import StageRun, plan
 
 RECORD = Path("pins.json")  # in the workspace
 Say = Callable[[str], None]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from gkd_core.errors import GkdError
 from gkd_core.notes import set_aside
+from gkd_core.paths import SIZE
 from gkd_core.records import StudentSize
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
-from gkd_core.stages.recipe import SIZE
 from gkd_core.training.cost import LOST, StageCost, read_cost
 
 COST = "cost/"

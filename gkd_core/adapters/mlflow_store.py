@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkd_core.stages import ARTIFACTS
+from gkd_core.paths import ARTIFACTS
 
 STORE = ARTIFACTS / "mlflow"
 

@@ -24,13 +24,13 @@ from gkd_core.evaluate.card import UNKNOWN_LICENCE, DataUse, ModelFacts, weights
 from gkd_core.evaluate.gate import SeedScores, Standing
 from gkd_core.methods import METHODS
 from gkd_core.models.tensor_files import read_tensors
+from gkd_core.paths import SCORES
 from gkd_core.records import MANIFEST, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages import StageRun, find_run, plan
-from gkd_core.stages.domains import domains_read
+from gkd_core.stages.domains import domains_read, sources
 from gkd_core.stages.example import source_example
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
-from gkd_core.stages.recipe import SCORES, sources
 
 
 @dataclass(frozen=True)

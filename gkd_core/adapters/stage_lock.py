@@ -18,7 +18,8 @@ from typing import TextIO
 
 from gkd_core.messages import LONGEST_SHOWN, shown
 from gkd_core.notes import clear_file, clear_folder
-from gkd_core.stages import RUNS, StageRun
+from gkd_core.paths import RUNS
+from gkd_core.stages import StageRun
 from gkd_core.stages.attempt import sweep_run_folder
 
 LOCKS = RUNS / "locks"

@@ -15,8 +15,8 @@ from gkd_core.adapters.dvc_recipe import render
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_folder
 from gkd_core.notes import clear_file
+from gkd_core.paths import ARTIFACTS, REPORT, RUNS
 from gkd_core.settings import Settings, dump_settings
-from gkd_core.stages import ARTIFACTS, REPORT, RUNS
 
 WORKSPACES = ARTIFACTS / "workspaces"
 IN_USE = ".in-use"

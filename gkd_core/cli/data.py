@@ -43,7 +43,8 @@ def list_(
     """List the dataset splits that a run reads: how many images are stated and found, and where they lie."""
     from gkd_core.data.catalog import load_catalog
     from gkd_core.data.listing import print_domains
-    from gkd_core.stages.recipe import all_domains, data_origin
+    from gkd_core.stages.domains import all_domains
+    from gkd_core.stages.origin import data_origin
 
     settings = read_settings(profile, set_)
     catalog = load_catalog(settings.data.catalogs)
@@ -66,7 +67,7 @@ def verify(
     """Read every image and label and report all that is wrong: exit code 2 if there is an error, 0 if there are only warnings."""
     from gkd_core.data.verify.run import usable_processes
     from gkd_core.data.verify.run import verify as verify_domains
-    from gkd_core.stages.recipe import data_root
+    from gkd_core.stages.origin import data_root
     from gkd_core.training.progress import progress
 
     settings, catalog, references = _chosen(domains, profile, set_)
@@ -92,7 +93,7 @@ def stats(
 
     from gkd_core.data.stats import print_stats, summarize
     from gkd_core.data.verify.run import read_domains, usable_processes
-    from gkd_core.stages.recipe import data_root
+    from gkd_core.stages.origin import data_root
     from gkd_core.training.progress import progress
 
     settings, catalog, references = _chosen(domains, profile, set_)
@@ -118,7 +119,7 @@ def show(
 ) -> None:
     """Draw a few images of each domain above their labels in the colours of their classes, with a legend."""
     from gkd_core.data.gallery import draw_sample, save_samples
-    from gkd_core.stages.recipe import data_origin
+    from gkd_core.stages.origin import data_origin
 
     settings, catalog, references = _chosen(domains, profile, set_)
     origin = data_origin(settings, Path())
@@ -145,7 +146,8 @@ def prepare(
     import os
 
     from gkd_core.data.preparing.command import prepare_domains
-    from gkd_core.stages.recipe import data_root, trained_domains
+    from gkd_core.stages.domains import trained_domains
+    from gkd_core.stages.origin import data_root
     from gkd_core.training.progress import progress
 
     settings, catalog, references = _chosen(domains, profile, set_)
@@ -166,7 +168,7 @@ def prepare(
 def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Settings, Catalog, list[str]]:
     """The settings, their catalog, and the domains asked for, else all that the run reads."""
     from gkd_core.data.catalog import load_catalog
-    from gkd_core.stages.recipe import all_domains
+    from gkd_core.stages.domains import all_domains
 
     settings = read_settings(profile, overrides)
     catalog = load_catalog(settings.data.catalogs)

@@ -30,9 +30,10 @@ def measure(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gkd_core.data.catalog import load_catalog
     from gkd_core.evaluate.terminal import print_matrix
+    from gkd_core.paths import SCORES
     from gkd_core.records import ScoreTable
     from gkd_core.stages.measure import measure_on, measure_run, segmentor_folder
-    from gkd_core.stages.recipe import SCORES, Context
+    from gkd_core.stages.run import Context
 
     settings = read_settings(profile, set_)
     run = measure_run(segmentor_folder(model, settings, Path.cwd()), output)

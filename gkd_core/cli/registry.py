@@ -193,7 +193,7 @@ def _user() -> str:
 
 
 def _scratch() -> Path:
-    from gkd_core.stages import RUNS
+    from gkd_core.paths import RUNS
 
     return Path.cwd().resolve() / RUNS / "registry"
 

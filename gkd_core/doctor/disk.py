@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gkd_core.doctor.finding import Finding, error, warning, well
 from gkd_core.doctor.machine import Machine
-from gkd_core.stages import ARTIFACTS
+from gkd_core.paths import ARTIFACTS
 
 GIB = 1024**3
 LEAST, LITTLE = 1 * GIB, 10 * GIB

@@ -14,10 +14,10 @@ from gkd_core.doctor.machine import Machine
 from gkd_core.doctor.web import Reply, basic, bearer, password_in, without_password
 from gkd_core.errors import PlatformError
 from gkd_core.loopback import LOOPBACK
+from gkd_core.paths import ARTIFACTS
 from gkd_core.platform_state import FOLDER, read_state
 from gkd_core.server_keys import FILE as KEYS
 from gkd_core.server_keys import PREFECT_VARIABLE, PROFILE_FILE, USER, ServerKeys, read_keys
-from gkd_core.stages import ARTIFACTS
 
 DEFAULT_PORTS = {"prefect": 4200, "mlflow": 5000, "worker": 4201}
 REFUSED = (401, 403)

@@ -11,7 +11,8 @@ from gkd_core.data.catalog import Catalog
 from gkd_core.data.pictures import size_of
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings, WorldSettings
-from gkd_core.stages.recipe import benchmarks, data_origin, sources
+from gkd_core.stages.domains import benchmarks, sources
+from gkd_core.stages.origin import data_origin
 
 # Of an image that is not at hand: bytes of a pixel (ImageNet's archive has 0.6, GTA5's 1.15) and, where the catalog states no
 # size either, (height, width) as of most of ImageNet.

@@ -13,7 +13,9 @@ from gkd_core.planning.counts import Picture, image_count, picture_of
 from gkd_core.planning.flops import FORWARD_AND_BACKWARD, Cost
 from gkd_core.planning.work import StageWork
 from gkd_core.settings import DistillSettings, Precision, Settings
-from gkd_core.stages.recipe import StageRun, domains_of, plan, sources
+from gkd_core.stages.domains import domains_of, sources
+from gkd_core.stages.recipe import plan
+from gkd_core.stages.run import StageRun
 
 FLOAT = 4  # bytes: parameters, gradients and the optimizer's state are float32 in every precision
 MOMENTS = 2  # that AdamW keeps of each parameter it trains

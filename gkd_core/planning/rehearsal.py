@@ -12,7 +12,8 @@ from typing import Any
 
 from gkd_core.files import scratch_folder
 from gkd_core.settings import Settings, settings_from_tree
-from gkd_core.stages.recipe import plan, run_stage
+from gkd_core.stages.recipe import plan
+from gkd_core.stages.run import run_stage
 
 PATCHES = 4  # a side of every crop: with patches of 16 pixels the coarsest map, at stride 32, still has more than one pixel
 SIDE = 64  # of the crop where the encoders keep their own patch

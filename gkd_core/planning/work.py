@@ -14,7 +14,9 @@ from gkd_core.methods import method_of, task_updates
 from gkd_core.planning.counts import image_count, image_size
 from gkd_core.planning.flops import Cost, Size, distillation_cost, segmentor_cost, task_cost
 from gkd_core.settings import DistillSettings, EncoderSettings, EvaluateSettings, Settings
-from gkd_core.stages.recipe import StageRun, domains_of, plan, sources
+from gkd_core.stages.domains import domains_of, sources
+from gkd_core.stages.recipe import plan
+from gkd_core.stages.run import StageRun
 
 SECONDS_IN_AN_HOUR = 3600
 

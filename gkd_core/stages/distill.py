@@ -14,10 +14,12 @@ from gkd_core.distill.token_cache import discard
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
+from gkd_core.paths import DISTILLED
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import DistillSettings, Settings
+from gkd_core.stages.domains import sources
 from gkd_core.stages.machine import absolute_weights, device_of, held
-from gkd_core.stages.recipe import DISTILLED, Context, sources
+from gkd_core.stages.run import Context
 from gkd_core.training.checkpoint import FolderStore, State
 from gkd_core.training.metrics import file_sink
 from gkd_core.training.progress import progress

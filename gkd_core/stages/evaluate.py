@@ -17,10 +17,12 @@ from gkd_core.evaluate.places import Place
 from gkd_core.files import atomic_folder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.notes import clear_file
+from gkd_core.paths import SCORES, SIZE
 from gkd_core.planning.size import student_size
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
+from gkd_core.stages.domains import benchmarks, domains_of
 from gkd_core.stages.machine import device_of
-from gkd_core.stages.recipe import SCORES, SIZE, Context, benchmarks, domains_of
+from gkd_core.stages.run import Context
 from gkd_core.training.metrics import MetricsSink, file_sink
 from gkd_core.training.progress import Advance, progress
 

@@ -9,7 +9,8 @@ import torch
 from gkd_core.data.catalog import load_catalog
 from gkd_core.data.example import example_batch
 from gkd_core.settings import Settings
-from gkd_core.stages.recipe import benchmarks, data_origin
+from gkd_core.stages.domains import benchmarks
+from gkd_core.stages.origin import data_origin
 
 
 def source_example(settings: Settings, source: str, workspace: Path) -> torch.Tensor:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from gkd_core.records import Record
 from gkd_core.settings import Settings
-from gkd_core.stages.recipe import params_of, plan
+from gkd_core.stages.recipe import plan
+from gkd_core.stages.run import params_of
 
 SEED = "seed"  # not of the recipe: several seeds of one recipe are compared
 

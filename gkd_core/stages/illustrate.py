@@ -21,13 +21,16 @@ from gkd_core.evaluate.token_sheets import TokenView, attention_sheet, domain_ck
 from gkd_core.files import atomic_folder
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor
+from gkd_core.paths import PICTURES
 from gkd_core.records import MANIFEST, Picture, PictureList, SegmentorCheckpoint
 from gkd_core.seeding import seed_of
 from gkd_core.settings import PictureKind
 from gkd_core.stages.distill import OBJECTIVE
+from gkd_core.stages.domains import domains_of
 from gkd_core.stages.evaluate import scored_domain
 from gkd_core.stages.machine import absolute_weights, device_of, distilled_encoder
-from gkd_core.stages.recipe import PICTURES, Context, domains_of, picture_kinds
+from gkd_core.stages.recipe import picture_kinds
+from gkd_core.stages.run import Context
 from gkd_core.training.progress import progress
 
 Views = dict[str, list[TokenView]]  # by `dataset/split`

@@ -16,8 +16,9 @@ from gkd_core.models.tensor_files import write_tensors
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings
+from gkd_core.stages.domains import sources
 from gkd_core.stages.machine import absolute_weights, device_of, distilled_encoder
-from gkd_core.stages.recipe import Context, sources
+from gkd_core.stages.run import Context
 from gkd_core.task.stage_two import EndToEndTask, FrozenTask, SingleStageTask, TaskJob
 from gkd_core.task.stage_two import learn_task as train_task
 from gkd_core.training.checkpoint import FolderStore

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
 from gkd_core.methods import task_updates
+from gkd_core.paths import DATA
 from gkd_core.records import MANIFEST, DataManifest
 from gkd_core.settings import Settings
-from gkd_core.stages.recipe import DATA, StageRun, domains_of, sources
+from gkd_core.stages.domains import domains_of, sources
+from gkd_core.stages.run import StageRun
 
 
 @dataclass(frozen=True)

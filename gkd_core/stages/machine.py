@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from gkd_core.errors import WeightsError
+from gkd_core.paths import RUNS
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, Settings
-from gkd_core.stages.recipe import RUNS, Context
+from gkd_core.stages.run import Context
 
 
 def absolute_weights(encoder: EncoderSettings, context: Context) -> EncoderSettings:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from gkd_core.data.catalog import Catalog
 from gkd_core.evaluate.places import Place, places
+from gkd_core.paths import RUNS, SCORES
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.settings import Settings
 from gkd_core.settings.encoder import MLFLOW_SCHEMES
-from gkd_core.stages.recipe import RUNS, SCORES, Context, StageRun
+from gkd_core.stages.run import Context, StageRun
 
 NO_TEACHER = "none"  # in the place of a teacher's name
 

@@ -8,7 +8,9 @@ from gkd_core.data.origin import Folders, Origin, Shards
 from gkd_core.data.shards import set_folder
 from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, DataManifest, DatasetVersion
-from gkd_core.stages.recipe import Context, all_domains, bucket_sets
+from gkd_core.stages.domains import all_domains
+from gkd_core.stages.origin import bucket_sets
+from gkd_core.stages.run import Context
 
 
 def prepare_data(context: Context) -> None:

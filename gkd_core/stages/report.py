@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from gkd_core.evaluate.report import write_report
 from gkd_core.files import atomic_folder
+from gkd_core.paths import SCORES
 from gkd_core.records import ScoreTable
-from gkd_core.stages.recipe import SCORES, Context, benchmarks
+from gkd_core.stages.domains import benchmarks
+from gkd_core.stages.run import Context
 
 
 def report(context: Context) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gkd_core.settings import Settings
-from gkd_core.stages.recipe import StageRun
+from gkd_core.stages.run import StageRun
 
 
 def ray_stages(settings: Settings) -> tuple[str, ...]:

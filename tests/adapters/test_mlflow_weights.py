@@ -18,11 +18,12 @@ from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
+from gkd_core.paths import RUNS
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, Settings
-from gkd_core.stages import RUNS, find_run
+from gkd_core.stages import find_run
 from gkd_core.stages.machine import absolute_weights
-from gkd_core.stages.recipe import Context
+from gkd_core.stages.run import Context
 
 WEIGHTS = "segmentor.safetensors"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from gkd_core.data.catalog import load_catalog
 from gkd_core.settings import load_settings
 from gkd_core.stages import find_run, plan
-from gkd_core.stages.domains import domain_inputs, domains_read
-from gkd_core.stages.recipe import all_domains
+from gkd_core.stages.domains import all_domains, domain_inputs, domains_read
 
 SETTINGS = load_settings(None, "demo")
 CATALOG = load_catalog()

@@ -19,7 +19,8 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.records import MANIFEST, DataManifest, ScoreTable, sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_stage
-from gkd_core.stages.recipe import all_domains, data_root, trained_domains
+from gkd_core.stages.domains import all_domains, trained_domains
+from gkd_core.stages.origin import data_root
 
 WEIGHTS = (
     "distill-proxy/encoder.safetensors",

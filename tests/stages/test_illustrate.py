@@ -18,7 +18,7 @@ from gkd_core.records import PictureList, sha256_of
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_stage
 from gkd_core.stages.evaluate import scored_domain
-from gkd_core.stages.recipe import Context
+from gkd_core.stages.run import Context
 
 DOMAINS = ("potsdam-rgb/val", "potsdam-irrg/val", "vaihingen-irrg/val")
 PANELS = {f"panel-{domain.replace('/', '-')}.png" for domain in DOMAINS}

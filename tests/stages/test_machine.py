@@ -11,7 +11,7 @@ from gkd_core.errors import PlatformError
 from gkd_core.settings import EncoderSettings, Settings
 from gkd_core.stages import find_run
 from gkd_core.stages.machine import absolute_weights
-from gkd_core.stages.recipe import Context
+from gkd_core.stages.run import Context
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gkd_core.settings import Settings, dump_settings, load_settings
 from gkd_core.stages import find_run, plan, run_folder, run_stage
 from gkd_core.stages.length import Length, length_of
 from gkd_core.stages.measure import measure_on, measure_run, segmentor_folder
-from gkd_core.stages.recipe import Context
+from gkd_core.stages.run import Context
 
 SOURCE = "potsdam-rgb"
 

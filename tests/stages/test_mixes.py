@@ -14,7 +14,7 @@ from gkd_core.planning.work import plan_work
 from gkd_core.records import MANIFEST, DataManifest, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import Settings, load_settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_stage
-from gkd_core.stages.recipe import all_domains
+from gkd_core.stages.domains import all_domains
 
 CATALOG = """
 benchmarks:

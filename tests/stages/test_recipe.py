@@ -12,9 +12,11 @@ from gkd_core.adapters.dvc_recipe import render
 from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of, task_updates
+from gkd_core.paths import RUNS
 from gkd_core.settings import Settings, load_settings, settings_from_tree
-from gkd_core.stages import RUNS, StageRun, find_run, plan, run_folder
-from gkd_core.stages.recipe import all_domains, picture_kinds
+from gkd_core.stages import StageRun, find_run, plan, run_folder
+from gkd_core.stages.domains import all_domains
+from gkd_core.stages.recipe import picture_kinds
 
 SOURCES = ("gta5", "cityscapes", "potsdam-rgb")
 

@@ -18,11 +18,13 @@ from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import DataError, GkdError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor
+from gkd_core.paths import SIZE
 from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, StudentSize, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import MethodName, Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_folder, run_stage
-from gkd_core.stages.recipe import SIZE, Context, all_domains
+from gkd_core.stages.domains import all_domains
+from gkd_core.stages.run import Context
 from gkd_core.training.cost import read_cost
 
 DOMAINS = {

@@ -28,7 +28,7 @@ from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
 from gkd_core.files import atomic_file, atomic_folder, scratch_folder
 from gkd_core.notes import clear_file
 from gkd_core.records import sha256_of
-from gkd_core.stages.recipe import Context
+from gkd_core.stages.run import Context
 from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.metrics import MetricsSink, file_sink
 from gkd_core.untrusted import one_line

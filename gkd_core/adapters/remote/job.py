@@ -21,7 +21,8 @@ from gkd_core.adapters.s3.trees import upload_tree
 from gkd_core.errors import GkdError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages.recipe import find_run, run_stage
+from gkd_core.stages.recipe import find_run
+from gkd_core.stages.run import run_stage
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from gkd_core.errors import SettingsError
 from gkd_core.files import atomic_file
 from gkd_core.records import Record
 from gkd_core.settings import Settings, dump_settings
-from gkd_core.stages.recipe import Context, StageRun
+from gkd_core.stages.run import Context, StageRun
 from gkd_core.untrusted import PlainName
 
 PACKAGE = Path(__file__).parents[2]

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 
 from flows.server import PrefectServer
+from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable, sha256_of
-from gkd_core.stages import REPORT
 from gkd_core.training.metrics import FILE as METRICS
 
 REPOSITORY = Path(__file__).parents[3]

@@ -36,7 +36,8 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, run_stage
-from gkd_core.stages.recipe import all_domains, data_origin
+from gkd_core.stages.domains import all_domains
+from gkd_core.stages.origin import data_origin
 from gkd_core.training.rank import Rank
 from tests.integration.s3.faulty_proxy import QUICK, FaultyProxy, failing, sound, truncated, wrong
 

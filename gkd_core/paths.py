@@ -1,0 +1,14 @@
+"""Names of folders and files that several rooms share. Folders are relative to the workspace, which holds `params.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ARTIFACTS = Path("artifacts")
+DATA = ARTIFACTS / "data"
+DISTILLED = ARTIFACTS / "distill-proxy"  # what stage 1a leaves for 1b
+RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
+REPORT = ARTIFACTS / "report"
+SCORES = "scores.json"
+PICTURES = "pictures.json"
+SIZE = "student.json"  # in the run folder of `evaluate`: what the student takes

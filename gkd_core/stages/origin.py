@@ -1,0 +1,43 @@
+"""Where a run's datasets lie, by its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
+from gkd_core.errors import SettingsError
+from gkd_core.paths import DATA
+from gkd_core.settings import Settings
+
+if TYPE_CHECKING:
+    from gkd_core.adapters.s3.sets import S3Sets
+
+
+def data_root(settings: Settings) -> Path:
+    """The folder that the datasets lie in as they unpack: the rendered world, or the user's own.
+
+    Raises:
+        SettingsError: the settings name shards.
+    """
+    if settings.data.shards is not None:
+        raise SettingsError("data.shards: this needs the datasets as they unpack; set data.root, and data.shards to null")
+    return DATA if settings.data.root is None else Path(settings.data.root)
+
+
+def data_origin(settings: Settings, workspace: Path) -> Origin:
+    """Where the datasets lie, in folders or in shards; paths of the settings are relative to the workspace."""
+    if settings.data.shards_in_bucket:
+        return Shards(bucket_sets(settings, workspace / DATA))
+    if settings.data.shards is not None:
+        return Shards(LocalSets(workspace / settings.data.shards))
+    return Folders(workspace / data_root(settings))
+
+
+def bucket_sets(settings: Settings, indexes: Path) -> S3Sets:
+    """The shards of a bucket; `indexes` is the folder of the copies of their indexes, which `prepare-data` makes."""
+    from gkd_core.adapters.s3.keys import Location
+    from gkd_core.adapters.s3.sets import S3Sets
+
+    compute = settings.compute
+    return S3Sets(Location.parse(str(settings.data.shards)), indexes, compute.shard_cache, compute.shard_cache_bytes)

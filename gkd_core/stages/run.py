@@ -1,0 +1,145 @@
+"""One stage to run: what it reads and writes, what it is given, and how it is run in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.origin import Origin
+from gkd_core.paths import RUNS
+from gkd_core.records import sha256_of
+from gkd_core.settings import Settings
+from gkd_core.stages.attempt import attempt
+from gkd_core.stages.origin import data_origin
+
+# Stage to the module of this package, and the function in it, that does its work.
+FUNCTIONS = {
+    "prepare-data": ("prepare_data", "prepare_data"),
+    "distill-proxy": ("distill", "distill_proxy"),
+    "distill-source": ("distill", "distill_source"),
+    "learn-task": ("learn_task", "learn_task"),
+    "evaluate": ("evaluate", "evaluate"),
+    "illustrate": ("illustrate", "illustrate"),
+    "report": ("report", "report"),
+}
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage to run, for one source domain where the stage has one.
+
+    Attributes:
+        stage: name of the stage, such as `distill-source`.
+        source: name of the source dataset, or None for stages shared by all sources.
+        inputs: files and folders whose content the result depends on.
+        params: keys of `params.yaml` that the result depends on.
+        output: the folder that the stage writes.
+        always: it looks at what nobody here can see change, a bucket, and so it runs each time; what depends on it does not,
+            where it leaves the same.
+    """
+
+    stage: str
+    source: str | None
+    inputs: tuple[Path, ...]
+    params: tuple[str, ...]
+    output: Path
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        """Unique name, and the stage's name in `dvc.yaml`."""
+        return self.stage if self.source is None else f"{self.stage}-{self.source}"
+
+    @property
+    def command(self) -> str:
+        """The command line that runs it in the workspace."""
+        return shlex.join(["gkd", "run", self.stage, *(() if self.source is None else ("--source", self.source))])
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage function is given."""
+
+    settings: Settings
+    catalog: Catalog
+    run: StageRun
+    workspace: Path
+
+    @property
+    def origin(self) -> Origin:
+        """Where the datasets lie, by absolute paths."""
+        return data_origin(self.settings, self.workspace)
+
+    @property
+    def output(self) -> Path:
+        """Absolute folder that the stage writes."""
+        return self.workspace / self.run.output
+
+    @property
+    def run_folder(self) -> Path:
+        """Absolute folder of the stage's checkpoints and step metrics."""
+        return run_folder(self.settings, self.run, self.workspace)
+
+
+StageFunction = Callable[[Context], None]
+
+
+def params_of(settings: Settings, run: StageRun) -> dict[str, object]:
+    """The settings that a stage's result depends on, as plain values by their keys in `params.yaml`."""
+    tree = settings.model_dump(mode="json")
+    return {key: _lookup(tree, key) for key in run.params}
+
+
+def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
+    """Where a stage keeps checkpoints and `metrics.jsonl`: `RUNS/<name>-<digest of its inputs>`, absolute.
+
+    The digest covers the stage's settings, the content of files among its inputs (weights, catalogs, lists) and of records
+    in its input folders (a manifest states the digest of the weights beside it), and the names and sizes of all else in
+    those folders, so that a stopped run is found again only by its equal.
+    """
+    facts = {"params": params_of(settings, run), "inputs": [_listing(workspace / path) for path in run.inputs]}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return (workspace / RUNS).resolve() / f"{run.name}-{digest}"
+
+
+def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
+    """Run one stage in this process; what a killed attempt left half-written goes first, what it costs is noted.
+
+    Raises:
+        GkdError: whatever the user has to mend; nothing is left under the output's name then.
+    """
+    context = Context(settings, load_catalog(settings.data.catalogs), run, workspace.resolve())
+    with attempt(context.run_folder, context.output):
+        _function(run.stage)(context)
+
+
+def _function(stage: str) -> StageFunction:
+    """The stage's function; its module is imported only now, so that no process loads what another stage needs."""
+    module, name = FUNCTIONS[stage]
+    function: StageFunction = getattr(importlib.import_module(f"gkd_core.stages.{module}"), name)
+    return function
+
+
+def _lookup(tree: object, dotted: str) -> object:
+    for part in dotted.split("."):
+        tree = tree[part] if isinstance(tree, dict) else None
+    return tree
+
+
+def _listing(path: Path) -> list[list[object]]:
+    """Names of the files at a path, each with its size, or its digest where it is a record or the path itself."""
+    if path.is_file():
+        return [["", sha256_of(path)]]
+    return [[item.relative_to(path).as_posix(), _fact(item)] for item in sorted(path.rglob("*")) if item.is_file()]
+
+
+def _fact(file: Path) -> object:
+    if file.suffix == ".json":
+        return sha256_of(file)
+    return file.stat().st_size
