@@ -22,12 +22,12 @@ from gkd_core.adapters.ray_cluster import shared_cluster
 from gkd_core.errors import GkdError
 from gkd_core.evaluate.report import write_report
 from gkd_core.files import atomic_folder
+from gkd_core.messages import one_line
 from gkd_core.paths import ARTIFACTS, REPORT
 from gkd_core.records import Score, ScoreTable
 from gkd_core.settings import MethodName, ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt, PositiveInt, PositiveShare
 from gkd_core.settings.encoder import parse_spec
-from gkd_core.untrusted import one_line
 
 COMPARISON = ARTIFACTS / "compare"
 UPPER_ROW: MethodName = "teacher"

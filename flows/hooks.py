@@ -18,8 +18,8 @@ from flows.lifetime import end_promptly
 from flows.reconciliation import reconcile
 from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
 from gkd_core.adapters.mlflow_tracking import tracking_address
+from gkd_core.messages import one_line
 from gkd_core.settings import Settings
-from gkd_core.untrusted import one_line
 
 Hook = FlowStateHook[..., Any]
 

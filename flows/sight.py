@@ -16,9 +16,9 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 from gkd_core.adapters.mlflow_tracking import Tracking
+from gkd_core.messages import one_line
 from gkd_core.stages.length import Length
 from gkd_core.training.metrics import Line, following
-from gkd_core.untrusted import one_line
 
 ROUNDING = 0.001  # of the times in a file of metrics, in seconds
 UPDATE_SECONDS = 5.0

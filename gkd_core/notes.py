@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from gkd_core.untrusted import one_line, shown
+from gkd_core.messages import one_line, shown
 
 ASIDE = ".damaged"
 LOG = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
+from gkd_core.messages import one_line, shown
 from gkd_core.settings import EncoderSettings, Mask2FormerSettings, PictureKind
-from gkd_core.untrusted import PlainName, Sha256, one_line, shown
+from gkd_core.untrusted import PlainName, Sha256
 
 MANIFEST = "manifest.json"
 LARGEST_RECORD = 64 * 2**20  # bytes

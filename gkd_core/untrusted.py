@@ -10,22 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from gkd_core.errors import DataError
-from gkd_core.messages import given_value, last_words, one_line, shown, without_passwords
-
-__all__ = [
-    "LABEL",
-    "PLAIN_NAME",
-    "Label",
-    "PlainName",
-    "Sha256",
-    "given_value",
-    "last_words",
-    "objection_to",
-    "one_line",
-    "safe_join",
-    "shown",
-    "without_passwords",
-]
+from gkd_core.messages import shown
 
 LONGEST_NAME = 255  # bytes of one file name, on every file system that we know
 LONGEST_PATH = 1024  # bytes of a relative path; S3 allows a key no more

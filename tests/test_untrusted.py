@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gkd_core.errors import DataError
-from gkd_core.untrusted import PLAIN_NAME, objection_to, one_line, safe_join, shown, without_passwords
+from gkd_core.messages import one_line, shown, without_passwords
+from gkd_core.untrusted import PLAIN_NAME, objection_to, safe_join
 
 HOSTILE = ("", "/abs", "..", "a/../b", "a//b", ".", "a\\b", "a\nb", "a\x7fb", "\ud800", "x" * 256, "/".join(["ab"] * 400))
 

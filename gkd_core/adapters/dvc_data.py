@@ -25,8 +25,8 @@ from gkd_core.adapters.s3.errors import explained
 from gkd_core.data.pins import SUFFIX, Pin, compare, read_pin, refusal
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file
+from gkd_core.messages import one_line, shown
 from gkd_core.settings import read_yaml_mapping
-from gkd_core.untrusted import one_line, shown
 
 Step = Literal["looking", "fetching"]
 Say = Callable[[Step, int, int], None]  # what is done, files so far, files in all

@@ -15,7 +15,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 
 from gkd_core.adapters.dvc_hashes import SoundRepo, share_hashes
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 
 def _look(wanted: Path) -> dict[str, str]:

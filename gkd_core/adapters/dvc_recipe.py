@@ -14,9 +14,9 @@ import yaml
 
 from gkd_core.adapters.child import child_process, struck_down
 from gkd_core.errors import EXIT_TRANSIENT, DataError, PlatformError, TransientError
+from gkd_core.messages import shown
 from gkd_core.settings import Settings, read_yaml_mapping
 from gkd_core.stages import StageRun, plan
-from gkd_core.untrusted import shown
 
 Outcome = Literal["ran", "restored", "unchanged"]
 OUTCOMES: tuple[Outcome, ...] = ("ran", "restored", "unchanged")

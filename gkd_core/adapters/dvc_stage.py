@@ -22,7 +22,7 @@ from dvc.stage.cache import RunCacheNotFoundError, StageCache
 from dvc.stage.exceptions import StageCmdFailedError
 
 from gkd_core.adapters.dvc_hashes import SoundRepo, share_hashes
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 
 class _AskingCache(StageCache):  # type: ignore[misc]  # DVC is not annotated

@@ -19,9 +19,9 @@ from gkd_core.adapters.mlflow_weights import CHECKPOINT
 from gkd_core.adapters.model_files import digests_of, tags_of
 from gkd_core.adapters.model_signature import sign
 from gkd_core.errors import PlatformError
+from gkd_core.messages import one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
-from gkd_core.untrusted import one_line
 
 IMAGES = "images"  # name of the input, in the signature and in the example
 _EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns

@@ -22,9 +22,9 @@ from gkd_core.adapters.model_files import LOG_AGAIN, check_content, digests_of, 
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.evaluate.card import FILE, ModelFacts, render_card, summary_of
 from gkd_core.evaluate.gate import Verdict
+from gkd_core.messages import one_line
 from gkd_core.records import Record
 from gkd_core.stages.fingerprint import Fingerprint
-from gkd_core.untrusted import one_line
 
 FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep

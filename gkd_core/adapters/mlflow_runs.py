@@ -20,8 +20,8 @@ from mlflow.tracking import MlflowClient
 from gkd_core.adapters.mlflow_costs import COST, UNKNOWN_TAG
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.comparison import Picture, RunFacts
+from gkd_core.messages import one_line
 from gkd_core.records import ScoreTable
-from gkd_core.untrusted import one_line
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)

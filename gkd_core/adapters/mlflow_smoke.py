@@ -18,9 +18,9 @@ from gkd_core.adapters.model_files import check_files, recorded
 from gkd_core.adapters.model_program import program_logits
 from gkd_core.adapters.model_signature import verify
 from gkd_core.errors import PlatformError
+from gkd_core.messages import one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
-from gkd_core.untrusted import one_line
 
 TOLERANCE = 1e-4  # logits; the exported program may order sums otherwise
 

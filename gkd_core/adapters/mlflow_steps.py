@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.mlflow_errors import PASSING
 from gkd_core.adapters.mlflow_names import UPDATES
+from gkd_core.messages import one_line, shown
 from gkd_core.training.metrics import Line
-from gkd_core.untrusted import one_line, shown
 
 BATCH = 1000  # metrics that MLflow takes in one call
 MOST_REFUSED = 20  # of a batch on end: then it is the run that it refuses

@@ -21,10 +21,10 @@ from gkd_core.adapters.mlflow_tracking import tracking_address
 from gkd_core.adapters.model_files import LOG_AGAIN, check_content, recorded
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.files import atomic_folder
+from gkd_core.messages import one_line
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.settings.encoder import FILE_SUFFIXES
-from gkd_core.untrusted import one_line
 
 CHECKPOINT = "checkpoint"  # folder beside a logged model: safetensors and manifest as the stage wrote them
 MODEL = re.compile(r"models:/(?P<id>m-[^/@]+)|models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")

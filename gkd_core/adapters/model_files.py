@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gkd_core.errors import WeightsError
+from gkd_core.messages import shown
 from gkd_core.records import sha256_of
-from gkd_core.untrusted import shown
 
 FILE_TAG = "file:"  # tags `file:PATH` of a logged model, and of its version in the registry
 LOG_AGAIN = "log the model again (gkd registry register)"

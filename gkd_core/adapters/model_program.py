@@ -20,8 +20,8 @@ from torch import Tensor
 import gkd_core
 from gkd_core.confined import confine
 from gkd_core.errors import WeightsError
+from gkd_core.messages import last_words, one_line
 from gkd_core.models.tensor_files import read_tensors, write_tensors
-from gkd_core.untrusted import last_words, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gkd_core.errors import PlatformError, WeightsError
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 SIGNATURE = "model.sig"
 

@@ -14,7 +14,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 
 from gkd_core.adapters.ray_own import LOOPBACK, own_access, own_folder
 from gkd_core.errors import PlatformError, TransientError
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from torch import Tensor
 from gkd_core.adapters.ray_connect import connected
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.evaluate.matrix import Domain, measure
+from gkd_core.messages import last_words, one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.settings import EvaluateSettings
 from gkd_core.training.cost import Meter
-from gkd_core.untrusted import last_words, one_line
 
 SHARDS_A_WORKER = 8  # so that progress shows and a slow worker does not keep the others waiting
 RETRIES = 2  # of a shard whose worker was lost; measuring it again gives the same

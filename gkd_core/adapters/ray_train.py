@@ -28,12 +28,12 @@ from gkd_core.adapters.ray_nodes import Nodes, nodes
 from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.files import scratch_folder
+from gkd_core.messages import last_words
 from gkd_core.training.checkpoint import FILE, State, is_checkpoint, read_state, write_state
 from gkd_core.training.cost import WORKER, measured
 from gkd_core.training.metrics import MetricsSink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
-from gkd_core.untrusted import last_words
 
 RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from gkd_core.data.sources import Source
 from gkd_core.data.taxonomy import IGNORE, ColorEncoding, Declaration, Encoding, LabelEncoding, NamedEncoding, Taxonomy
 from gkd_core.documents import DocumentError, read_yaml
 from gkd_core.errors import DataError
-from gkd_core.untrusted import Label, PlainName, given_value, objection_to, one_line, shown
+from gkd_core.messages import given_value, one_line, shown
+from gkd_core.untrusted import Label, PlainName, objection_to
 
 __all__ = ["Benchmark", "Catalog", "DatasetEntry", "Protocol", "load_catalog"]
 

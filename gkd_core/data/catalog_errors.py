@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from gkd_core.data.entries import DatasetEntry, Protocol, SplitRule
 from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy
-from gkd_core.untrusted import LABEL, PLAIN_NAME, given_value, one_line, shown
+from gkd_core.messages import given_value, one_line, shown
+from gkd_core.untrusted import LABEL, PLAIN_NAME
 
 Key = tuple[str, ...]
 PATTERNS = {

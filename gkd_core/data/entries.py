@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from gkd_core.data.taxonomy import Declaration
 from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
-from gkd_core.untrusted import PlainName, objection_to, shown
+from gkd_core.messages import shown
+from gkd_core.untrusted import PlainName, objection_to
 
 SPLIT = "{split}"
 PATTERN = re.compile(r"([^*/]+/)*(\*{1,2}/)*[^*/]*\*[^*/]*")

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from gkd_core.errors import GkdError, PlatformError
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 MakeBatch = Callable[[int], Any]
 

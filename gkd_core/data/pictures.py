@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from gkd_core.data.blobs import DataFile, read_bytes
 from gkd_core.errors import DataError
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 # Of the forty that Pillow reads some start programs (EPS Ghostscript), others few have ever tried to break.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")

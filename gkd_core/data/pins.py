@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gkd_core.errors import DataError, SettingsError
+from gkd_core.messages import given_value
 from gkd_core.records import Record
 from gkd_core.settings import read_yaml_mapping
-from gkd_core.untrusted import given_value
 
 SUFFIX = ".dvc"
 

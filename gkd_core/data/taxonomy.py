@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from gkd_core.data.blobs import DataFile
 from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import DataError
-from gkd_core.untrusted import Label, PlainName, one_line, shown
+from gkd_core.messages import one_line, shown
+from gkd_core.untrusted import Label, PlainName
 
 IGNORE = 255
 """Train id of a pixel that takes no part in training or scoring."""

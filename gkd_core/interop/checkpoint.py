@@ -17,8 +17,8 @@ from numpy._core import multiarray
 from torch import Tensor
 
 from gkd_core.errors import WeightsError
+from gkd_core.messages import one_line
 from gkd_core.models.tensor_files import read_tensors
-from gkd_core.untrusted import one_line
 
 Kind = Literal["stage-one", "stage-two"]
 

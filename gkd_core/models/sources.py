@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gkd_core.errors import WeightsError
+from gkd_core.messages import one_line
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.names import BACKBONE, encoder_names
 from gkd_core.models.tensor_files import read_tensors
 from gkd_core.models.weights import DEMO_TEACHER, load_into, package_tensors
 from gkd_core.settings import EncoderSettings
-from gkd_core.untrusted import one_line
 
 
 def load_weights(encoder: Encoder, settings: EncoderSettings) -> None:

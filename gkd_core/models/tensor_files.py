@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gkd_core.errors import WeightsError
 from gkd_core.files import atomic_file
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 # Keys under which training code keeps the tensors of a checkpoint; of DINO's two networks the teacher is the one to use.
 CONTAINERS = ("state_dict", "model", "module", "teacher")

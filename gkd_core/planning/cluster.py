@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError
 
 from gkd_core.documents import DocumentError, parse_yaml
 from gkd_core.errors import SettingsError
+from gkd_core.messages import given_value, one_line, shown
 from gkd_core.settings import Section, read_yaml_mapping
 from gkd_core.settings.base import PositiveFloat, PositiveInt, PositiveShare, Share
-from gkd_core.untrusted import given_value, one_line, shown
 
 PRESETS = resources.files("gkd_core.planning") / "clusters"
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from gkd_core.documents import DocumentError, parse_yaml, read_yaml
 from gkd_core.errors import SettingsError
+from gkd_core.messages import given_value, one_line, shown, without_passwords
 from gkd_core.settings.encoder import EncoderSettings, parse_spec
 from gkd_core.settings.tree import Settings
-from gkd_core.untrusted import given_value, one_line, shown, without_passwords
 
 LONGEST_REASON = 500
 PROFILES = resources.files("gkd_core") / "profiles"

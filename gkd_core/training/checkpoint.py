@@ -12,7 +12,7 @@ import torch
 
 from gkd_core.errors import TrainingError
 from gkd_core.files import atomic_file
-from gkd_core.untrusted import one_line
+from gkd_core.messages import one_line
 
 State = dict[str, Any]
 FILE = "training.pt"

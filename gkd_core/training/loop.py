@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gkd_core.data.blobs import DataFile
 from gkd_core.data.loader import batches_ahead
 from gkd_core.errors import TrainingError
+from gkd_core.messages import one_line
 from gkd_core.seeding import seed_of
 from gkd_core.settings import Precision
 from gkd_core.training.checkpoint import CheckpointStore, State, is_checkpoint
@@ -25,7 +26,6 @@ from gkd_core.training.micro_batches import cut
 from gkd_core.training.precision import GradientScaler, autocast
 from gkd_core.training.rank import Rank
 from gkd_core.training.schedule import Schedule
-from gkd_core.untrusted import one_line
 
 # fp16 updates left out in a row before a training is given up: from the first scale, 2 ** 16, so many halvings leave nothing
 # that a sound training could overflow with.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from gkd_core.messages import one_line, shown
 from gkd_core.notes import clear_file
-from gkd_core.untrusted import one_line, shown
 
 FILE = "metrics.jsonl"
 POLL_SECONDS = 0.5

@@ -26,12 +26,12 @@ from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import download_tree
 from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
 from gkd_core.files import atomic_file, atomic_folder, scratch_folder
+from gkd_core.messages import one_line
 from gkd_core.notes import clear_file
 from gkd_core.records import sha256_of
 from gkd_core.stages.run import Context
 from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.metrics import MetricsSink, file_sink
-from gkd_core.untrusted import one_line
 
 POLL_SECONDS = 1.0
 LONGEST_POLL_SECONDS = 15.0

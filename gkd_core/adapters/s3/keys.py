@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.errors import DataError
-from gkd_core.untrusted import objection_to, shown
+from gkd_core.messages import shown
+from gkd_core.untrusted import objection_to
 
 SCHEME = "s3://"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

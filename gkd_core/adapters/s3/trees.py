@@ -16,9 +16,9 @@ from gkd_core.adapters.s3.keys import Location, segments, target_file
 from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError
 from gkd_core.files import is_ours, sweep
+from gkd_core.messages import shown
 from gkd_core.records import sha256_of
 from gkd_core.training.progress import progress
-from gkd_core.untrusted import shown
 
 AT_ONCE = 4
 Item = TypeVar("Item")

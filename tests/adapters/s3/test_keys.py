@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gkd_core.adapters.s3.keys import Location, segments, target_file
 from gkd_core.errors import DataError
-from gkd_core.untrusted import shown
+from gkd_core.messages import shown
 
 HOSTILE = ["..", ".", "", "/", "\\", "\0", "\n", "a", "link", "b.png", "~", "C:", "é", "\ud800", "\x85", "x" * 300]
 KEYS = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=4), max_size=6).flatmap(
