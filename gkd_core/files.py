@@ -36,12 +36,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
     After an error it is removed, as are those that killed writers of this path have left. Where `path` is such a temporary
     itself, it is given as it is: its own writer decides.
     """
+    with _file_beside(path, _new_file) as temporary:
+        yield temporary
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[Path]:
+    """As `atomic_file`, for a secret: at no moment can others read it."""
+    with _file_beside(path, _new_private_file) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _file_beside(path: Path, make: Callable[[Path], int]) -> Iterator[Path]:
     if is_temporary(path.name):
         yield path
         return
     make_folders(path.parent)
     sweep_beside(path, MOST_LOOKED_AT)
-    temporary, lock = _claim(path, _new_file)
+    temporary, lock = _claim(path, make)
     try:
         with naming(path):
             yield temporary
@@ -195,8 +208,12 @@ def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _new_file(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _new_file(path: Path, mode: int = 0o666) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
+def _new_private_file(path: Path) -> int:
+    return _new_file(path, 0o600)
 
 
 def _new_folder(path: Path, mode: int = 0o777) -> int:

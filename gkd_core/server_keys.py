@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gkd_core.errors import PlatformError
+from gkd_core.files import private_file
 
 FILE = "keys.json"
 PROFILE_FILE = "prefect-profile.toml"  # from which the prefect command takes the key, by prefect.toml
@@ -99,17 +100,8 @@ def make_private_folder(folder: Path) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that its owner alone can read, whole or not at all: at no moment can others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ALONE)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with private_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def make_private(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gkd_core import files
-from gkd_core.files import atomic_file, atomic_folder, is_temporary, scratch_folder, settle, sweep, sweep_beside
+from gkd_core.files import atomic_file, atomic_folder, is_temporary, private_file, scratch_folder, settle, sweep, sweep_beside
 
 
 def names(folder: Path) -> list[str]:
@@ -141,6 +141,18 @@ def test_a_file_system_that_cannot_sync_a_folder_is_written_to_all_the_same(
     with atomic_file(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_secret_is_its_owners_alone_while_it_is_written_and_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    for text in ("first", "second"):
+        with private_file(path) as temporary:
+            assert temporary.stat().st_mode & 0o777 == 0o600
+            temporary.write_text(text)
+        assert path.stat().st_mode & 0o777 == 0o600 and path.read_text() == text
+    with pytest.raises(RuntimeError), private_file(path):
+        raise RuntimeError
+    assert path.read_text() == "second" and [each.name for each in tmp_path.iterdir()] == ["key"]
 
 
 @pytest.mark.parametrize("name", ["training.pt", "a", ".hidden", "a.tar.gz", "ä" * 120 + ".png", "x" * 255, "a." + "s" * 100])

@@ -7,14 +7,17 @@ own, out of the guard's reach; the mark reaches it.
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 from gkd_core.paths import ARTIFACTS
 from gkd_core.platform_state import ProcessMark
 
+Answer = TypeVar("Answer")
 VARIABLE = "GKD_PLATFORM"
 SUPERVISOR = "flows.local_platform.supervisor"
 GRACE_SECONDS = 20.0
@@ -31,14 +34,30 @@ def mark_of(pid: int) -> ProcessMark:
 
 def marked(prefix: str) -> list[psutil.Process]:
     """Live processes, other than this one, whose mark begins so."""
-    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _bears(process, prefix)]
+    return [process for process, mark in _others(_mark) if mark.startswith(prefix) and _lives(process)]
 
 
-def _bears(process: psutil.Process, prefix: str) -> bool:
+def _others(ask: Callable[[psutil.Process], Answer]) -> Iterator[tuple[psutil.Process, Answer]]:
+    """Every other process with its answer; without those that ended meanwhile, or are another user's and give none."""
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            answer = ask(process)
+        except (psutil.Error, OSError):
+            continue
+        yield process, answer
+
+
+def _mark(process: psutil.Process) -> str:
+    return str(process.environ().get(VARIABLE, ""))
+
+
+def _lives(process: psutil.Process) -> bool:
     try:
-        return process.environ().get(VARIABLE, "").startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, OSError):
-        return False  # ended meanwhile, or another user's
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def of_project(project: Path) -> set[str]:
@@ -46,15 +65,8 @@ def of_project(project: Path) -> set[str]:
 
     In its folder or in that of its results, where services and stages work: a project that lies within this one is another.
     """
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(VARIABLE)
-            if mark and _works_in(Path(process.cwd()), project):
-                found.add(mark.partition(":")[0])
-        except (psutil.Error, OSError):
-            continue  # ended meanwhile, or another user's
-    return found
+    marks = _others(lambda process: _mark(process) if _works_in(Path(process.cwd()), project) else "")
+    return {mark.partition(":")[0] for _, mark in marks if mark}
 
 
 def _works_in(folder: Path, project: Path) -> bool:
@@ -63,14 +75,8 @@ def _works_in(folder: Path, project: Path) -> bool:
 
 def supervisors_of(project: Path) -> list[psutil.Process]:
     """Supervisors that work in a project's folder, whatever their version."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if SUPERVISOR in process.cmdline() and Path(process.cwd()) == project and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
+    found = _others(lambda process: SUPERVISOR in process.cmdline() and Path(process.cwd()) == project)
+    return [process for process, supervises in found if supervises]
 
 
 def stop_marked(prefix: str, grace: float = GRACE_SECONDS) -> int:

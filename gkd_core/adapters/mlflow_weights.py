@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.mlflow_tracking import tracking_address
-from gkd_core.adapters.model_files import LOG_AGAIN, check_content, recorded
+from gkd_core.adapters.model_files import LOG_AGAIN, check_content, recorded, require_record
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.files import atomic_folder
 from gkd_core.messages import one_line
@@ -98,8 +98,7 @@ def _record(manifest: Path, digests: Mapping[str, str] | None, uri: str) -> Segm
     """The manifest of a model, once it is seen to be, and to describe, what was logged."""
     if digests is None:  # an artifact of a run that is no logged model: its path was given by who asks
         return SegmentorCheckpoint.read(manifest)
-    if not digests:
-        raise WeightsError(f"{uri}: no digests of its files are on record, so nothing of it is loaded; {LOG_AGAIN}")
+    require_record(digests, uri)
     check_content(manifest.read_bytes(), f"{CHECKPOINT}/{MANIFEST}", digests, uri)
     record = SegmentorCheckpoint.read(manifest)
     if digests.get(f"{CHECKPOINT}/{record.weights}") != record.sha256:

@@ -43,6 +43,12 @@ def recorded(tags: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(FILE_TAG): value for key, value in tags.items() if key.startswith(FILE_TAG)}
 
 
+def require_record(digests: Mapping[str, str], label: str) -> None:
+    """Raise `WeightsError` of a model of which nothing is recorded."""
+    if not digests:
+        raise WeightsError(f"{label}: no digests of its files are on record, so nothing of it is loaded; {LOG_AGAIN}")
+
+
 def check_files(folder: Path, digests: Mapping[str, str], label: str, ignored: Collection[str] = ()) -> None:
     """Hold every file of a model that was fetched against the record.
 
@@ -53,8 +59,7 @@ def check_files(folder: Path, digests: Mapping[str, str], label: str, ignored: C
     Raises:
         WeightsError: nothing is recorded, or a file is missing, added or changed.
     """
-    if not digests:
-        raise WeightsError(f"{label}: no digests of its files are on record, so nothing of it is loaded; {LOG_AGAIN}")
+    require_record(digests, label)
     there = {path: digest for path, digest in digests_of(folder).items() if path in digests or path not in ignored}
     for words, paths in (
         ("changed", [path for path in there.keys() & digests.keys() if there[path] != digests[path]]),

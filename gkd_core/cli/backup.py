@@ -28,12 +28,12 @@ def backup(place: Place, bucket: Bucket = None) -> None:
     what no backup there has yet is copied. It is a backup once the last line says so.
     """
     from gkd_core.adapters.backup.make import Part, back_up
-    from gkd_core.adapters.backup.seal import key_file, seal
+    from gkd_core.adapters.backup.seal import key_file, newest_proven, seal
     from gkd_core.adapters.backup.stores import stores_of
     from gkd_core.adapters.backup.vault import open_vault
 
     vault = open_vault(place)
-    for done in back_up(stores_of(Path.cwd(), bucket or ()), vault):
+    for done in back_up(stores_of(Path.cwd(), bucket or ()), vault, newest_proven(vault, key_file())):
         if isinstance(done, Part):
             typer.echo(_line(done))
         else:
@@ -64,8 +64,8 @@ def restore(
 
     vault = open_vault(place)
     name = name or vault.newest()
-    check_seal(vault, name, key_file(), manifest_sha256)
-    for part in restoring.restore(stores_of(Path.cwd(), bucket or ()), vault, vault.read(name), replace):
+    found = check_seal(vault, name, key_file(), manifest_sha256)
+    for part in restoring.restore(stores_of(Path.cwd(), bucket or ()), vault, found, replace):
         typer.echo(_line(part))
     typer.echo(f"backup {name}: restored")
 

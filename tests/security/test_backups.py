@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gkd_core.adapters.backup.manifest import Backup
-from gkd_core.adapters.backup.seal import check_seal, key_file, seal
+from gkd_core.adapters.backup.seal import check_seal, key_file, newest_proven, seal
 from gkd_core.adapters.backup.vault import Vault, open_vault
 from gkd_core.errors import DataError, GkdError, PlatformError
 
@@ -105,6 +105,28 @@ def test_an_edited_manifest_is_found_even_under_the_name_of_its_own_digest(vault
     vault.read(forged)  # whole by its own words
     with pytest.raises(GkdError, match="its seal does not fit"):
         check_seal(vault, forged, key, None)
+
+
+def test_a_new_backup_believes_the_newest_that_is_proven(vault: Vault, key: Path) -> None:
+    assert newest_proven(vault, key) is None
+    ours = backup_in(vault, "ours")
+    seal(vault, ours, key)
+    backup_in(vault, "forged, and newer")
+    found = newest_proven(vault, key)
+    assert found is not None and found.versions == {"gkd": "ours"} and found == vault.read(ours)
+    assert newest_proven(vault, key.with_name("none")) is None
+
+
+def test_an_old_backup_under_a_later_name_is_refused(vault: Vault, key: Path, tmp_path: Path) -> None:
+    name = backup_in(vault)
+    seal(vault, name, key)
+    later = f"29990101T000000.000000Z-{name.split('-')[1]}"
+    for folder in ("backups", "seals"):
+        (tmp_path / "backups" / folder / later).write_bytes((tmp_path / "backups" / folder / name).read_bytes())
+    assert vault.newest() == later
+    with pytest.raises(DataError, match="made at .*, as it says itself"):
+        check_seal(vault, later, key, None)
+    assert newest_proven(vault, key) == vault.read(name)
 
 
 def test_the_key_lies_apart_from_the_project(tmp_path: Path) -> None:

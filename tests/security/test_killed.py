@@ -30,11 +30,11 @@ from gkd_core.models.tensor_files import write_tensors
 from gkd_core.settings import WorldSettings
 from gkd_core.stages.attempt import attempt
 from gkd_core.training.checkpoint import FolderStore
+from tests.platform_memory import REVISION, contents, memory, write, write_artifacts
 from tests.s3_store import s3_bucket
 from tests.security.kills import killed_before_step, steps_of
 
 POINTS = 25  # of a longer piece of work, that many steps, evenly spread
-REVISION = "known"
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +56,6 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if is_temporary(path.name)]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def survives(work: Callable[[], object], begin_anew: Callable[[], object], tmp_path: Path, check: Callable[[], object]) -> None:
     """Kill work at each of its points, from a fresh start; done again, it ends well and leaves nothing half-written."""
     begin_anew()
@@ -75,41 +71,22 @@ def survives(work: Callable[[], object], begin_anew: Callable[[], object], tmp_p
     assert killed > len(points(total)) // 2  # threads share the steps out anew each time, so the last may not come
 
 
-def write(path: Path, words: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS notes (word)")
-        connection.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num)")
-        connection.execute("DELETE FROM alembic_version")
-        connection.execute("INSERT INTO alembic_version VALUES (?)", [REVISION])
-        connection.executemany("INSERT INTO notes VALUES (?)", [[f"{path.name} {number}"] for number in range(words)])
+def words_of(file: Path, count: int) -> list[str]:
+    return [f"{file.name} {number}" for number in range(count)]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     for file in FILES.values():
-        write(folder / file, 500)
-    for name in ("1/run/model", "1/run/report/matrix.json", "2/.hidden"):
-        path = folder / ARTIFACT_FOLDER / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"content of {name}")
+        write(folder / file, words_of(file, 500))
+    write_artifacts(folder, "1/run/model", "1/run/report/matrix.json", "2/.hidden")
     return folder
 
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Vault:
     return open_vault(str(tmp_path / "backups"))
-
-
-def memory(project: Path) -> dict[str, object]:
-    """All that the platform remembers."""
-    found: dict[str, object] = dict(contents(project / ARTIFACT_FOLDER))
-    for name, file in FILES.items():
-        with closing(sqlite3.connect(project / file)) as connection:
-            found[name] = connection.execute("SELECT * FROM notes").fetchall()
-    return found
 
 
 def put_back(project: Path, vault: Vault, replace: bool = False) -> None:
@@ -132,7 +109,7 @@ def test_a_restore_over_what_is_there_goes_on_too(project: Path, vault: Vault, t
 
     def change() -> None:
         for file in FILES.values():
-            write(project / file, 1)
+            write(project / file, words_of(file, 1))
         (project / ARTIFACT_FOLDER / "1/run/model").write_text("another")
 
     def check() -> None:
@@ -167,7 +144,7 @@ def test_what_is_foreign_is_refused_all_the_same(project: Path, vault: Vault) ->
     with pytest.raises(DataError, match="no regular file"):
         put_back(project, vault)
     (root / ".model.gkd-0123456789ab").unlink()
-    write(project / FILES["gkd_mlflow"], 500)
+    write(project / FILES["gkd_mlflow"], words_of(FILES["gkd_mlflow"], 500))
     with closing(sqlite3.connect(project / FILES["gkd_mlflow"])) as connection, connection:
         connection.execute("UPDATE notes SET word = 'written since' WHERE word LIKE '% 7'")
     with pytest.raises(PlatformError, match="not empty"):

@@ -29,11 +29,14 @@ class Part:
     copied: int
 
 
-def back_up(stores: Stores, vault: Vault) -> Iterator[Part | str]:
+def back_up(stores: Stores, vault: Vault, before: Backup | None = None) -> Iterator[Part | str]:
     """Back all stores up, part by part; the last that is given is the name of the backup.
 
     Databases come first: a record that is in them names files that were there before it, so all files that they name are in the
     backup. Files that are made meanwhile may be in it without a record, and harm nobody.
+
+    Args:
+        before: an earlier backup that is known to be ours: files of a bucket that it has are not read again.
 
     Raises:
         GkdError: a store or the vault refuses or fails. No manifest is written then: what was copied is no backup, and is not
@@ -41,7 +44,7 @@ def back_up(stores: Stores, vault: Vault) -> Iterator[Part | str]:
     """
     vault.sweep()
     there = vault.contents()
-    known = _known(vault)
+    known = {} if before is None else _known(before)
     databases, trees = [], []
     for name in stores.databases.names():
         dump, copied = _dump(stores, vault, there, name)
@@ -75,12 +78,11 @@ def _dump(stores: Stores, vault: Vault, there: dict[str, int], name: str) -> tup
 Known = dict[tuple[str, int, str], str]
 
 
-def _known(vault: Vault) -> dict[str, Known]:
-    """Of each address the digests of its files in the newest backup, by name, size and version."""
-    names = vault.names()
-    trees = vault.read(names[-1]).trees if names else ()
+def _known(backup: Backup) -> dict[str, Known]:
+    """Of each address the digests of its files in a backup, by name, size and version."""
     return {
-        tree.address: {(file.name, file.size, file.version): file.sha256 for file in tree.files if file.version} for tree in trees
+        tree.address: {(file.name, file.size, file.version): file.sha256 for file in tree.files if file.version}
+        for tree in backup.trees
     }
 
 

@@ -76,7 +76,12 @@ class Backup(Record):
     def encode(self) -> tuple[str, bytes]:
         """Its name, which has the time and a digest of the manifest itself, and its bytes."""
         text = (self.model_dump_json(indent=1) + "\n").encode()
-        return f"{self.made.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{hashlib.sha256(text).hexdigest()[:16]}.json", text
+        return f"{self.moment}-{hashlib.sha256(text).hexdigest()[:16]}.json", text
+
+    @property
+    def moment(self) -> str:
+        """When it was made, as its name begins."""
+        return f"{self.made.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def decode(place: object, name: str, text: bytes) -> Backup:
@@ -93,9 +98,12 @@ def decode(place: object, name: str, text: bytes) -> Backup:
     if version != FORMAT:
         raise PlatformError(f"{place}: backup {name}: of format {version}, this version reads {FORMAT}; install the newer gkd")
     try:
-        return Backup.model_validate_json(text)
+        backup = Backup.model_validate_json(text)
     except ValidationError as error:
         fields = error.error_count()
         raise PlatformError(
             f"{place}: backup {name}: {fields} fields are not of this version; install the gkd it names"
         ) from None
+    if backup.moment != match[1]:  # an old one under a later name would be taken for the newest
+        raise DataError(f"{place}: backup {name}: made at {backup.moment}, as it says itself; restore another one")
+    return backup

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from gkd_core.adapters.backup.manifest import Backup, decode
 from gkd_core.adapters.backup.vault import Vault
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.server_keys import write_private
@@ -50,8 +51,11 @@ def seal(vault: Vault, name: str, file: Path) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> None:
+def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> Backup:
     """Hold a backup's manifest against a digest that was pinned, else against its seal.
+
+    Returns:
+        the backup, of the very bytes that were judged.
 
     Raises:
         DataError: it does not fit, or there is neither a pinned digest nor a key and a seal.
@@ -63,7 +67,7 @@ def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> None:
             raise DataError(f"--manifest-sha256: given {pinned[:80]!r}; expected the 64 hexadecimal digits that `backup` printed")
         if not hmac.compare_digest(hashlib.sha256(text).hexdigest(), pinned):
             raise DataError(f"{vault}: backup {name}: its manifest has another digest than the one given; do not restore it")
-        return
+        return decode(vault, name, text)
     advice = f"set {VARIABLE} to the key of who made it, or give the digest that `backup` printed: --manifest-sha256"
     if not file.exists():
         raise DataError(f"{vault}: backup {name}: nothing proves who made it: no key at {file}; {advice}")
@@ -72,6 +76,17 @@ def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> None:
         raise DataError(f"{vault}: backup {name}: has no seal, so nothing proves who made it; {advice}")
     if not hmac.compare_digest(found, _seal_of(text, _read(file))):
         raise DataError(f"{vault}: backup {name}: its seal does not fit the key at {file}; do not restore it, or {advice}")
+    return decode(vault, name, text)
+
+
+def newest_proven(vault: Vault, file: Path) -> Backup | None:
+    """The newest backup whose seal fits the key: what others have put there tells a new backup nothing."""
+    for name in reversed(vault.names() if file.exists() else ()):
+        try:
+            return check_seal(vault, name, file, None)
+        except DataError:
+            continue
+    return None
 
 
 def _seal_of(manifest: bytes, key: bytes) -> str:

@@ -25,8 +25,7 @@ from gkd_core.adapters.backup.vault import Vault, open_vault
 from gkd_core.cli.app import app
 from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
 from gkd_core.platform_state import PlatformState, ProcessMark
-
-REVISION = "known"
+from tests.platform_memory import REVISION, memory, write, write_artifacts
 
 
 @pytest.fixture(autouse=True)
@@ -41,38 +40,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GKD_DATABASE_URL", raising=False)
     folder = tmp_path / "project"
     for name, file in FILES.items():
-        write(folder / file, name)
-    for name in ("1/run/model", "1/run/report/matrix.json"):
-        path = folder / ARTIFACT_FOLDER / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"content of {name}")
+        write(folder / file, [name])
+    write_artifacts(folder, "1/run/model", "1/run/report/matrix.json")
     return folder
 
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Vault:
     return open_vault(str(tmp_path / "backups"))
-
-
-def write(path: Path, word: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA journal_mode=WAL")  # as Prefect does
-        connection.execute("CREATE TABLE IF NOT EXISTS notes (word)")
-        connection.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num)")
-        connection.execute("DELETE FROM alembic_version")
-        connection.execute("INSERT INTO alembic_version VALUES (?)", [REVISION])
-        connection.execute("INSERT INTO notes VALUES (?)", [word])
-
-
-def memory(project: Path) -> dict[str, object]:
-    """All that the platform remembers."""
-    found: dict[str, object] = {}
-    for name, file in FILES.items():
-        with closing(sqlite3.connect(project / file)) as connection:
-            found[name] = connection.execute("SELECT * FROM notes").fetchall()
-    root = project / ARTIFACT_FOLDER
-    return found | {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def destroy(project: Path) -> None:
@@ -208,7 +183,7 @@ def test_a_damaged_backup_touches_nothing(project: Path, vault: Vault, damage: C
     found = vault.read(name)
     content = found.databases[0] if which == "database" else found.trees[0].files[0]
     damage(next(path for path in contents(vault) if path.name == content.sha256))
-    write(project / FILES["gkd_mlflow"], "later")
+    write(project / FILES["gkd_mlflow"], ["later"])
     before = memory(project)
     with pytest.raises(DataError, match="damaged|missing"):
         put_back(project, vault, replace=True)
@@ -243,7 +218,7 @@ def test_a_newer_format_and_a_newer_schema_are_refused(project: Path, vault: Vau
 def test_what_is_not_empty_stays_unless_told(project: Path, vault: Vault) -> None:
     before = memory(project)
     run(project, vault)
-    write(project / FILES["gkd_prefect"], "later")
+    write(project / FILES["gkd_prefect"], ["later"])
     (project / ARTIFACT_FOLDER / "later").write_text("later")
     (project / ARTIFACT_FOLDER / "1/run/model").write_text("another")
     with pytest.raises(PlatformError, match="not empty; --replace"):
@@ -312,7 +287,7 @@ def test_the_commands_say_what_they_did(project: Path, commands: Callable[..., l
     assert commands("backups", place)[0].startswith(f"{name}  0.0 MiB  gkd 0.1.0, prefect 3.")
     assert commands("check-backup", place) == [f"backup {name}: whole and undamaged"]
     assert commands("restore", place)[-1] == f"backup {name}: restored"  # nothing of it is lost, as all is as it was
-    write(project / FILES["gkd_mlflow"], "later")
+    write(project / FILES["gkd_mlflow"], ["later"])
     with pytest.raises(PlatformError, match="not empty"):
         commands("restore", place)
     destroy(project)
