@@ -1,4 +1,4 @@
-"""The flow behind `gkd/tidy`: what runs that were struck down could not do themselves."""
+"""The flow behind `gkd/tidy`: what runs that were killed could not do themselves."""
 
 from pathlib import Path
 from typing import Any

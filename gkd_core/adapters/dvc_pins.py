@@ -76,7 +76,7 @@ def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
     Raises:
         DataError: an input is not as pinned, or its remote does not have it whole; one line each.
         PlatformError: DVC or its remote cannot be used.
-        TransientError: the remote does not answer, or DVC was struck down.
+        TransientError: the remote does not answer, or DVC was killed.
     """
     pins = PinnedInputs.read(record).pins
     if not pins:

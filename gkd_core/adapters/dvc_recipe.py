@@ -93,7 +93,7 @@ def reproduce(
     Raises:
         StageFailed: the command failed.
         PlatformError: DVC cannot do its work.
-        TransientError: DVC's own process was struck down.
+        TransientError: DVC's own process was killed.
     """
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "gkd_core.adapters.dvc_stage", run.name, str(theirs.fileno())]

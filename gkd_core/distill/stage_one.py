@@ -117,7 +117,7 @@ def _training(
 
 
 def _answers(job: DistillJob, teacher: Teacher, views: ViewMaker, grid: Grid, rank: Rank) -> Callable[[Tensor, Tensor], Tokens]:
-    """How the teacher's tokens are come by: from a cache where views are fixed and there is room for one."""
+    """Where the teacher's tokens come from: a cache where views are fixed and there is room for one."""
     settings, fixed_views = job.settings, job.settings.fixed_views
     if fixed_views is None or job.cache_bytes == 0:
         return lambda images, slots: teacher.tokens(images)

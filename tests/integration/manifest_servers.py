@@ -1,6 +1,6 @@
 """A cluster's servers as the manifests start them: arguments, variables and secrets, on loopback, with a real database.
 
-Each can be struck down and started again; the store is behind a gate that can be shut.
+Each can be killed and started again; the store is behind a gate that can be shut.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def put_back(stores: Stores, vault: Vault) -> None:
 
 
 def statements_until_killed(number: int, work: Callable[[], object]) -> int:
-    """Run work in a child that is struck down before its statement of this number; gives how many there were."""
+    """Run work in a child that is killed before its statement of this number; gives how many there were."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

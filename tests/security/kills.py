@@ -14,7 +14,7 @@ WRITING = os.O_WRONLY | os.O_RDWR
 
 
 def killed_before_step(number: int, work: Callable[[], object]) -> bool:
-    """Run work in a child that is struck down before its step of this number, from 1; False where it ended before that.
+    """Run work in a child that is killed before its step of this number, from 1; False where it ended before that.
 
     Raises:
         AssertionError: the work itself failed.

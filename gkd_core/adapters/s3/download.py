@@ -72,7 +72,7 @@ def fetch(
     patience: Patience = PATIENCE,
     received: Received = lambda size: None,
 ) -> Receipt:
-    """As `download_file`, into an open file, which the object's content replaces; after an error what it holds is moot."""
+    """As `download_file`, into an open file, which the object's content replaces; after an error what it holds is of no use."""
     download = _Download(client, place, stream, expected, patience, received)
     failures = restarts = 0
     while True:

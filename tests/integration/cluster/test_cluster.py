@@ -1,4 +1,4 @@
-"""The full pipeline on a cluster of several hosts, and the same end when a part of it is struck down in the middle."""
+"""The full pipeline on a cluster of several hosts, and the same end when a part of it is killed in the middle."""
 
 from __future__ import annotations
 

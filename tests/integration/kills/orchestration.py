@@ -1,4 +1,4 @@
-"""A Prefect server and a worker of our own making, so that both can be struck down."""
+"""A Prefect server and a worker of our own making, so that both can be killed."""
 
 from __future__ import annotations
 

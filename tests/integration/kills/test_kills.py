@@ -1,6 +1,6 @@
-"""Runs that are struck down in every stage, and started again: the same end as undisturbed, and next to nothing done twice.
+"""Runs that are killed in every stage, and started again: the same end as undisturbed, and next to nothing done twice.
 
-One run after the other is struck down, each in the next stage, by its own process's end or by its worker's in turn; and each
+One run after the other is killed, each in the next stage, by its own process's end or by its worker's in turn; and each
 loses a Ray worker in the stage that it takes up again. The last comes to its end.
 """
 
@@ -134,7 +134,7 @@ def test_struck_down_in_each_stage_then_run_again(
         wait_for(lambda stage=stage: _in_the_middle(platform, stage, 0), f"{stage} to be in the middle", 3 * PATIENCE)
         started += _strike(platform, victims[number % 2], runs[-1])
         steps = trained(project, stage)
-        assert stage == "evaluate" or steps[-1] < UPDATES[stage], "it was struck down in the middle"
+        assert stage == "evaluate" or steps[-1] < UPDATES[stage], "it was killed in the middle"
         runs.append(platform.run())
         if stage in RAY_WORKER:
             before = len(steps)
