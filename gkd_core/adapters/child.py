@@ -87,7 +87,7 @@ def _abandon(guard: subprocess.Popen[bytes]) -> None:
     guard.stdin.close()
 
 
-def struck_down(status: int) -> bool:
+def was_killed(status: int) -> bool:
     """Whether a signal ended a command, by its exit status as Python (negative) or a shell (128 + N) gives it."""
     return status < 0 or status > 128
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gkd_core.adapters.child import child_process, struck_down
+from gkd_core.adapters.child import child_process, was_killed
 from gkd_core.adapters.dvc_recipe import QUIET
 from gkd_core.data.pins import Pin, PinnedInputs, pins_of
 from gkd_core.errors import DataError, PlatformError, TransientError
@@ -102,5 +102,5 @@ def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
             else:
                 return [pin for pin in pins if pin.path in word["fetched"]]
         status = child.wait()
-        kind = TransientError if struck_down(status) else PlatformError
+        kind = TransientError if was_killed(status) else PlatformError
         raise kind(f"DVC ended with exit status {status} while it fetched data; see the log above")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from gkd_core.adapters.child import child_process, struck_down
+from gkd_core.adapters.child import child_process, was_killed
 from gkd_core.errors import EXIT_TRANSIENT, DataError, PlatformError, TransientError
 from gkd_core.messages import shown
 from gkd_core.settings import Settings, read_yaml_mapping
@@ -41,7 +41,7 @@ class StageFailed(PlatformError):
     @property
     def may_pass(self) -> bool:
         """Whether the stage, run again, may succeed: a signal ended it, or it said so itself."""
-        return struck_down(self.status) or self.status == EXIT_TRANSIENT
+        return was_killed(self.status) or self.status == EXIT_TRANSIENT
 
 
 def render(settings: Settings) -> str:
@@ -110,7 +110,7 @@ def reproduce(
             verdict = stream.readline()
         if not verdict:
             status = child.wait()
-            kind = TransientError if struck_down(status) else PlatformError
+            kind = TransientError if was_killed(status) else PlatformError
             raise kind(f"{run.name}: DVC ended with exit status {status} and no word; see the log above")
     return _outcome(run, verdict.strip())
 

@@ -133,11 +133,11 @@ def test_pruning_removes_nothing_where_a_manifest_cannot_be_read(project: Path, 
 
 
 def test_an_unfinished_backup_is_none(project: Path, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    def struck_down(self: Vault, backup: Backup) -> str:
+    def was_killed(self: Vault, backup: Backup) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Vault, "finish", struck_down)
+        patch.setattr(Vault, "finish", was_killed)
         with pytest.raises(KeyboardInterrupt):
             run(project, vault)
     assert contents(vault)

@@ -68,7 +68,7 @@ def _assert_the_same_end(stack: Stack, run: str, undisturbed: End, attempts: int
     wait_for(lambda: not OpenRuns(stack.servers.mlflow).by_flow_run(), "MLflow to know of all ends", 60)
 
 
-def test_a_node_is_struck_down(stack: Stack, undisturbed: End) -> None:
+def test_a_node_is_was_killed(stack: Stack, undisturbed: End) -> None:
     run = _disturbed(stack, "node")
     stack.hosts.kill_node(2)
     stack.hosts.start_node(2)  # as KubeRay replaces it
@@ -85,7 +85,7 @@ def test_the_store_does_not_answer_for_half_a_minute(stack: Stack, undisturbed: 
 
 
 @pytest.mark.parametrize("owner", [PREFECT, MLFLOW], ids=["prefect", "mlflow"])
-def test_a_server_is_struck_down(stack: Stack, undisturbed: End, owner: str) -> None:
+def test_a_server_is_was_killed(stack: Stack, undisturbed: End, owner: str) -> None:
     run = _disturbed(stack, owner.partition("/")[2])
     stack.servers.kill(owner)
     time.sleep(5)

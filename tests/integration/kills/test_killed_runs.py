@@ -38,7 +38,7 @@ def _steps(project: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_flow_process_struck_down_then_run_again(settings: Settings, platform: Platform, project: Path) -> None:
+def test_flow_process_was_killed_then_run_again(settings: Settings, platform: Platform, project: Path) -> None:
     struck = platform.run()
     wait_for(lambda: len(_steps(project)) > 2 * EVERY, "the middle of the stage")
     family = platform.processes()

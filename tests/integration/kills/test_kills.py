@@ -126,7 +126,7 @@ def _strike(platform: Platform, victim: str, run: str) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("victims", [("flow", "worker"), ("worker", "flow")], ids="-".join)
-def test_struck_down_in_each_stage_then_run_again(
+def test_was_killed_in_each_stage_then_run_again(
     victims: tuple[str, str], platform: Platform, own: Settings, project: Path, request: pytest.FixtureRequest
 ) -> None:
     runs, started = [platform.run()], []
