@@ -150,8 +150,10 @@ GUARDED = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experimen
 def check_doors(machine: Machine) -> Iterable[Finding]:
     """The servers of the project's platform ask for a key, and listen on loopback alone."""
     state = read_state(machine.project)
-    for service in () if state is None else state.services:
-        subject, port = f"access to {service.name}", state.ports[service.name] if state else 0
+    if state is None:
+        return
+    for service in state.services:
+        subject, port = f"access to {service.name}", state.ports[service.name]
         if service.name in GUARDED:
             status = machine.get(f"http://{LOOPBACK}:{port}{GUARDED[service.name]}", {}).status
             if status in (200, 404):
