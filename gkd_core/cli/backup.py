@@ -37,7 +37,8 @@ def backup(place: Place, bucket: Bucket = None) -> None:
         if isinstance(done, Part):
             typer.echo(_line(done))
         else:
-            typer.echo(f"manifest's SHA-256, to keep apart: {seal(vault, done, key_file())}")
+            # Beside the lines that programs read.
+            typer.echo(f"manifest's SHA-256, to keep apart: {seal(vault, done, key_file())}", err=True)
             typer.echo(f"backup {done}: whole")
 
 
