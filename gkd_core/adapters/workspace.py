@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import shutil
 import time
@@ -11,9 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from configobj import ConfigObj, ConfigObjError
+
 from gkd_core.adapters.dvc_recipe import render
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_folder
+from gkd_core.messages import shown
 from gkd_core.notes import clear_file
 from gkd_core.paths import ARTIFACTS, REPORT, RUNS
 from gkd_core.settings import Settings, dump_settings
@@ -21,19 +25,6 @@ from gkd_core.settings import Settings, dump_settings
 WORKSPACES = ARTIFACTS / "workspaces"
 IN_USE = ".in-use"
 SWEEPING = ".sweeping"
-
-# Outputs are hard links to read-only files of the cache (or reflinks, which are independent copies), so that neither
-# an edit nor a stage can change what the cache holds. The state database lies in the workspace and goes with it.
-DVC_CONFIG = """\
-[core]
-    no_scm = true
-    analytics = false
-    check_update = false
-    site_cache_dir = {workspace}/.dvc/site
-[cache]
-    dir = {project}/.dvc/cache
-    type = "reflink,hardlink,copy"
-"""
 
 
 def create_workspace(project: Path, name: str, settings: Settings) -> Path:
@@ -44,18 +35,18 @@ def create_workspace(project: Path, name: str, settings: Settings) -> Path:
 
     Raises:
         PlatformError: a workspace of that name exists.
-        GkdError: the settings ask for no possible plan.
+        GkdError: the settings ask for no possible plan, or DVC's file of settings cannot name the project's folder.
     """
     project = project.resolve()
     workspace = project / WORKSPACES / name
     settings = anchor_paths(settings, project)
-    recipe = render(settings)
+    recipe, config = render(settings), _dvc_config(project, workspace)
     try:
         workspace.mkdir(parents=True)
     except FileExistsError:
         raise PlatformError(f"{workspace}: a workspace of this name exists; choose another name or remove it") from None
     (workspace / ".dvc").mkdir()
-    (workspace / ".dvc" / "config").write_text(DVC_CONFIG.format(workspace=workspace, project=project), encoding="utf-8")
+    (workspace / ".dvc" / "config").write_text(config, encoding="utf-8")
     (workspace / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     (workspace / "dvc.yaml").write_text(recipe, encoding="utf-8")
     (workspace / IN_USE).touch()
@@ -66,6 +57,25 @@ def create_workspace(project: Path, name: str, settings: Settings) -> Path:
     if folder is not None and "://" not in folder and not Path(folder).is_absolute():
         _link(workspace, project, Path(folder))
     return workspace
+
+
+def _dvc_config(project: Path, workspace: Path) -> str:
+    """The text of `.dvc/config`.
+
+    Outputs are hard links to read-only files of the cache (or reflinks, which are independent copies), so that neither an edit
+    nor a stage can change what the cache holds. The state database lies in the workspace and goes with it.
+    """
+    folders = {"site_cache_dir": f"{workspace}/.dvc/site", "dir": f"{project}/.dvc/cache"}
+    config = ConfigObj(encoding="utf-8")
+    config["core"] = {"no_scm": "true", "analytics": "false", "check_update": "false", "site_cache_dir": folders["site_cache_dir"]}
+    config["cache"] = {"dir": folders["dir"], "type": "reflink,hardlink,copy"}
+    written = io.BytesIO()
+    with suppress(ConfigObjError, UnicodeEncodeError):  # no kind of quotes is left for it, or it is no text
+        config.write(written)
+        read = ConfigObj(io.BytesIO(written.getvalue()), encoding="utf-8")
+        if (read["core"]["site_cache_dir"], read["cache"]["dir"]) == tuple(folders.values()):
+            return written.getvalue().decode("utf-8")
+    raise PlatformError(f"{shown(str(project))}: DVC's settings cannot name this folder; choose one of plain characters")
 
 
 def _link(workspace: Path, project: Path, path: Path) -> None:

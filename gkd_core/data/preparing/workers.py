@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Barrier
 from typing import Protocol, TypeVar
 
 from gkd_core.errors import PlatformError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+START_LIMIT_S = 300.0  # a process imports torch in seconds; on a busy disk of the network in minutes
 
 
 class ShareOut(Protocol):
@@ -39,8 +42,10 @@ def sharing(jobs: int) -> Iterator[ShareOut]:
     if jobs == 1:
         yield _one_by_one
         return
-    # Started anew rather than forked: a fork of a process with threads (progress bars) may hang.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent)
+    try:
+        pool = start_processes(jobs)
+    except BrokenProcessPool:
+        raise PlatformError("processes that prepare data end as soon as they start; use --jobs 1") from None
     try:
         yield _Pooled(pool)
     finally:
@@ -72,7 +77,40 @@ class _Pooled:
         return [future.result() for future in futures]
 
 
-def end_with_parent() -> None:
+def start_processes(count: int) -> ProcessPoolExecutor:
+    """An executor whose processes all run, and leave Ctrl-C to this one.
+
+    The executor would start each when it is first needed. But where one dies while another is being started, Python 3.11's
+    ends those that it knew of and then waits for all, forever.
+
+    Raises:
+        BrokenProcessPool: one ended as soon as it had started.
+    """
+    # Spawned, as a process forked from one with threads (torch, a progress bar) may hang on a lock that no one will free.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _begin, (context.Barrier(count, timeout=START_LIMIT_S),))
+    # Ctrl-C reaches every process of a terminal, and the first one alone shall answer it: the others inherit that it is blocked.
+    resource_tracker.ensure_running()  # a helper of all spawned processes, which unblocks it when started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        probes = [pool.submit(int) for _ in range(count)]  # none is idle before all have started: each starts one
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        for probe in probes:
+            probe.result()
+    except BrokenProcessPool:
+        pool.shutdown(cancel_futures=True)
+        raise
+    return pool
+
+
+def _begin(together: Barrier) -> None:
+    _end_with_parent()
+    together.wait()
+
+
+def _end_with_parent() -> None:
     """Ctrl-C is the parent's to handle; and a parent that is killed must not leave a worker that writes on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import resource_tracker
 from typing import TypeVar
 
-from gkd_core.data.preparing.workers import end_with_parent
+from gkd_core.data.preparing.workers import start_processes
 from gkd_core.errors import PlatformError
 
 Job = TypeVar("Job")
@@ -91,17 +88,7 @@ def _each(work: Callable[[Job], Result], chunk: Sequence[Job]) -> list[Result]:
 
 
 def _started(processes: int) -> ProcessPoolExecutor:
-    # Spawned, as a process forked from one with threads (torch, a progress bar) may hang on a lock that no one will free.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent)
-    # Ctrl-C reaches every process of a terminal, and the first one alone shall answer it: the others inherit that it is blocked.
-    resource_tracker.ensure_running()  # a helper of all spawned processes, which unblocks it when started later
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        probe = pool.submit(int)  # starts them
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        probe.result()
+        return start_processes(processes)
     except BrokenProcessPool:
         raise PlatformError("processes that read files end as soon as they start; use --jobs 1") from None
-    return pool
