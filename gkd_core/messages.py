@@ -6,9 +6,13 @@ import re
 
 LONGEST_SHOWN = 200  # characters of foreign text in a message
 LONGEST_VALUE = 80
+LONGEST_MASKED = 4096
 FEW_ITEMS = 8
 
-_SECRET = r"password|passwd|pwd|secret|token|api[_-]?key|apikey|access[_-]?key|private[_-]?key|signature|sig|credential|sessionid"
+_SECRET = (
+    r"(?:password|passwd|passphrase|pwd|secret|token|apikey|(?:api|access|private|secret|account|signing)[_-]?key"
+    r"|signature|sig|credentials?|sessionid|auth[_-]?string)\d*"
+)
 # A password may hold anything but a space, as who wrote the address may not have escaped it. What begins as a port is none:
 # http://host:5000/models/x@champion.
 _PASSWORD = re.compile(
@@ -17,10 +21,11 @@ _PASSWORD = re.compile(
 )
 # A name alone before the host of a web address is a key (https://ghp_…@github.com).
 _KEY = re.compile(r"(?P<before>(?i:https?|s3|git\+https?)://)[^\s/?#@:'\"]+(?=@)")
-# In what follows ?, & or a space, as in addresses and in the settings of a connection: password=…, X-Amz-Signature=….
+# In what follows ?, & or a space, as in addresses, in variables and in the settings of a connection: password=…,
+# X-Amz-Signature=…; and in what a library prints of a group of keys: 'password': '…'.
 _PARAMETER = re.compile(
-    rf"(?P<before>(?:^|[\s?&;,'\"(])[\w.-]*(?:{_SECRET})[\w-]*\s?=\s?)"
-    r"(?!\*\*\*|null\b|None\b|true\b|false\b|['\"]{2})(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\"#)]+)",
+    rf"(?P<before>(?:^|[\s?&;,'\"(\[{{\\])[\w.-]*{_SECRET}(?:\s?=\s?|\\?['\"]\s*:\s*)|\bX-[\w-]*(?:key|token):\s*)"
+    r"(?!\*\*\*|null\b|None\b|true\b|false\b|['\"]{2})(?:\\?'[^']*'|\\?\"[^\"]*\"|[^\s&;,'\"#)}\]]+)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(?P<before>\b(?:Bearer|Basic)\s)[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE)
@@ -41,7 +46,11 @@ def given_value(value: object, longest: int = LONGEST_VALUE) -> str:
         return "a group of keys"
     if isinstance(value, list | tuple | set | frozenset) and len(value) > FEW_ITEMS:
         return f"a list of {len(value)} items"
-    if isinstance(value, str | bytes) and len(value) > longest:
+    if isinstance(value, str):
+        # Masked before it is cut and escaped: half an address is not known for one.
+        text = shown(repr(without_passwords(value[:LONGEST_MASKED])), longest)
+        return text if len(value) <= longest else f"{text} ({len(value)} characters)"
+    if isinstance(value, bytes) and len(value) > longest:
         return f"{shown(without_passwords(repr(value[:longest])), longest)} ({len(value)} characters)"
     return shown(without_passwords(_repr(value)), longest)
 
@@ -50,7 +59,7 @@ def without_passwords(text: str) -> str:
     """Text with *** in the place of passwords and keys: in addresses `scheme://user:password@host`, in their parameters."""
     if "://" in text:
         text = _KEY.sub(r"\g<before>***", _PASSWORD.sub(r"\g<before>:***", text))
-    return _BEARER.sub(r"\g<before>***", _PARAMETER.sub(r"\g<before>***", text) if "=" in text else text)
+    return _BEARER.sub(r"\g<before>***", _PARAMETER.sub(r"\g<before>***", text) if "=" in text or ":" in text else text)
 
 
 def last_words(error: object, longest: int = LONGEST_SHOWN) -> str:
