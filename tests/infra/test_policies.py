@@ -28,21 +28,23 @@ from gkd_core.errors import GkdError
 POLICIES = Path(__file__).parents[2] / "infra" / "policies"
 ROLES = {path.stem: json.loads(path.read_text()) for path in sorted(POLICIES.glob("*.json"))}
 REGION = "us-east-1"
-AREAS = ("gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch", "gkd-mlflow/artifacts", "gkd-backup/2026")
+WORK = "gkd-data/scratch/distill-proxy-1"
+SCRATCH = {f"{WORK}/inputs", f"{WORK}/ray", f"{WORK}/output/job"}
+AREAS = ("gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", *sorted(SCRATCH), "gkd-mlflow/artifacts", "gkd-backup/2026")
 OBJECTS = [f"{area}/file" for area in AREAS]
 
 READS = {
-    "trainer": {"gkd-data/shards", "gkd-data/scratch"},
-    "worker": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
-    "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
+    "trainer": {"gkd-data/shards", *SCRATCH},
+    "worker": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", *SCRATCH},
+    "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", *SCRATCH},
     "tracking": {"gkd-mlflow/artifacts"},
     "backup": set(AREAS),
     "retention": set(),
     "bootstrap": set(),
 }
 WRITES = {
-    "trainer": {"gkd-data/scratch"},
-    "worker": {"gkd-data/dvc", "gkd-data/scratch"},
+    "trainer": {f"{WORK}/ray", f"{WORK}/output/job"},  # by what headers: test_write_once.py, as this store knows no conditions
+    "worker": {"gkd-data/dvc", *SCRATCH},
     "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc"},
     "tracking": {"gkd-mlflow/artifacts"},
     "backup": {"gkd-backup/2026"},
@@ -50,7 +52,7 @@ WRITES = {
     "bootstrap": set(),
 }
 REMOVES = {
-    "trainer": {"gkd-data/scratch"}, "worker": {"gkd-data/scratch"}, "tracking": {"gkd-mlflow/artifacts"},
+    "trainer": {f"{WORK}/ray"}, "worker": SCRATCH, "tracking": {"gkd-mlflow/artifacts"},
     "retention": {"gkd-backup/2026"},
 }  # fmt: skip
 
