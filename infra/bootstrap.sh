@@ -17,4 +17,5 @@ done
 if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then
     gkd infra tracking-user
 fi
-python -m flows.local_platform.set_up "${TMPDIR:-/tmp}/gkd-set-up.lock"
+# By user: another's lock of one common name would be refused, as it may have been laid there.
+python -m flows.local_platform.set_up "${TMPDIR:-/tmp}/gkd-set-up-$(id -u).lock"

@@ -14,7 +14,6 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-
 from tests.infra.policy_language import CREATES, IF_NONE_MATCH, Request
 
 Watch = Callable[[str, Request], None]

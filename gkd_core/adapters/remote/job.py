@@ -21,11 +21,11 @@ from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import upload_tree
 from gkd_core.adapters.s3.upload import write_once
 from gkd_core.errors import GkdError, PlatformError
-from gkd_core.untrusted import PLAIN_NAME
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages.recipe import find_run
 from gkd_core.stages.run import run_stage
+from gkd_core.untrusted import PLAIN_NAME
 
 
 def main() -> int:

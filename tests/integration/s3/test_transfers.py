@@ -342,9 +342,7 @@ def test_what_is_written_once_is_not_written_again(bucket: str, tmp_path: Path, 
     assert not connect(QUICK).list_multipart_uploads(Bucket=bucket).get("Uploads")
 
 
-def test_a_lost_answer_to_what_is_written_once_is_no_error(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_answer_to_what_is_written_once_is_no_error(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client, place = write_once(connect(QUICK)), Location(bucket, "once-lost")
     (tmp_path / "file").write_bytes(b"a")
     send = client.upload_fileobj
