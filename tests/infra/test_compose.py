@@ -192,6 +192,20 @@ def test_compose_and_kubernetes_say_the_same(name: str, compose: Tree, dev: Mani
     assert service["image"] == container["image"]
 
 
+READING = {"prefect-read", "mlflow-metrics", "mlflow-metrics-name"}
+
+
+def test_metrics_have_the_keys_that_only_read_and_no_others(compose: Tree, dev: Manifests) -> None:
+    held = {name: {item["source"] for item in service.get("secrets", [])} for name, service in compose["services"].items()}
+    assert held["metrics"] == READING
+    assert {name for name, keys in held.items() if keys & READING} == {"metrics", "prefect-server", "deploy"}
+    pods = [(pod.owner, mounted_variables(item, pod)) for pod in dev.pods() for item in pod.containers]
+    on_a_cluster = {owner: {secret for secret, _ in found.values()} for owner, found in pods if found}
+    assert on_a_cluster["Deployment/metrics"] == {"prefect-read", "mlflow-metrics"}
+    holders = {owner for owner, keys in on_a_cluster.items() if keys & READING}
+    assert holders == {"Deployment/metrics", "Deployment/prefect-server", "Job/deploy"}
+
+
 def test_both_give_mlflow_the_same_rules_of_access(compose: Tree, dev: Manifests) -> None:
     assert compose["configs"]["mlflow-auth"]["content"] == dev.named("ConfigMap", "mlflow-auth")["data"]["basic_auth.ini"]
 
