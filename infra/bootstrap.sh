@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets a cluster up from one place, in the order of need: databases and buckets, then (when the servers are up) MLflow's user
-# for the worker, and Prefect's work pool, automations and deployments. Again, it changes nothing. Run it in the project's
+# Sets a cluster up from one place, in the order of need: databases and buckets, then (when the servers are up) MLflow's users
+# for the worker and for metrics, and Prefect's work pool, automations and deployments. Again, it changes nothing. Run it in the project's
 # folder, with the variables of `gkd infra --help` and PREFECT_API_URL. compose.yaml and the Jobs in kubernetes/ run the same
 # two halves as two steps.
 set -eu
@@ -17,4 +17,5 @@ done
 if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then
     gkd infra tracking-user
 fi
-python -m flows.local_platform.set_up "${TMPDIR:-/tmp}/gkd-set-up.lock"
+# By user: another's lock of one common name would be refused, as it may have been laid there.
+python -m flows.local_platform.set_up "${TMPDIR:-/tmp}/gkd-set-up-$(id -u).lock"

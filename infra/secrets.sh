@@ -20,10 +20,12 @@ put() { # NAME VALUE
 }
 
 put prefect-auth "gkd:$(random)"
-for name in database-admin database-prefect database-mlflow mlflow-admin mlflow-session mlflow-worker ray-token; do
+put prefect-read "metrics:$(random)"
+for name in database-admin database-prefect database-mlflow mlflow-admin mlflow-session mlflow-worker mlflow-metrics ray-token; do
     put "$name" "$(random)"
 done
 put mlflow-worker-name gkd
+put mlflow-metrics-name metrics
 
 # An access key for each role of the bucket (infra/policies). SeaweedFS reads them all, each service its own.
 for role in bootstrap tracking worker trainer curator backup; do

@@ -14,6 +14,8 @@ from prefect.exceptions import ObjectAlreadyExists
 
 from flows.automations import ensure_automations
 from flows.local_platform.services import POOL
+from gkd_core.errors import GkdError
+from gkd_core.own import own_lock_file
 
 
 def ensure_work_pool() -> None:
@@ -37,8 +39,8 @@ def deploy_all() -> None:
 
 def main(lock: Path) -> None:
     """Do all of it, one process at a time."""
-    with lock.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with own_lock_file(lock) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         ensure_work_pool()
         deploy_all()
         for name in ensure_automations():  # one of them runs a deployment
@@ -46,4 +48,7 @@ def main(lock: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except GkdError as error:
+        sys.exit(f"set-up: {error}")

@@ -95,14 +95,20 @@ def check_backup(place: Place, name: Name = None) -> None:
     typer.echo(f"backup {name}: whole and undamaged")
 
 
-def prune(place: Place, keep: Annotated[int, typer.Option(min=1, help="How many of the newest backups stay.")]) -> None:
-    """Remove all but the newest backups, and contents that none of these names; not while a backup is made."""
+def prune(place: Place, keep: Annotated[int, typer.Option(min=1, help="How many of the newest proven backups stay.")]) -> None:
+    """Remove all but the newest backups, and contents that none of these names; not while a backup is made.
+
+    Only backups that are sealed by the key that GKD_BACKUP_KEY_FILE names (else ~/.config/gkd/backup.key) count as kept.
+    """
     from gkd_core.adapters.backup import retention
+    from gkd_core.adapters.backup.seal import key_file
     from gkd_core.adapters.backup.vault import open_vault
 
-    done = retention.prune(open_vault(place), keep)
+    done = retention.prune(open_vault(place), keep, key_file())
     for name in done.backups:
         typer.echo(f"backup {name}: removed")
+    for name in done.uncounted:
+        typer.echo(f"backup {name}: stays and is not counted: nothing proves who made it", err=True)
     typer.echo(f"{done.contents} contents removed, {_size(done.size)}")
 
 

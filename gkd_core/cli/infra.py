@@ -45,13 +45,14 @@ def bootstrap(
 def tracking_user() -> None:
     """Make the MLflow user as whom flow runs write (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or set its password.
 
+    The same for the user as whom metrics are read, where GKD_MLFLOW_METRICS_USERNAME and GKD_MLFLOW_METRICS_PASSWORD are set.
     MLFLOW_TRACKING_URI names the server, MLFLOW_AUTH_ADMIN_USERNAME and MLFLOW_AUTH_ADMIN_PASSWORD its administrator.
     """
-    from gkd_core.adapters.infra.tracking_user import ensure_tracking_user
+    from gkd_core.adapters.infra.tracking_user import ensure_users
 
-    finding = ensure_tracking_user()
-    note = f" ({finding.note})" if finding.note else ""
-    typer.echo(f"{finding.feature}: {finding.state}{note}")
+    for finding in ensure_users():
+        note = f" ({finding.note})" if finding.note else ""
+        typer.echo(f"{finding.feature}: {finding.state}{note}")
 
 
 infra_app.command(epilog="Example: gkd infra backup s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(

@@ -16,8 +16,9 @@ secret() { # NAME KEY=FILE…
 }
 
 secret prefect-auth auth=prefect-auth
+secret prefect-read auth=prefect-read
 for name in admin prefect mlflow; do secret "database-$name" password="database-$name"; done
 secret mlflow-admin password=mlflow-admin session=mlflow-session
-secret mlflow-worker username=mlflow-worker-name password=mlflow-worker
+for name in worker metrics; do secret "mlflow-$name" username="mlflow-$name-name" password="mlflow-$name"; done
 for role in bootstrap tracking worker trainer; do secret "store-$role" credentials="store-$role"; done
 secret store-identities identities.json=store-identities

@@ -40,7 +40,7 @@ def test_stores_come_first_and_prefect_when_its_server_answers(commands: Path) -
     assert code == 0
     assert calls == [
         "gkd infra bootstrap", "ask", "ask", "ask", "gkd infra tracking-user",
-        "python -m flows.local_platform.set_up /tmp/gkd-set-up.lock",
+        f"python -m flows.local_platform.set_up /tmp/gkd-set-up-{os.getuid()}.lock",
     ]  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def test_every_secret_is_made_once_and_read_by_the_containers_alone(compose: Tre
     files = {path.name: path.read_text() for path in folder.iterdir()}
     assert {Path(item["file"]).name for item in compose["secrets"].values()} <= set(files)
     assert first.count("made ") == len(files)
-    assert len({line for text in files.values() for line in re.findall(r"[0-9a-f]{64}", text)}) == 14  # all of them different
+    assert len({line for text in files.values() for line in re.findall(r"[0-9a-f]{64}", text)}) == 16  # all of them different
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o444 for path in folder.iterdir())
     (folder / "ray-token").unlink()
@@ -190,6 +190,20 @@ def test_compose_and_kubernetes_say_the_same(name: str, compose: Tree, dev: Mani
     command = [item.replace("lay-out-project && ", "") for item in service.get("command", [])]
     assert command == container.get("args", [])
     assert service["image"] == container["image"]
+
+
+READING = {"prefect-read", "mlflow-metrics", "mlflow-metrics-name"}
+
+
+def test_metrics_have_the_keys_that_only_read_and_no_others(compose: Tree, dev: Manifests) -> None:
+    held = {name: {item["source"] for item in service.get("secrets", [])} for name, service in compose["services"].items()}
+    assert held["metrics"] == READING
+    assert {name for name, keys in held.items() if keys & READING} == {"metrics", "prefect-server", "deploy"}
+    pods = [(pod.owner, mounted_variables(item, pod)) for pod in dev.pods() for item in pod.containers]
+    on_a_cluster = {owner: {secret for secret, _ in found.values()} for owner, found in pods if found}
+    assert on_a_cluster["Deployment/metrics"] == {"prefect-read", "mlflow-metrics"}
+    holders = {owner for owner, keys in on_a_cluster.items() if keys & READING}
+    assert holders == {"Deployment/metrics", "Deployment/prefect-server", "Job/deploy"}
 
 
 def test_both_give_mlflow_the_same_rules_of_access(compose: Tree, dev: Manifests) -> None:

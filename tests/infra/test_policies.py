@@ -16,6 +16,7 @@ from moto.core import set_initial_no_auth_action_count
 
 from gkd_core.adapters.backup.manifest import Backup, Dump
 from gkd_core.adapters.backup.retention import prune
+from gkd_core.adapters.backup.seal import seal
 from gkd_core.adapters.backup.vault import BucketShelf, Vault
 from gkd_core.adapters.infra.bootstrap import BUCKETS
 from gkd_core.adapters.s3.bucket import bootstrap_bucket
@@ -28,21 +29,23 @@ from gkd_core.errors import GkdError
 POLICIES = Path(__file__).parents[2] / "infra" / "policies"
 ROLES = {path.stem: json.loads(path.read_text()) for path in sorted(POLICIES.glob("*.json"))}
 REGION = "us-east-1"
-AREAS = ("gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch", "gkd-mlflow/artifacts", "gkd-backup/2026")
+WORK = "gkd-data/scratch/distill-proxy-1"
+SCRATCH = {f"{WORK}/inputs", f"{WORK}/ray", f"{WORK}/output/job"}
+AREAS = ("gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", *sorted(SCRATCH), "gkd-mlflow/artifacts", "gkd-backup/2026")
 OBJECTS = [f"{area}/file" for area in AREAS]
 
 READS = {
-    "trainer": {"gkd-data/shards", "gkd-data/scratch"},
-    "worker": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
-    "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", "gkd-data/scratch"},
+    "trainer": {"gkd-data/shards", *SCRATCH},
+    "worker": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", *SCRATCH},
+    "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc", *SCRATCH},
     "tracking": {"gkd-mlflow/artifacts"},
     "backup": set(AREAS),
     "retention": set(),
     "bootstrap": set(),
 }
 WRITES = {
-    "trainer": {"gkd-data/scratch"},
-    "worker": {"gkd-data/dvc", "gkd-data/scratch"},
+    "trainer": {f"{WORK}/ray", f"{WORK}/output/job"},  # by what headers: test_write_once.py, as this store knows no conditions
+    "worker": {"gkd-data/dvc", *SCRATCH},
     "curator": {"gkd-data/raw", "gkd-data/shards", "gkd-data/dvc"},
     "tracking": {"gkd-mlflow/artifacts"},
     "backup": {"gkd-backup/2026"},
@@ -50,7 +53,7 @@ WRITES = {
     "bootstrap": set(),
 }
 REMOVES = {
-    "trainer": {"gkd-data/scratch"}, "worker": {"gkd-data/scratch"}, "tracking": {"gkd-mlflow/artifacts"},
+    "trainer": {f"{WORK}/ray"}, "worker": SCRATCH, "tracking": {"gkd-mlflow/artifacts"},
     "retention": {"gkd-backup/2026"},
 }  # fmt: skip
 
@@ -159,16 +162,17 @@ def test_who_makes_backups_cannot_remove_them_and_who_removes_them_cannot_read_t
     place = Location.parse("s3://gkd-backup/cluster")
     maker, pruner = (Vault(BucketShelf(client_of(role), place)) for role in ("backup", "retention"))
     (tmp_path / "content").write_bytes(b"content")
+    key = tmp_path / "backup.key"
     for second in (1, 2):
         maker.keep(tmp_path / "content", f"{second}" * 64)
         dump = Dump(sha256=f"{second}" * 64, size=7, name="gkd_mlflow", kind="sqlite", revision="", server=0)
         made = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
-        maker.finish(Backup(made=made, versions={}, databases=(dump,), trees=()))
+        seal(maker, maker.finish(Backup(made=made, versions={}, databases=(dump,), trees=())), key)
     with pytest.raises(GkdError, match="not allowed"):
-        prune(maker, 1)
+        prune(maker, 1, key)
     with pytest.raises(GkdError, match="not allowed"):
         pruner.check("2" * 64, 7)
-    assert prune(pruner, 1).contents == 1
+    assert prune(pruner, 1, key).contents == 1
     assert len(maker.names()) == 1
 
 

@@ -24,6 +24,8 @@ READ_IN = {
     "ray/_private/authentication/authentication_token_setup.py": ("RAY_AUTH_MODE",),
     "ray/_private/authentication_test_utils.py": ("RAY_AUTH_TOKEN_PATH",),
     "gkd_core/adapters/postgres.py": ("GKD_DATABASE_URL",),
+    "gkd_core/adapters/infra/tracking_user.py": ("GKD_MLFLOW_METRICS_USERNAME", "GKD_MLFLOW_METRICS_PASSWORD"),
+    "flows/read_gate.py": ("GKD_PREFECT_READ_AUTH_STRING",),
     "gkd_core/adapters/infra/databases.py": ("GKD_PREFECT_DATABASE_PASSWORD", "GKD_MLFLOW_DATABASE_PASSWORD"),
 }  # fmt: skip
 # Prefect makes the names from the sections and fields of its settings.

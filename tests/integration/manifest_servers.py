@@ -38,10 +38,12 @@ exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
 """
 # Names of the Secrets' keys, and the files that infra/secrets.sh makes.
 FILES = {
-    ("prefect-auth", "auth"): "prefect-auth", ("database-admin", "password"): "database-admin",
+    ("prefect-auth", "auth"): "prefect-auth", ("prefect-read", "auth"): "prefect-read",
+    ("database-admin", "password"): "database-admin",
     ("database-prefect", "password"): "database-prefect", ("database-mlflow", "password"): "database-mlflow",
     ("mlflow-admin", "password"): "mlflow-admin", ("mlflow-admin", "session"): "mlflow-session",
     ("mlflow-worker", "username"): "mlflow-worker-name", ("mlflow-worker", "password"): "mlflow-worker",
+    ("mlflow-metrics", "username"): "mlflow-metrics-name", ("mlflow-metrics", "password"): "mlflow-metrics",
 }  # fmt: skip
 
 

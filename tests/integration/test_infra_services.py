@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from gkd_core.adapters.infra.tracking_user import ensure_tracking_user
+from gkd_core.adapters.infra.tracking_user import ensure_tracking_user, ensure_users
 from gkd_core.errors import PlatformError
 from tests.integration.manifest_servers import MLFLOW, PREFECT, Cluster, confined, manifest_servers
 
@@ -68,6 +68,48 @@ def test_mlflow_lets_nobody_in_without_a_password_and_its_worker_is_no_administr
         ensure_tracking_user(variables | {"MLFLOW_TRACKING_USERNAME": "admin"})
     with pytest.raises(PlatformError, match="answered 401; check MLFLOW_AUTH_ADMIN_USERNAME"):
         ensure_tracking_user(variables | {"MLFLOW_AUTH_ADMIN_PASSWORD": "wrong"})
+
+
+def test_metrics_are_scraped_by_keys_that_alter_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    administrator = {"MLFLOW_AUTH_ADMIN_USERNAME": "admin", "MLFLOW_AUTH_ADMIN_PASSWORD": cluster.secret("mlflow-admin")}
+    deploy = cluster.variables("Job/deploy", "deploy")
+    list(ensure_users({"MLFLOW_TRACKING_URI": cluster.mlflow} | administrator | deploy))
+    keys = cluster.variables("Deployment/metrics", "metrics")
+    prefect, mlflow = (f"{cluster.prefect}/api", f"{cluster.mlflow}/api/2.0/mlflow")
+    owner, reader = (pair(each["PREFECT_API_AUTH_STRING"]) for each in (deploy, keys))
+    worker, metrics = ((each["MLFLOW_TRACKING_USERNAME"], each["MLFLOW_TRACKING_PASSWORD"]) for each in (deploy, keys))
+
+    made = requests.post(f"{prefect}/work_pools/", json={"name": "watched", "type": "process"}, auth=owner, timeout=60)
+    assert made.status_code == 201
+    assert requests.get(f"{prefect}/work_pools/watched", auth=reader, timeout=60).json()["name"] == "watched"
+    for method, path in (("DELETE", "work_pools/watched"), ("POST", "work_pools/"), ("POST", "block_documents/filter")):
+        assert requests.request(method, f"{prefect}/{path}", json={}, auth=reader, timeout=60).status_code == 403
+
+    body = requests.post(f"{mlflow}/experiments/create", json={"name": "watched"}, auth=worker, timeout=60).json()
+    run = requests.post(f"{mlflow}/runs/create", json=body, auth=worker, timeout=60).json()["run"]["info"]["run_id"]
+    assert requests.get(f"{mlflow}/runs/get?run_id={run}", auth=metrics, timeout=60).status_code == 200
+    for path, change in (
+        ("runs/log-metric", {"run_id": run, "key": "a", "value": 1, "timestamp": 1}),
+        ("runs/delete", {"run_id": run}),
+        ("experiments/delete", body),
+        ("users/create", {"username": "x", "password": "long enough 1"}),
+    ):
+        assert requests.post(f"{mlflow}/{path}", json=change, auth=metrics, timeout=60).status_code == 403, path
+
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, keys[name])
+    from gkd_core.adapters.metrics.exporter import PlatformCollector, Watched
+
+    watched = Watched(cluster.mlflow, "watched", "gkd-student", "watched")
+    collector = PlatformCollector(watched, keys | {"PREFECT_API_URL": prefect})
+    found = {(item.name, *item.labels.values()): item.value for family in collector.collect() for item in family.samples}
+    assert found["gkd_up", "mlflow"] == found["gkd_up", "prefect"] == 1
+    assert found["gkd_work_pool_paused", "watched"] == 0
+
+
+def pair(key: str) -> tuple[str, str]:
+    user, _, password = key.partition(":")
+    return user, password
 
 
 def test_the_worker_logs_an_artifact_by_way_of_the_server(

@@ -17,25 +17,34 @@ import pytest
 import yaml
 
 from gkd_core.records import sha256_of
+from tests.infra.policy_language import IF_NONE_MATCH, Request, is_allowed
 from tests.integration.ray_hosts import RayHosts, ray_hosts
 from tests.s3_store import s3_bucket
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 SECRET = "canary-" + secrets.token_hex(8)
 OUTPUT = Path("artifacts/distill-proxy")
+PROBE = "$extremelyunlikelytoexist$"  # a bucket that Arrow asks for, to learn the store's way to answer; a refusal will do
+POLICIES = Path(__file__).parents[2] / "infra" / "policies"
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[dict[str, str]]:
-    """The environment in which every AWS client speaks to a server on loopback that has the bucket `runs`."""
-    with s3_bucket("runs", SECRET) as environment:
+def asked() -> list[tuple[str, Request]]:
+    """What the store was asked for, with the access key by which it was."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def store(asked: list[tuple[str, Request]]) -> Iterator[dict[str, str]]:
+    """The environment in which every AWS client speaks to a server on loopback that has the bucket `gkd-data`."""
+    with s3_bucket("gkd-data", SECRET, lambda key, request: asked.append((key, request))) as environment:
         yield environment
 
 
 @pytest.fixture(scope="module")
 def cluster(store: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHosts]:
     """A Ray head that asks for a token, and takes the work itself."""
-    with ray_hosts(tmp_path_factory.mktemp("ray"), store, head_cpus=4) as hosts:
+    with ray_hosts(tmp_path_factory.mktemp("ray"), {**store, "AWS_ACCESS_KEY_ID": "trainer"}, head_cpus=4) as hosts:
         yield hosts
 
 
@@ -45,7 +54,9 @@ def test_a_job_without_the_token_is_refused(cluster: RayHosts) -> None:
     assert refused.value.code == 401
 
 
-def test_the_result_is_that_of_this_machine(cluster: RayHosts, tiny_tree: dict[str, Any], tmp_path: Path) -> None:
+def test_the_result_is_that_of_this_machine(
+    cluster: RayHosts, asked: list[tuple[str, Request]], tiny_tree: dict[str, Any], tmp_path: Path
+) -> None:
     here = _project(tmp_path / "here", tiny_tree, {"workers": 1})
     there = _project(tmp_path / "there", tiny_tree, _elsewhere(cluster))
     for folder in (here, there):
@@ -57,6 +68,12 @@ def test_the_result_is_that_of_this_machine(cluster: RayHosts, tiny_tree: dict[s
     (metrics,) = (there / "artifacts/runs").glob("distill-proxy-*/metrics.jsonl")
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2, 3]
     assert SECRET not in done.stdout + done.stderr
+    _holds_to_its_policy("trainer", [request for key, request in asked if key == "trainer"])
+    _holds_to_its_policy("worker", [request for key, request in asked if key == "key"][1:])  # the first makes the bucket
+    (job,) = [job["submission_id"] for job in _jobs(cluster) if job["status"] == "SUCCEEDED" and job["submission_id"]]
+    handed = [request for key, request in asked if request.action == "s3:PutObject" and "/output/" in request.place]
+    assert {request.place.partition("/output/")[2].partition("/")[0] for request in handed} == {job}
+    assert {request.facts.get(IF_NONE_MATCH) for request in handed} == {"*"}
 
 
 def test_a_workers_own_error_is_told_here(cluster: RayHosts, tiny_tree: dict[str, Any], tmp_path: Path) -> None:
@@ -90,7 +107,7 @@ GKD = [sys.executable, "-c", "from gkd_core.cli import main; main()"]
 
 
 def _elsewhere(cluster: RayHosts) -> dict[str, Any]:
-    return {"workers": 1, "address": cluster.address, "storage": "s3://runs/scratch"}
+    return {"workers": 1, "address": cluster.address, "storage": "s3://gkd-data/scratch"}
 
 
 def _project(folder: Path, tree: Mapping[str, Any], compute: Mapping[str, Any]) -> Path:
@@ -106,6 +123,13 @@ def _project(folder: Path, tree: Mapping[str, Any], compute: Mapping[str, Any]) 
 def _gkd(folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     whole = {**os.environ, **environment}
     return subprocess.run([*GKD, *arguments], cwd=folder, env=whole, capture_output=True, text=True, timeout=500, check=False)
+
+
+def _holds_to_its_policy(role: str, requests: list[Request]) -> None:
+    """All that was asked is what the role's policy allows, the header of what is written once with it."""
+    policy = json.loads((POLICIES / f"{role}.json").read_text())
+    assert requests
+    assert not [request for request in requests if not is_allowed(policy, request) and request.place != PROBE]
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkd_core.adapters.backup.manifest import Backup
+from gkd_core.adapters.backup.manifest import Backup, Dump
+from gkd_core.adapters.backup.retention import prune
 from gkd_core.adapters.backup.seal import check_seal, key_file, newest_proven, seal
 from gkd_core.adapters.backup.vault import Vault, open_vault
 from gkd_core.errors import DataError, GkdError, PlatformError
+from gkd_core.server_keys import write_private
 
 
 def backup_in(vault: Vault, word: str = "1") -> str:
@@ -132,3 +134,57 @@ def test_an_old_backup_under_a_later_name_is_refused(vault: Vault, key: Path, tm
 def test_the_key_lies_apart_from_the_project(tmp_path: Path) -> None:
     assert key_file({"GKD_BACKUP_KEY_FILE": "/run/key"}) == Path("/run/key")
     assert key_file({"XDG_CONFIG_HOME": str(tmp_path)}) == tmp_path / "gkd" / "backup.key"
+
+
+def moment(second: int) -> datetime:
+    return datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+
+
+def backup_of(vault: Vault, second: int, content: bytes, key: Path | None) -> str:
+    """A backup of one database, sealed where a key is given."""
+    digest = hashlib.sha256(content).hexdigest()
+    file = Path(str(vault)).parent / "content"
+    file.write_bytes(content)
+    vault.keep(file, digest)
+    dump = Dump(sha256=digest, size=len(content), name="gkd_mlflow", kind="sqlite", revision="", server=0)
+    name = vault.finish(Backup(made=moment(second), versions={}, databases=(dump,), trees=()))
+    if key is not None:
+        seal(vault, name, key)
+    return name
+
+
+def test_what_others_put_there_is_no_reason_to_remove_ours(vault: Vault, key: Path) -> None:
+    ours = [backup_of(vault, second, b"ours %d" % second, key) for second in (1, 2)]
+    theirs = [backup_of(vault, second, b"theirs %d" % second, None) for second in (3, 4, 5)]
+    done = prune(vault, 2, key)
+    assert (done.backups, done.contents, done.uncounted) == ((), 0, tuple(theirs))
+    assert vault.names() == [*ours, *theirs]
+    assert prune(vault, 1, key).backups == (ours[0],)
+    assert ours[1] in vault.names()
+
+
+def test_an_unproven_backup_goes_when_enough_proven_ones_are_newer(vault: Vault, key: Path) -> None:
+    old = backup_of(vault, 1, b"before seals", None)
+    first, second = (backup_of(vault, number, b"ours %d" % number, key) for number in (2, 3))
+    assert prune(vault, 3, key).backups == (), "there are not as many yet"
+    assert prune(vault, 2, key).backups == (old,)
+    assert vault.names() == [first, second]
+
+
+def test_a_forged_seal_counts_for_nothing(vault: Vault, key: Path, tmp_path: Path) -> None:
+    ours = backup_of(vault, 1, b"ours", key)
+    forged = backup_of(vault, 2, b"theirs", tmp_path / "their.key")
+    assert prune(vault, 1, key).uncounted == (forged,)
+    assert ours in vault.names()
+
+
+@pytest.mark.parametrize("why", ["no key is there", "no seal fits it"])
+def test_nothing_is_removed_where_nothing_is_proven(vault: Vault, key: Path, tmp_path: Path, why: str) -> None:
+    names = [backup_of(vault, second, b"%d" % second, tmp_path / "another.key") for second in (1, 2)]
+    if why == "no seal fits it":
+        write_private(key, "k" * 64 + "\n")
+    with pytest.raises(
+        DataError, match=rf"no backup is proven by the key at .*\({why}\), nothing was removed; set GKD"
+    ):
+        prune(vault, 1, key)
+    assert vault.names() == names and len(vault.contents()) == 2

@@ -1,9 +1,8 @@
-"""What a trainer hands over is held against what its job has said, and a node's scratch folder is this user's own."""
+"""What a trainer hands over is held against what its job has said."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import pytest
 
 from gkd_core.adapters.remote import client
 from gkd_core.adapters.remote.client import fetch_result
-from gkd_core.adapters.remote.nodes import make_own_folder
 from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result, say_result
 from gkd_core.adapters.s3.keys import Location
-from gkd_core.errors import DataError, PlatformError
+from gkd_core.errors import DataError
 
 FILES = {"encoder.safetensors": b"weights", "manifest.json": b"{}"}
 TOLD = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
@@ -58,22 +56,3 @@ def test_what_was_rewritten_after_it_was_handed_over_is_refused(bucket: Path, tm
     with pytest.raises(DataError, match="not as the job has written it"):
         fetch_result(PLACE, tmp_path / "output", TOLD)
     assert not (tmp_path / "output").exists()
-
-
-def test_a_scratch_folder_is_ours_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "node" / f"gkd-{os.getuid()}"
-    make_own_folder(folder)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    folder.chmod(0o777)
-    make_own_folder(folder)
-    assert folder.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_link_or_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "theirs")
-    with pytest.raises(PlatformError, match="another user's, or a link"):
-        make_own_folder(tmp_path / "link")
-    monkeypatch.setattr(os, "getuid", lambda: 4711)
-    with pytest.raises(PlatformError, match="another user's, or a link"):
-        make_own_folder(tmp_path / "theirs")

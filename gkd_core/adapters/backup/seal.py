@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gkd_core.adapters.backup.manifest import Backup, decode
@@ -79,14 +79,19 @@ def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> Backu
     return decode(vault, name, text)
 
 
-def newest_proven(vault: Vault, file: Path) -> Backup | None:
-    """The newest backup whose seal fits the key: what others have put there tells a new backup nothing."""
+def proven(vault: Vault, file: Path) -> Iterator[tuple[str, Backup]]:
+    """Backups whose seal fits the key, with their names, the newest first; none where there is no key."""
     for name in reversed(vault.names() if file.exists() else ()):
         try:
-            return check_seal(vault, name, file, None)
-        except DataError:
+            found = check_seal(vault, name, file, None)
+        except DataError:  # somebody else's, or damaged
             continue
-    return None
+        yield name, found
+
+
+def newest_proven(vault: Vault, file: Path) -> Backup | None:
+    """The newest backup whose seal fits the key: what others have put there tells a new backup nothing."""
+    return next((found for _, found in proven(vault, file)), None)
 
 
 def _seal_of(manifest: bytes, key: bytes) -> str:

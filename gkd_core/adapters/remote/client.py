@@ -19,7 +19,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from gkd_core.adapters.remote.parcel import OUTPUT, pack, place_of, send_inputs
+from gkd_core.adapters.remote.parcel import JOB, pack, place_of, result_of, send_inputs
 from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
@@ -78,7 +78,7 @@ def run_remotely(context: Context) -> None:
         )
     if files is None:
         raise TransientError(f"{context.run.name}: job {job} at {cluster.address} did not say what it has written; see its log")
-    fetch_result(place, context.output, files)
+    fetch_result(result_of(place, job), context.output, files)
     _fetch_costs(place, context.run_folder)
     mark.unlink()
 
@@ -99,7 +99,7 @@ class Cluster:
     def submit(self, folder: Path, work: str) -> str:
         """Start a job in a copy of the folder."""
         name = f"{work}-{secrets.token_hex(4)}"
-        environment = {"working_dir": str(folder), "env_vars": ENVIRONMENT}
+        environment = {"working_dir": str(folder), "env_vars": {**ENVIRONMENT, JOB: name}}
 
         def send() -> None:
             try:
@@ -198,6 +198,7 @@ def fetch_result(place: Location, output: Path, files: Mapping[str, str]) -> Non
     """Fetch a finished stage's output, whole and held against the digests that the job has told.
 
     Args:
+        place: the prefix of the job's own result.
         files: SHA-256 by path.
 
     Raises:
@@ -206,8 +207,8 @@ def fetch_result(place: Location, output: Path, files: Mapping[str, str]) -> Non
     """
     client = connect()
     with atomic_folder(output) as folder:
-        download_tree(client, place / OUTPUT, folder)
+        download_tree(client, place, folder)
         found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
         wrong = sorted(name for name in found.keys() | files.keys() if found.get(name) != files.get(name))
         if wrong:
-            raise DataError(f"{place / OUTPUT}: {', '.join(wrong)}: not as the job has written it; remove the prefix, run again")
+            raise DataError(f"{place}: {', '.join(wrong)}: not as the job has written it; run again: a new job has a new prefix")

@@ -6,6 +6,7 @@ node's own environment, so that they are in no job description.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,16 +14,18 @@ import ray
 
 from gkd_core.adapters.ray_nodes import nodes
 from gkd_core.adapters.remote.nodes import BucketNodes, node_workspace
-from gkd_core.adapters.remote.parcel import OUTPUT, PARAMS, TASK, RemoteTask
+from gkd_core.adapters.remote.parcel import JOB, PARAMS, TASK, RemoteTask, result_of
 from gkd_core.adapters.remote.wire import say_error, say_result
 from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import upload_tree
-from gkd_core.errors import GkdError
+from gkd_core.adapters.s3.upload import write_once
+from gkd_core.errors import GkdError, PlatformError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages.recipe import find_run
 from gkd_core.stages.run import run_stage
+from gkd_core.untrusted import PLAIN_NAME
 
 
 def main() -> int:
@@ -31,6 +34,7 @@ def main() -> int:
     ray.init(address="auto", log_to_driver=True)
     try:
         task = RemoteTask.read(Path(TASK))
+        job = _own_id()
         settings = _of_this_cluster(load_settings(Path(PARAMS)))
         run = find_run(settings, task.stage, task.source)
         workspace = node_workspace(task.name)
@@ -38,7 +42,7 @@ def main() -> int:
         place.prepare()
         nodes.set(place)
         run_stage(settings, run, workspace)
-        send_output(workspace / run.output, place.place)
+        send_output(workspace / run.output, result_of(place.place, job))
     except GkdError as error:
         say_error(error)
         return 1
@@ -53,9 +57,17 @@ def _of_this_cluster(settings: Settings) -> Settings:
     return settings.model_copy(update={"compute": settings.compute.model_copy(update={"device": device})})
 
 
+def _own_id() -> str:
+    """The job's id, as its submitter has put it into our environment."""
+    name = os.environ.get(JOB, "")
+    if not PLAIN_NAME.fullmatch(name):
+        raise PlatformError(f"{JOB}: unset, or not a job's id; jobs are to be started by gkd, which sets it")
+    return name
+
+
 def send_output(folder: Path, place: Location) -> None:
-    """Put the stage's output into the bucket, and last of all tell the digests of its files, by the job's own log."""
-    upload_tree(connect(), folder, place / OUTPUT)
+    """Put the stage's output into the bucket, each file once, and last of all tell their digests, by the job's own log."""
+    upload_tree(write_once(connect()), folder, place)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     say_result({path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
 

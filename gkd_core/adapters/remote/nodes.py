@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from gkd_core.adapters.s3.client import connect
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import download_tree
 from gkd_core.adapters.s3.upload import upload_file
-from gkd_core.errors import PlatformError
+from gkd_core.own import make_own_folder
 from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.cost import WORKER
 from gkd_core.training.metrics import MetricsSink
@@ -31,21 +29,6 @@ SCRATCH = "GKD_SCRATCH"  # folder of each node's own disk, at one path on all no
 def node_workspace(name: str) -> Path:
     """The folder of this node that stands for the workspace of a piece of work, at the same path on each node."""
     return Path(os.environ.get(SCRATCH) or tempfile.gettempdir()) / f"gkd-{os.getuid()}" / name
-
-
-def make_own_folder(folder: Path) -> None:
-    """Make a folder that nobody else enters, or see that it is one: another user may have laid one of this name, or a link.
-
-    Raises:
-        PlatformError: it is not ours.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PlatformError(f"{folder}: another user's, or a link; remove it, or set {SCRATCH} to a folder of this user's own")
-    folder.chmod(0o700)
 
 
 @dataclass(frozen=True)
@@ -73,7 +56,7 @@ class BucketNodes:
         Raises:
             GkdError: the bucket lacks them, refuses or fails.
         """
-        make_own_folder(self.workspace.parent)
+        make_own_folder(self.workspace.parent, f"set {SCRATCH} to a folder of this user's own")
         self.workspace.mkdir(exist_ok=True)
         if not self.has_inputs:
             return

@@ -22,7 +22,14 @@ TASK = "task.json"
 INPUTS = "inputs"
 OUTPUT = "output"
 CHECKPOINTS = "ray"
+JOB = "GKD_JOB"  # variable of a job's environment: its own id
 NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def result_of(place: Location, job: str) -> Location:
+    """Where a job puts its result: a prefix of its own, as what is handed over is written once. A later job of the same work
+    has another."""
+    return place / OUTPUT / job
 
 
 class RemoteTask(Record):

@@ -33,11 +33,12 @@ REFUSED = {
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION to it",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION to it",
     "PreconditionFailed": "the object was replaced while it was read; run the same again",
+    "ConditionalRequestConflict": "somebody else wrote the object at the same time; run the same again",
     "BucketAlreadyExists": "a bucket of this name belongs to somebody else; choose another name",
     "BadDigest": "what arrived at the store is not what was sent; run the same again",
 }
 # What the same work, done again, need not meet; and so are all answers of status 5xx and 429.
-PASSING = ("PreconditionFailed", "BadDigest", "RequestTimeout", "SlowDown")
+PASSING = ("PreconditionFailed", "ConditionalRequestConflict", "BadDigest", "RequestTimeout", "SlowDown")
 # Answers to HEAD have no body, so that only the status says what is wrong.
 STATUS = {"404": "NoSuchKey", "403": "AccessDenied", "412": "PreconditionFailed", "301": "PermanentRedirect"}
 

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from gkd_core.adapters.s3.client import PATIENCE, Patience
 from gkd_core.adapters.s3.download import Expected
 from gkd_core.errors import PlatformError
+from gkd_core.own import make_own_folder
 
 SHARD, PART, CLAIM, LOCK = ".shard", ".part", ".claim", ".lock"
 POLL_SECONDS = 0.05
@@ -105,7 +106,8 @@ class ShardCache:
             fetch: writes the whole shard into the stream that it is given, or raises.
 
         Raises:
-            PlatformError: there is no room for it, as all is in use; or the folder cannot be written to.
+            PlatformError: there is no room for it, as all is in use; or the folder is not this user's own or cannot be written
+                to.
             GkdError: what `fetch` raised.
         """
         with self._writable():
@@ -131,7 +133,7 @@ class ShardCache:
     def _writable(self) -> Iterator[None]:
         """The folder is there; what the disk refuses in the block is said."""
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
+            make_own_folder(self._home, "set compute.shard_cache to a folder of this user's own", closed=False)
             yield
         except OSError as error:
             raise PlatformError(

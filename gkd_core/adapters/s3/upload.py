@@ -25,6 +25,20 @@ PARTS = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_
 Sent = Callable[[int], None]
 
 
+def write_once(client: Any) -> Any:
+    """The client, each of whose uploads the store refuses where the key has an object: `If-None-Match: *`.
+
+    By the client's events, as boto3's transfers take no such argument; of an upload in parts its last request bears it.
+    """
+
+    def ask(params: dict[str, Any], **kwargs: object) -> dict[str, Any]:
+        return {**params, "IfNoneMatch": "*"}
+
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        client.meta.events.register(f"provide-client-params.s3.{operation}", ask)
+    return client
+
+
 def upload_file(client: Any, path: Path, place: Location, patience: Patience = PATIENCE, sent: Sent = lambda size: None) -> bool:
     """Send a file, unless the object is there already with this content. Large files go in parts, which are removed on failure.
 
@@ -35,7 +49,8 @@ def upload_file(client: Any, path: Path, place: Location, patience: Patience = P
         whether it had to be sent.
 
     Raises:
-        DataError: the path is no regular file, or it changed while it was sent.
+        DataError: the path is no regular file, or it changed while it was sent; or the client may `write_once` and another
+            object has the key.
         PlatformError: the store refuses, fails in a row, or takes longer than `patience` allows; or what it has afterwards
             is not the file.
     """
@@ -44,7 +59,7 @@ def upload_file(client: Any, path: Path, place: Location, patience: Patience = P
     if _is_there(client, place, before.st_size, digest):
         sent(before.st_size)
         return False
-    deadline = patience.deadline(before.st_size)
+    deadline, taken = patience.deadline(before.st_size), False
     extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {SHA256: digest}}
 
     def count(size: int) -> None:
@@ -54,7 +69,14 @@ def upload_file(client: Any, path: Path, place: Location, patience: Patience = P
 
     try:
         with explained(place, "upload"), path.open("rb") as stream:
-            client.upload_fileobj(stream, place.bucket, place.key, ExtraArgs=extra, Config=PARTS, Callback=count)
+            try:
+                client.upload_fileobj(stream, place.bucket, place.key, ExtraArgs=extra, Config=PARTS, Callback=count)
+            except ClientError as error:
+                # Of a request that was sent again, as its first answer was lost, the object is our own: it is held against the
+                # file below.
+                if code_of(error) != "PreconditionFailed":
+                    raise
+                taken = True
     except (PlatformError, TimeoutError):
         # botocore takes what `count` raises for a broken connection.
         if time.monotonic() > deadline:
@@ -67,6 +89,8 @@ def upload_file(client: Any, path: Path, place: Location, patience: Patience = P
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise DataError(f"{path}: it changed while it was uploaded; leave it alone and upload it again")
     if not _is_there(client, place, before.st_size, digest):
+        if taken:
+            raise DataError(f"{place}: another object has this key, which is written once; write below a prefix of its own")
         raise TransientError(f"{place}: the store has not kept what was uploaded; upload it again")
     return True
 

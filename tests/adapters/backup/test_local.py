@@ -14,11 +14,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from gkd_core.adapters.backup import make, schemas
+from gkd_core.adapters.backup import make, retention, schemas
 from gkd_core.adapters.backup.make import Part, back_up
 from gkd_core.adapters.backup.manifest import Backup, decode
 from gkd_core.adapters.backup.restore import restore
-from gkd_core.adapters.backup.retention import prune
+from gkd_core.adapters.backup.retention import Pruned
+from gkd_core.adapters.backup.seal import key_file, seal
 from gkd_core.adapters.backup.sqlite import FILES
 from gkd_core.adapters.backup.stores import ARTIFACT_FOLDER, stores_of
 from gkd_core.adapters.backup.vault import Vault, open_vault
@@ -38,6 +39,7 @@ def _schemas(monkeypatch: pytest.MonkeyPatch) -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose platform has remembered something."""
     monkeypatch.delenv("GKD_DATABASE_URL", raising=False)
+    monkeypatch.setenv("GKD_BACKUP_KEY_FILE", str(tmp_path / "backup.key"))
     folder = tmp_path / "project"
     for name, file in FILES.items():
         write(folder / file, [name])
@@ -60,7 +62,12 @@ def run(project: Path, vault: Vault) -> tuple[str, list[Part]]:
     """A backup's name, and its parts."""
     *parts, name = back_up(stores_of(project, ()), vault)
     assert isinstance(name, str)
+    seal(vault, name, key_file())
     return name, [part for part in parts if isinstance(part, Part)]
+
+
+def prune(vault: Vault, keep: int) -> Pruned:
+    return retention.prune(vault, keep, key_file())
 
 
 def put_back(project: Path, vault: Vault, name: str | None = None, replace: bool = False) -> list[Part]:
@@ -124,6 +131,7 @@ def test_pruning_removes_what_no_backup_names_and_leftovers_of_unfinished_ones(p
 
 
 def test_pruning_removes_nothing_where_a_manifest_cannot_be_read(project: Path, vault: Vault) -> None:
+    run(project, vault)
     name, _ = run(project, vault)
     (Path(str(vault)) / "backups" / name).write_text("{}")
     before = contents(vault)

@@ -11,7 +11,7 @@ from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
 from typer.testing import CliRunner
 
-from gkd_core.adapters.infra.tracking_user import ensure_tracking_user
+from gkd_core.adapters.infra.tracking_user import ensure_tracking_user, ensure_users
 from gkd_core.cli.app import app
 from gkd_core.errors import PlatformError
 
@@ -86,6 +86,30 @@ def test_what_is_wrong_is_said_without_a_password(changed: dict[str, str], messa
         ensure_tracking_user(ENVIRONMENT | changed)
     assert "canary" not in str(caught.value)
     assert server.changes == 0
+
+
+METRICS = {"GKD_MLFLOW_METRICS_USERNAME": "metrics", "GKD_MLFLOW_METRICS_PASSWORD": "canary-metrics"}
+
+
+def test_metrics_have_a_user_of_their_own(server: Server) -> None:
+    found = [(finding.feature, finding.state) for finding in ensure_users(ENVIRONMENT | METRICS)]
+    assert found == [("MLflow user gkd", "made"), ("MLflow user metrics", "made")]
+    assert server.passwords["metrics"] == "canary-metrics"
+    assert [finding.state for finding in ensure_users(ENVIRONMENT | METRICS)] == ["already so", "already so"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"GKD_MLFLOW_METRICS_USERNAME": "gkd"}, "GKD_MLFLOW_METRICS_USERNAME: gkd is that of MLFLOW_TRACKING_USERNAME too"),
+        ({"GKD_MLFLOW_METRICS_USERNAME": "admin"}, "is an administrator; name another user by GKD_MLFLOW_METRICS_USERNAME"),
+        ({"GKD_MLFLOW_METRICS_PASSWORD": ""}, "GKD_MLFLOW_METRICS_PASSWORD: unset"),
+    ],
+)
+def test_what_is_wrong_with_the_user_of_metrics_is_said(changed: dict[str, str], message: str, server: Server) -> None:
+    with pytest.raises(PlatformError, match=message) as caught:
+        list(ensure_users(ENVIRONMENT | METRICS | changed))
+    assert "canary" not in str(caught.value)
 
 
 def test_the_command_says_how_it_stands(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,8 @@ def stack(servers: Cluster, hosts: RayHosts, settings: Settings, tmp_path_factor
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             patch.setenv(name, environment[name])  # for the test's own questions
-        server = PrefectServer(servers.prefect, environment, lambda: False, project / "prefect.log")
+        key_file = servers.folder / "secrets" / "prefect-auth"
+        server = PrefectServer(servers.prefect, environment, key_file, lambda: False, project / "prefect.log")
         platform = Platform(project, server)
         platform.start_worker()
         yield Stack(servers, hosts, platform, settings)

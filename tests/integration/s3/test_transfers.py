@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from gkd_core.adapters.s3.bucket import BucketRules, bootstrap_bucket
@@ -17,7 +18,7 @@ from gkd_core.adapters.s3.client import Patience, connect
 from gkd_core.adapters.s3.download import Expected, download_file
 from gkd_core.adapters.s3.keys import Location
 from gkd_core.adapters.s3.trees import Moved, download_tree, upload_tree
-from gkd_core.adapters.s3.upload import upload_file
+from gkd_core.adapters.s3.upload import upload_file, write_once
 from gkd_core.cli import app
 from gkd_core.errors import DataError, GkdError, PlatformError
 from tests.integration.s3.faulty_proxy import (
@@ -323,3 +324,32 @@ def test_the_commands(proxy: FaultyProxy, tmp_path: Path) -> None:
     assert [asked.path for asked in proxy.asked if asked.method == "PUT"][-1] == "/cli-bucket/p/index.json"
     assert "3 files, 3 of them fetched now" in run("download", "s3://cli-bucket/p", str(tmp_path / "out"))
     assert files_of(tmp_path / "out") == files_of(tmp_path / "set")
+
+
+@pytest.mark.parametrize("size", [10, 33 * 1024**2], ids=["whole", "in-parts"])
+def test_what_is_written_once_is_not_written_again(bucket: str, tmp_path: Path, size: int) -> None:
+    client, place = write_once(connect(QUICK)), Location(bucket, f"once-{size}")
+    source = tmp_path / "file"
+    source.write_bytes(b"a" * size)
+    assert upload_file(client, source, place)
+    assert not upload_file(client, source, place), "the same again is no error"
+    source.write_bytes(b"b" * size)
+    with pytest.raises(DataError, match="written once"):
+        upload_file(client, source, place)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(Bucket=bucket, Key=place.key, Body=b"c")
+    assert connect(QUICK).get_object(Bucket=bucket, Key=place.key)["Body"].read() == b"a" * size
+    assert not connect(QUICK).list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_a_lost_answer_to_what_is_written_once_is_no_error(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, place = write_once(connect(QUICK)), Location(bucket, "once-lost")
+    (tmp_path / "file").write_bytes(b"a")
+    send = client.upload_fileobj
+
+    def twice(stream: io.BufferedReader, *arguments: object, **options: object) -> None:
+        send(io.BytesIO(b"a"), *arguments, **options)
+        send(stream, *arguments, **options)
+
+    monkeypatch.setattr(client, "upload_fileobj", twice)
+    assert upload_file(client, tmp_path / "file", place)
