@@ -53,10 +53,14 @@ lint: $(READY)  ## Check style.
 types: $(READY)  ## Check types.
 	$(BIN)/mypy
 
-lock:  ## Compile requirements.txt from pyproject.toml.
+lock:  ## Compile requirements.txt, requirements-fuzz.txt and requirements-audit.txt from pyproject.toml.
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.txt; }
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
+	for group in fuzz audit; do \
+		$(BIN)/uv pip compile --quiet --group pyproject.toml:$$group --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements-$$group.txt || exit 1; \
+	done
 
 sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, CycloneDX, to artifacts/sbom.json.
 	mkdir -p artifacts

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
 
 from gkd_core import platform_state
+from gkd_core.adapters.backup.manifest import Backup
 from gkd_core.adapters.backup.seal import check_seal
 from gkd_core.adapters.backup.vault import MANIFESTS, SEALS, FolderShelf, Vault
 from gkd_core.adapters.model_files import FILE_TAG, check_files, digests_of, recorded
 from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data import catalog as catalogs
 from gkd_core.data.pins import PinnedInputs, pins_of, read_pin
+from gkd_core.data.taxonomy import LabelEncoding, unknown_values
 from gkd_core.documents import DocumentError, parse_json, read_text, read_yaml
 from gkd_core.errors import DataError, GkdError, PlatformError, SettingsError, WeightsError
 from gkd_core.planning.measured import read_measured
@@ -24,10 +32,12 @@ from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
 from tests.security.fuzz.harness import Target
-from tests.security.fuzz.readers import put
+from tests.security.fuzz.readers import each_of, put
 
 MANIFEST_KINDS: tuple[type[Record], ...] = (EncoderCheckpoint, SegmentorCheckpoint, ScoreTable, DataManifest, PictureList)
 KEY = b"0123456789abcdef" * 4
+EMPTY = Backup(made=datetime(2026, 1, 1, tzinfo=UTC), versions={}, databases=(), trees=())
+SEALED = EMPTY.encode()[::-1]  # text, name
 MADE = re.compile(rb'"made": ?"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})Z"')
 MODEL_FILE = "data/model.pt2"
 
@@ -44,6 +54,10 @@ def json_document(content: bytes, folder: Path) -> None:
 
 def params(content: bytes, folder: Path) -> None:
     settings = load_settings(put(content, folder / "params.yaml"))
+    for place in (settings.data.root, settings.data.world, settings.data.shards):
+        if isinstance(place, str | Path):
+            os.fsencode(place)
+            assert "\0" not in str(place)
     put(dump_settings(settings).encode(), folder / "again.yaml")
     assert load_settings(folder / "again.yaml") == settings
 
@@ -53,7 +67,11 @@ def overrides(content: bytes, folder: Path) -> None:
 
 
 def catalog(content: bytes, folder: Path) -> None:
-    found = load_catalog([put(content, folder / "own.yaml")])
+    with patch.object(catalogs, "ALWAYS_LOADED", ()):  # the shipped files take a tenth of a second each time
+        found = catalogs.load_catalog([put(content, folder / "own.yaml")])
+    for encoding in found.encodings.values():
+        if isinstance(encoding, LabelEncoding):
+            unknown_values(np.arange(9, dtype=np.uint8), encoding)
     for benchmark in found.benchmarks.values():
         found.source_taxonomy(benchmark)
     for entry in found.datasets.values():
@@ -64,19 +82,16 @@ def catalog(content: bytes, folder: Path) -> None:
 
 def model_manifest(content: bytes, folder: Path) -> None:
     """A manifest beside weights, of whatever kind it says it is."""
-    path, refused = put(content, folder / "manifest.json"), []
-    for kind in MANIFEST_KINDS:
-        try:
-            record = kind.read(path)
-        except GkdError as error:
-            refused.append(error)
-            continue
+    path = put(content, folder / "manifest.json")
+
+    def read(kind: type[Record]) -> None:
+        record = kind.read(path)
         if isinstance(record, EncoderCheckpoint | SegmentorCheckpoint):
             assert (folder / record.weights).resolve().parent == folder
         record.write(folder / "again.json")
         assert kind.read(folder / "again.json") == record
-    if len(refused) == len(MANIFEST_KINDS):
-        raise refused[0]
+
+    each_of(*(partial(read, kind) for kind in MANIFEST_KINDS))
 
 
 def model_files(content: bytes, folder: Path) -> None:
@@ -123,8 +138,7 @@ def backup_manifest(content: bytes, folder: Path) -> None:
 
 def backup_seal(content: bytes, folder: Path) -> None:
     """What lies in the place of a seal: none but the key's own fits, which nobody can guess."""
-    text = b"{}"
-    name = f"20260101T000000.000000Z-{hashlib.sha256(text).hexdigest()[:16]}.json"
+    text, name = SEALED
     for shelf, body in ((MANIFESTS, text), (SEALS, content)):
         (folder / "vault" / shelf).mkdir(parents=True)
         put(body, folder / "vault" / shelf / name)
@@ -163,9 +177,7 @@ def state(content: bytes, folder: Path) -> None:
 
 def keys(content: bytes, folder: Path) -> None:
     put(content, folder / "keys.json").chmod(OWNER_ALONE)
-    found = read_keys(folder)
-    assert found is not None
-    assert all(value.isprintable() and value.isascii() for value in found.variables().values())
+    assert read_keys(folder) is not None
 
 
 def measured(content: bytes, folder: Path) -> None:

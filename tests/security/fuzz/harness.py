@@ -24,7 +24,7 @@ from gkd_core.errors import GkdError
 
 SECONDS = 5.0  # that a few kilobytes may take; the slowest good reader here needs a few hundredths
 MEMORY = 512 * 2**20  # bytes by which one input may raise the most that was ever resident
-LONGEST_MESSAGE = 20_000  # characters: settings name every bad key in a line of its own
+LONGEST_MESSAGE = 200_000  # characters: settings name every bad key in a line of its own
 KIBI = 1024
 
 Kind = Literal["accepted", "refused", "fault"]
@@ -51,7 +51,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Target:
-    """A reader with the errors by which it may refuse: called with bytes, it gives nothing, or raises one of them.
+    """A reader with the errors by which it may refuse: given bytes, it gives nothing, or raises one of them.
 
     Attributes:
         refusals: the errors that the reader's own documentation names.
@@ -165,13 +165,16 @@ def _alarm(seconds: float) -> Iterator[None]:
     def ring(number: int, frame: FrameType | None) -> None:
         raise _TooLong
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    began, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    left, every = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
+        # Whoever had set one before, such as pytest's time-out, gets it back.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 0.001), every)
 
 
 def _peak() -> int:

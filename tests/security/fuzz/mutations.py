@@ -12,6 +12,7 @@ import yaml
 
 from tests.security.fuzz.harness import Target
 
+DEEPEST = 20  # groups within groups that are looked into
 LARGEST = 16 * 1024  # bytes of an input
 NUMBERS = (0, 1, -1, 127, 128, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 ODD: tuple[Any, ...] = (
@@ -20,9 +21,10 @@ ODD: tuple[Any, ...] = (
     [], {}, [[]], {"": None}, [None], [0] * 300, "0" * 64, "2001-99-99", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00",
 )  # fmt: skip
 TOKENS = (
-    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\n", b"\r", b"\x1b[2J", b"{", b"}", b"[", b"]" * 8, b"[" * 600, b'{"a":' * 300,
-    b"- " * 300, b"&a [*a]", b"<<: ", b"!!python/object/apply:os.system", b"!!binary ", b"? ", b"%YAML 9.9\n", b"\\ud800", b"NaN",
-    b"Infinity", b"1e999", b"-", b"9" * 500, b"..", b"../", b"/", b"PK\x03\x04", b"\x80\x02", b"R", b"cos\nsystem\n", b"ustar",
+    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\n", b"\r", b"\x1b[2J", b"{", b"}", b"[", b"]" * 8, b"[" * 4000,
+    b'{"a":' * 2000, b'{"a":' * 900 + b"1" + b"}" * 900, b"- " * 300, b"&a [*a]", b"<<: ", b"!!python/object/apply:os.system",
+    b"!!binary ", b"? ", b"%YAML 9.9\n", b"\\ud800", b"NaN", b"Infinity", b"1e999", b"-", b"9" * 500, b"..", b"../", b"/",
+    b"PK\x03\x04", b"\x80\x02", b"R", b"cos\nsystem\n", b"ustar",
 )  # fmt: skip
 
 
@@ -83,6 +85,8 @@ def _odd_tree(tree: Any, draw: random.Random) -> Any:
 
 
 def _places(tree: Any, path: tuple[Any, ...] = ()) -> Any:
+    if len(path) == DEEPEST:
+        return
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield (*path, key)

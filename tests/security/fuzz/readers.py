@@ -1,9 +1,10 @@
-"""The readers of tensors, pictures, labels and shards as targets: each is given bytes as the file that it reads, and its result is used."""
+"""The readers of tensors, pictures, labels and shards as targets: each is given bytes as its file, and what it gives is used."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from gkd_core.data.blobs import LocalShards, Member, read_bytes
+from gkd_core.data.entries import DatasetEntry, SplitRule
 from gkd_core.data.label_files import read_label
 from gkd_core.data.pictures import open_deep, size_of
 from gkd_core.data.preparing.tar import find_tar
-from gkd_core.data.reading import read_image, read_list
+from gkd_core.data.reading import list_images, read_image
 from gkd_core.data.shards import DIGEST_LENGTH, ShardIndex
 from gkd_core.data.taxonomy import IGNORE, ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy, resolve_colors, resolve_names
-from gkd_core.errors import DataError, TrainingError, WeightsError
+from gkd_core.errors import DataError, GkdError, TrainingError, WeightsError
 from gkd_core.interop.checkpoint import read_released
 from gkd_core.models.tensor_files import read_checked, read_tensors
 from gkd_core.models.weights import load_into
@@ -43,10 +45,21 @@ def use(tensors: Mapping[str, Tensor]) -> None:
     load_into(model, tensors, "weights", min_coverage=0.0)
 
 
+def each_of(*ways: Callable[[], object]) -> None:
+    """Read in several ways; refused where all refuse. An error that is none of ours is nobody's refusal."""
+    refused = []
+    for way in ways:
+        try:
+            way()
+        except GkdError as error:
+            refused.append(error)
+    if len(refused) == len(ways):
+        raise refused[0]
+
+
 def safetensors(content: bytes, folder: Path) -> None:
-    path = put(content, folder / "w.safetensors")
-    use(read_checked(path, hashlib.sha256(content).hexdigest(), "manifest.json"))
-    use(read_tensors(path))
+    path, sha256 = put(content, folder / "w.safetensors"), hashlib.sha256(content).hexdigest()
+    each_of(lambda: use(read_checked(path, sha256, "manifest.json")), lambda: use(read_tensors(path)))
 
 
 def pickled(content: bytes, folder: Path) -> None:
@@ -74,17 +87,14 @@ def picture(content: bytes, folder: Path) -> None:
 
 
 def label(content: bytes, folder: Path) -> None:
-    path, refused = put(content, folder / "l.png"), []
-    for encoding in (IDS, FIRST, COLORS):
-        try:
-            found = read_label(path, encoding)
-            assert found.ndim == 2
-            assert found.dtype == np.uint8
-        except DataError as error:
-            refused.append(error)
-    open_deep(path)
-    if len(refused) == 3:
-        raise refused[0]
+    path = put(content, folder / "l.png")
+
+    def train_ids(encoding: LabelEncoding) -> None:
+        found = read_label(path, encoding)
+        assert found.ndim == 2
+        assert found.dtype == np.uint8
+
+    each_of(*(partial(train_ids, encoding) for encoding in (IDS, FIRST, COLORS)), lambda: open_deep(path))
 
 
 def shard_index(content: bytes, folder: Path) -> None:
@@ -110,7 +120,12 @@ def label_names(content: bytes, folder: Path) -> None:
 
 
 def list_file(content: bytes, folder: Path) -> None:
-    read_list(put(content, folder / "list.txt"))
+    """A list of a split, and the images that it names."""
+    put(content, folder / "list.txt")
+    for name in ("x.png", "y.png"):
+        put(b"", folder / name)
+    entry = DatasetEntry(name="d", folder=".", images="*.png", splits={"all": SplitRule(list_in_dataset="list.txt")})
+    assert set(list_images(entry, folder, "all")) <= {folder / "x.png", folder / "y.png"}
 
 
 TARGETS = (
