@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -51,7 +51,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Target:
-    """A reader with the errors by which it may refuse: given bytes, it gives nothing, or raises one of them.
+    """A reader, and the errors by which it may refuse: given bytes, it gives nothing, or raises one of them.
 
     Attributes:
         refusals: the errors that the reader's own documentation names.
@@ -73,7 +73,7 @@ class _TooLong(BaseException):
 
 
 class _Watch:
-    """What the process does while an input is read. Hooks of this kind cannot be removed, so there is one, switched on and off."""
+    """What the process does while an input is read. Such hooks cannot be removed, so there is one, switched on and off."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None
@@ -116,12 +116,18 @@ class _Watch:
 _WATCH = _Watch()
 
 
-def judge(target: Target, content: bytes, seconds: float = SECONDS, memory: int = MEMORY) -> Verdict:
-    """Have a target read an input."""
+def judge(
+    target: Target, content: bytes, seconds: float = SECONDS, memory: int = MEMORY, has_alarm: bool = True
+) -> Verdict:
+    """Have a target read an input.
+
+    Args:
+        has_alarm: whether it is stopped after so many seconds; libFuzzer has an alarm of its own, and bears no other.
+    """
     with tempfile.TemporaryDirectory(prefix="gkd-fuzz-") as scratch:
         folder = Path(scratch)
         before, began = _peak(), time.monotonic()
-        with _WATCH.over(folder) as seen, _alarm(seconds):
+        with _WATCH.over(folder) as seen, _alarm(seconds) if has_alarm else nullcontext():
             verdict = _verdict(target, content, folder)
         took, grown = time.monotonic() - began, _peak() - before
     if seen:

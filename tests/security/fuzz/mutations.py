@@ -12,6 +12,7 @@ import yaml
 
 from tests.security.fuzz.harness import Target
 
+LARGEST_TREE = 4096  # bytes of a seed that is changed as a tree
 DEEPEST = 20  # groups within groups that are looked into
 LARGEST = 16 * 1024  # bytes of an input
 NUMBERS = (0, 1, -1, 127, 128, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -36,7 +37,7 @@ def mutated(target: Target, seeds: Sequence[bytes], number: int) -> bytes:
 def mutation(target: Target, seeds: Sequence[bytes], draw: random.Random) -> bytes:
     """One of the seeds, changed in a few ways."""
     content = draw.choice(seeds)
-    if target.form is not None and draw.random() < 0.6:
+    if target.form is not None and len(content) < LARGEST_TREE and draw.random() < 0.6:
         tree = _tree_of(content, target.form)
         if tree is not None:
             for _ in range(draw.choice((1, 1, 1, 2, 4))):
@@ -52,7 +53,7 @@ def _tree_of(content: bytes, form: str) -> Any:
         tree = json.loads(content) if form == "json" else yaml.safe_load(content)
         # Keys become text: a number as a key is not JSON, and YAML reads it back from its quotes as text.
         return json.loads(json.dumps(tree))
-    except (ValueError, TypeError, yaml.YAMLError, RecursionError):
+    except (ValueError, TypeError, AttributeError, LookupError, yaml.YAMLError, RecursionError):
         return None  # a seed that is not of its form, such as a past fault: changed as bytes
 
 

@@ -24,6 +24,7 @@ KEPT = PROJECT / "artifacts" / "fuzz"
 TARGETS = "tests.security.fuzz.targets"
 TALLY, RUNNING, FOUND = "tally", "running", "found"
 NUMBERS = struct.Struct("<4Q")  # inputs tried, accepted, refused, faults
+HANGING = 20  # seconds in one input after which libFuzzer ends the process
 GRACE = 60.0  # seconds after which a process that should have ended hangs in an input
 MOST_KEPT = 10  # inputs a target: many lead to one fault
 
@@ -74,7 +75,9 @@ def run(
         command += ["--mutations", str(mutations), "--seconds", str(seconds), *(["--atheris"] if atheris else [])]
         limit = (seconds or 30 * len(left)) + GRACE
         try:
-            done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, errors="replace", timeout=limit, check=False)
+            done = subprocess.run(
+                command, cwd=PROJECT, capture_output=True, text=True, errors="replace", timeout=limit, check=False
+            )
             ended = f"exit status {done.returncode}\n{done.stderr[-4000:]}"
         except subprocess.TimeoutExpired:
             ended = f"killed after {limit:.0f} s"
@@ -98,9 +101,10 @@ def _figures(folder: Path, name: str, ended: str) -> Figures:
 class Tally:
     """Counts what becomes of inputs, in a file, which outlives the process; keeps those that led to a fault."""
 
-    def __init__(self, folder: Path, target: Any) -> None:
+    def __init__(self, folder: Path, target: Any, has_alarm: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._target, self._counts = folder, target, [0, 0, 0, 0]
+        self._has_alarm = has_alarm
         self._file = (folder / TALLY).open("wb", buffering=0)
         self._places: set[str] = set()
         self._note()
@@ -110,7 +114,7 @@ class Tally:
 
         # Written before: an input may be the last that this process reads.
         (self._folder / RUNNING).write_bytes(content)
-        verdict = judge(self._target, content)
+        verdict = judge(self._target, content, has_alarm=self._has_alarm)
         self._counts[0] += 1
         self._counts[("accepted", "refused", "fault").index(verdict.kind) + 1] += 1
         place = verdict.detail[:60]
@@ -140,15 +144,19 @@ def _child(arguments: argparse.Namespace) -> None:
     if arguments.atheris:
         import atheris
 
-        with atheris.instrument_imports(include=["gkd_core", "yaml", "tarfile", "PIL", "torch._weights_only_unpickler"]):
+        with atheris.instrument_imports(include=["gkd_core", "yaml", "tarfile", "PIL"]):
             targets = importlib.import_module(arguments.module).TARGETS
+        # By its name it would take all of torch with it, which takes minutes.
+        from torch._weights_only_unpickler import Unpickler
+
+        atheris.instrument_func(Unpickler.load)
     else:
         targets = importlib.import_module(arguments.module).TARGETS
     from tests.security.fuzz.corpus import inputs
 
     for name in arguments.names:
         seeds = list(inputs(name).values()) or [b""]
-        tally = Tally(arguments.kept / name, targets[name])
+        tally = Tally(arguments.kept / name, targets[name], has_alarm=not arguments.atheris)
         seconds = max(1.0, arguments.seconds - (time.monotonic() - began))
         for content in seeds:
             tally(content)
@@ -192,8 +200,8 @@ def _under_atheris(folder: Path, target: Any, tally: Tally, seeds: list[bytes], 
     found.mkdir(exist_ok=True)
     for number, content in enumerate(seeds):
         (found / f"seed-{number}").write_bytes(content)
-    # Its own time-out takes the alarm that `judge` needs; memory is judged there too.
-    flags = ["-timeout=0", "-rss_limit_mb=0", f"-max_len={LARGEST}", f"-artifact_prefix={folder}/", "-verbosity=0"]
+    # Memory is judged by `judge`; by its own limit libFuzzer would stop on the libraries alone.
+    flags = [f"-timeout={HANGING}", "-rss_limit_mb=0", f"-max_len={LARGEST}", f"-artifact_prefix={folder}/", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *flags, str(found)], one, custom_mutator=change)
     atheris.Fuzz()
 

@@ -29,6 +29,7 @@ from gkd_core.training.checkpoint import write_state
 from gkd_core.training.cost import ProcessCost
 from tests.security.fuzz.corpus import CORPUS, VALID
 from tests.security.fuzz.documents import KEY, MODEL_FILE, SEALED
+from tests.security.fuzz.readers import NAMES
 
 SHA256 = "0123456789abcdef" * 4
 WEIGHTS = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.zeros(2), "extra": torch.ones(1, dtype=torch.int64)}
@@ -138,7 +139,9 @@ def _texts() -> Iterator[tuple[str, str, bytes]]:
     meta = {"source": "s3://b/cityscapes", "revision": "r1"}
     texts = {
         "yaml": {
-            "kinds": "a: [1, 2.5, yes, ~, 2026-01-02, 0x1f, 'x', !!binary aGk=]\nb: &b {c: x, d: e}\nt: |\n  text\nf: {<<: *b, d: 1}\n",
+            "kinds": (
+                "a: [1, 2.5, yes, ~, 2026-01-02, 0x1f, 'x', !!binary aGk=]\nb: &b {c: x, d: e}\nt: |\n  text\nf: {<<: *b, d: 1}\n"
+            ),
             "comment": "# nothing\n",
         },
         "json": {"kinds": '{"a": [1, 2.5e3, true, null, "x\\u00e9"], "b": {"c": {}}}'},
@@ -174,7 +177,7 @@ def _texts() -> Iterator[tuple[str, str, bytes]]:
         },
         "server-keys": {"one": json.dumps({"prefect": "gkd:" + "a" * 32, "mlflow": "b" * 32, "forms": "c" * 32})},
         "measured": {"one": '{"distill-proxy": {"images_per_second": 12.5, "update_seconds": 0.1}}'},
-        "label-names": {"three": json.dumps({"labels": [{"name": n} for n in ("construction--road", "object--car", "void")]})},
+        "label-names": {"three": json.dumps({"labels": [{"name": name} for name in NAMES.classes]})},
         "list-file": {"two": "x.png\n y \n\n"},
     }  # fmt: skip
     for target, named in texts.items():

@@ -1,4 +1,4 @@
-"""Every reader of foreign bytes on the committed inputs and on mutations of them: taken or refused by an error of ours, no more."""
+"""Every reader of foreign bytes on the committed inputs and on mutations of them: taken, or refused by an error of ours."""
 
 from __future__ import annotations
 
