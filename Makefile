@@ -41,12 +41,12 @@ teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifac
 	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors
 
 # Two processes share the tests, then three those of real servers, which wait more than they work: the longest files first.
-test: $(READY)  ## Run the tests that are quick enough for every change.
+test: $(READY) $(AUDIT)/.ready  ## Run the tests that are quick enough for every change.
 	$(BIN)/python -m pytest -m "not slow and not integration" -n 2 --dist loadscope
 	$(BIN)/python -m pytest -m "not slow and integration" -n 3 --dist loadfile \
 		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration
 
-test-all: $(READY)  ## Run all tests, the long ones too.
+test-all: $(READY) $(AUDIT)/.ready  ## Run all tests, the long ones too.
 	$(BIN)/python -m pytest
 
 # Under atheris, which steers by coverage; where it has no wheel, mutations alone. What led to a fault stays in artifacts/fuzz.
@@ -73,9 +73,9 @@ sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, Cy
 	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --no-validate \
 		--output-file artifacts/sbom.json
 
-# Strict: a package that cannot be looked up is not one without vulnerabilities.
+# In an environment of its own. Without network: ADVISORIES=folder with the unpacked OSV archive of PyPI.
 audit: $(READY) $(AUDIT)/.ready  ## Look the pinned versions up: online, or in a folder of OSV files (ADVISORIES=folder).
-	$(AUDIT)/bin/python infra/audit.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)") -- --strict --requirement requirements.txt
+	$(AUDIT)/bin/python infra/audit.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)") requirements.txt requirements-*.txt
 
 clean:  ## Remove the environment and everything that runs left behind.
 	rm -rf $(VENV) $(FUZZ) $(AUDIT) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

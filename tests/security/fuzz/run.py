@@ -64,11 +64,11 @@ def run(
     Args:
         kept: folder for the inputs that led to a fault.
         mutations: how many are tried of each target, beside the committed inputs.
-        seconds: instead of a number, how long the process lasts; for one target.
+        seconds: instead of a number, how long the process lasts, for all of them.
     """
     for name in names:
-        for file in (TALLY, RUNNING):
-            (kept / name / file).unlink(missing_ok=True)
+        for file in (kept / name / TALLY, kept / name / RUNNING, *(kept / name).glob("fault-*")):
+            file.unlink(missing_ok=True)
     figures: list[Figures] = []
     while left := list(names[len(figures) :]):
         command = [sys.executable, "-m", "tests.security.fuzz.run", *left, "--child", "--kept", str(kept), "--module", module]
@@ -154,14 +154,18 @@ def _child(arguments: argparse.Namespace) -> None:
         targets = importlib.import_module(arguments.module).TARGETS
     from tests.security.fuzz.corpus import inputs
 
-    for name in arguments.names:
+    for place, name in enumerate(arguments.names):
+        seconds = max(1.0, (arguments.seconds - (time.monotonic() - began)) / (len(arguments.names) - place))
+        # libFuzzer ends its process. To load everything again for each target would take most of the time.
+        if arguments.atheris and os.fork():
+            os.wait()
+            continue
         seeds = list(inputs(name).values()) or [b""]
         tally = Tally(arguments.kept / name, targets[name], has_alarm=not arguments.atheris)
-        seconds = max(1.0, arguments.seconds - (time.monotonic() - began))
         for content in seeds:
             tally(content)
         if arguments.atheris:
-            _under_atheris(arguments.kept / name, targets[name], tally, seeds, int(seconds))
+            _under_atheris(arguments.kept / name, targets[name], tally, seeds, seconds)
         else:
             _mutate(targets[name], tally, seeds, arguments.mutations, time.monotonic() + seconds)
         tally.close()
@@ -176,7 +180,7 @@ def _mutate(target: Any, tally: Tally, seeds: list[bytes], most: int, deadline: 
         number += 1
 
 
-def _under_atheris(folder: Path, target: Any, tally: Tally, seeds: list[bytes], seconds: int) -> None:
+def _under_atheris(folder: Path, target: Any, tally: Tally, seeds: list[bytes], seconds: float) -> None:
     import random
 
     import atheris
@@ -223,16 +227,15 @@ def main() -> int:
     atheris = importlib.util.find_spec("atheris") is not None and not arguments.mutations
     names = arguments.names or names_of(arguments.module)
     jobs = min(2, len(names), os.cpu_count() or 1)
-    each = arguments.seconds * jobs / len(names)
     print(f"{len(names)} targets, {'atheris' if atheris else 'mutations alone'}", flush=True)
 
-    def of(name: str) -> list[Figures]:
-        for old in (arguments.kept / name).glob("fault-*"):
-            old.unlink()
-        return run([name], arguments.kept, mutations=arguments.mutations, seconds=each, atheris=atheris, module=arguments.module)
+    def share(first: int) -> list[Figures]:
+        seconds = 0 if arguments.mutations else arguments.seconds
+        part, module = names[first::jobs], arguments.module
+        return run(part, arguments.kept, mutations=arguments.mutations, seconds=seconds, atheris=atheris, module=module)
 
     with ThreadPoolExecutor(jobs) as pool:
-        rows = [row for rows in pool.map(of, names) for row in rows]
+        rows = [row for rows in pool.map(share, range(jobs)) for row in rows]
     print(table(rows))
     faults = sum(row.faults for row in rows)
     if faults:
