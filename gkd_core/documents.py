@@ -57,6 +57,12 @@ class _Loader(yaml.SafeLoader):
             self._sizes[node] = self._nodes - before
         return node
 
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803  # PyYAML's name
+        # Before the first value is composed the scanner looks a thousand brackets ahead, at all those before for each of them.
+        if self.flow_level >= DEEPEST:
+            raise ConstructorError(None, None, f"more than {DEEPEST} groups within each other", self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
     def _count(self, nodes: int, mark: yaml.Mark) -> None:
         self._nodes += nodes
         if self._nodes > MOST_NODES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_half_characters_and_zero_bytes_are_no_text(text: str) -> None:
 def test_whole_characters_and_what_only_looks_like_an_escape_are_text() -> None:
     assert parse_json('["\\ud83d\\ude00", "\\\\u0000"]') == ["😀", "\\u0000"]
     assert parse_yaml('"\\U0001F600"') == "😀"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 50_000, "a: " + "[" * 65])
+def test_brackets_within_brackets_are_refused_at_once(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(DocumentError, match="line 1: more than 64 groups within each other"):
+        parse_yaml(text)
+    assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize("content", [b"x" * 600, b"\x1f\x8b" * 500, b""])

@@ -22,7 +22,7 @@ from typing import Literal
 
 from gkd_core.errors import GkdError
 
-SECONDS = 5.0  # that a few kilobytes may take; the slowest good reader here needs a few hundredths
+SECONDS = 5.0  # of CPU, and four times as many by the clock, that a few kilobytes may take; the slowest good reader here needs a few hundredths
 MEMORY = 512 * 2**20  # bytes by which one input may raise the most that was ever resident
 LONGEST_MESSAGE = 200_000  # characters: settings name every bad key in a line of its own
 KIBI = 1024
@@ -122,14 +122,14 @@ def judge(
     """Have a target read an input.
 
     Args:
-        has_alarm: whether it is stopped after so many seconds; libFuzzer has an alarm of its own, and bears no other.
+        has_alarm: whether it is stopped by the clock; libFuzzer has an alarm of its own, and bears no other.
     """
     with tempfile.TemporaryDirectory(prefix="gkd-fuzz-") as scratch:
         folder = Path(scratch)
-        before, began = _peak(), time.monotonic()
-        with _WATCH.over(folder) as seen, _alarm(seconds) if has_alarm else nullcontext():
+        before, began = _peak(), time.process_time()
+        with _WATCH.over(folder) as seen, _alarm(4 * seconds) if has_alarm else nullcontext():
             verdict = _verdict(target, content, folder)
-        took, grown = time.monotonic() - began, _peak() - before
+        took, grown = time.process_time() - began, _peak() - before
     if seen:
         return Verdict("fault", f"outside its scratch folder: {seen[0]}")
     if verdict.kind != "fault" and took > seconds:

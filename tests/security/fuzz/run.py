@@ -236,6 +236,7 @@ def main() -> int:
 
     with ThreadPoolExecutor(jobs) as pool:
         rows = [row for rows in pool.map(share, range(jobs)) for row in rows]
+    rows.sort(key=lambda row: names.index(row.name))
     print(table(rows))
     faults = sum(row.faults for row in rows)
     if faults:
