@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FUZZ := .venv-fuzz
+AUDIT := .venv-audit
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit clean help
+.PHONY: up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit fuzz clean help
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,13 +41,17 @@ teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifac
 	$(BIN)/gkd demo-teacher --output artifacts/demo-teacher/teacher.safetensors
 
 # Two processes share the tests, then three those of real servers, which wait more than they work: the longest files first.
-test: $(READY)  ## Run the tests that are quick enough for every change.
+test: $(READY) $(AUDIT)/.ready  ## Run the tests that are quick enough for every change.
 	$(BIN)/python -m pytest -m "not slow and not integration" -n 2 --dist loadscope
 	$(BIN)/python -m pytest -m "not slow and integration" -n 3 --dist loadfile \
 		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration
 
-test-all: $(READY)  ## Run all tests, the long ones too.
+test-all: $(READY) $(AUDIT)/.ready  ## Run all tests, the long ones too.
 	$(BIN)/python -m pytest
+
+# Under atheris, which steers by coverage; where it has no wheel, mutations alone. What led to a fault stays in artifacts/fuzz.
+fuzz: $(READY) $(FUZZ)/.ready  ## Fuzz every reader of foreign bytes (about three minutes, or SECONDS=600).
+	PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.security.fuzz.run --seconds $(or $(SECONDS),180)
 
 lint: $(READY)  ## Check style.
 	$(BIN)/ruff check .
@@ -53,22 +59,26 @@ lint: $(READY)  ## Check style.
 types: $(READY)  ## Check types.
 	$(BIN)/mypy
 
-lock:  ## Compile requirements.txt from pyproject.toml.
+lock:  ## Compile requirements.txt, requirements-fuzz.txt and requirements-audit.txt from pyproject.toml.
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.txt; }
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
+	for group in fuzz audit; do \
+		$(BIN)/uv pip compile --quiet --group pyproject.toml:$$group --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements-$$group.txt || exit 1; \
+	done
 
 sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, CycloneDX, to artifacts/sbom.json.
 	mkdir -p artifacts
 	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --no-validate \
 		--output-file artifacts/sbom.json
 
-# Strict: a package that cannot be looked up is not one without vulnerabilities. In an environment of its own, by uv.
-audit: $(READY)  ## Look the pinned versions up in the advisory database (needs the network).
-	$(BIN)/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement requirements.txt
+# In an environment of its own. Without network: ADVISORIES=folder with the unpacked OSV archive of PyPI.
+audit: $(READY) $(AUDIT)/.ready  ## Look the pinned versions up: online, or in a folder of OSV files (ADVISORIES=folder).
+	$(AUDIT)/bin/python infra/audit.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)") requirements.txt requirements-*.txt
 
 clean:  ## Remove the environment and everything that runs left behind.
-	rm -rf $(VENV) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(FUZZ) $(AUDIT) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 # uv installs the pinned list in seconds; pip would search for many minutes among dvc's and boto3's botocore pins.
 # Compiled once here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would else compile torch anew.
@@ -77,4 +87,15 @@ $(READY): requirements.txt requirements-uv.txt pyproject.toml
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+# A folder of packages beside those of $(VENV), which the readers need as well.
+$(FUZZ)/.ready: requirements-fuzz.txt $(READY)
+	rm -rf $(FUZZ) && mkdir -p $(FUZZ)
+	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python --target $(FUZZ) -r $< || echo "atheris does not install here"
+	touch $@
+
+$(AUDIT)/.ready: requirements-audit.txt $(READY)
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(BIN)/uv pip install --quiet --require-hashes --python $(AUDIT)/bin/python -r $<
 	touch $@

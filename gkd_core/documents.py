@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,9 @@ DEEPEST = 64  # groups within groups
 MOST_NODES = 200_000  # values, each counted as often as aliases repeat it
 LONGEST_NUMBER = 400  # characters: the largest float has 309 digits, and Python needs quadratic time to read an integer
 LONGEST_ERROR = 300
+# No file can be called so, and no UTF-8 holds the first: refused here, as what is read ends in paths and files elsewhere.
+ODD = re.compile("[\\ud800-\\udfff\\0]")
+ODD_ESCAPE = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
 
 
 class DocumentError(ValueError):
@@ -53,6 +57,12 @@ class _Loader(yaml.SafeLoader):
             self._sizes[node] = self._nodes - before
         return node
 
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803  # PyYAML's name
+        # Before the first value is composed the scanner looks a thousand brackets ahead, at all those before for each of them.
+        if self.flow_level >= DEEPEST:
+            raise ConstructorError(None, None, f"more than {DEEPEST} groups within each other", self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
     def _count(self, nodes: int, mark: yaml.Mark) -> None:
         self._nodes += nodes
         if self._nodes > MOST_NODES:
@@ -77,6 +87,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
+            if isinstance(node, ScalarNode):
+                _check_text(node.value)
             if isinstance(node, ScalarNode) and node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
                 raise ValueError(f"a number of {len(node.value)} characters")
             return super().construct_object(node, deep)
@@ -124,7 +136,12 @@ def parse_json(text: str | bytes, largest: int = LARGEST) -> Any:
     """
     _check_size(len(text), largest)
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text))  # by itself, json lets half characters pass
+        tree = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        if ODD.search(text) or ODD_ESCAPE.search(text):
+            _check_texts(tree)
+        return tree
     except RecursionError:
         raise DocumentError("too many groups within each other") from None
     except ValueError as error:  # of json, of a number with too many digits, of bytes that are no text
@@ -159,6 +176,21 @@ def read_small(path: Path, largest: int = LARGEST) -> bytes:
 def _check_size(size: int, largest: int = LARGEST) -> None:
     if size > largest:
         raise DocumentError(f"more than {largest} bytes")
+
+
+def _check_text(text: str) -> None:
+    if ODD.search(text):
+        raise ValueError("text with half a character (a lone surrogate) or a zero byte")
+
+
+def _check_texts(tree: Any) -> None:
+    below = [tree]
+    while below:
+        value = below.pop()
+        if isinstance(value, str):
+            _check_text(value)
+        elif isinstance(value, dict | list):
+            below += [*value, *value.values()] if isinstance(value, dict) else value
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

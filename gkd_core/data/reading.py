@@ -15,6 +15,7 @@ from gkd_core.data.label_files import read_ids, read_label
 from gkd_core.data.pictures import open_picture
 from gkd_core.data.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, resolve_colors, resolve_names
 from gkd_core.errors import DataError
+from gkd_core.messages import one_line, shown
 
 __all__ = [
     "LabelledImages",
@@ -168,7 +169,7 @@ def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
             met |= names
     missing = sorted(wanted - met)
     if missing or not kept:
-        what = f"'{missing[0]}' is not there ({len(missing)} of {len(wanted)} lines)" if missing else "it names no image"
+        what = f"'{shown(missing[0])}' is not there ({len(missing)} of {len(wanted)} lines)" if missing else "it names no image"
         raise DataError(f"{list_file}: {what}; expected stems of images, one a line")
     return kept
 
@@ -178,7 +179,7 @@ def read_list(list_file: Path) -> list[str]:
     try:
         lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{list_file}: cannot be read ({error}); expected one image stem a line") from None
+        raise DataError(f"{list_file}: cannot be read ({one_line(error)}); expected one image stem a line") from None
     return [line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line]
 
 

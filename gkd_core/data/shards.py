@@ -22,14 +22,17 @@ from gkd_core.data.blobs import Member, ShardStore
 from gkd_core.data.entries import Protocol
 from gkd_core.data.taxonomy import IGNORE, Declaration
 from gkd_core.data.tiling import Tiling
+from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import DataError
 from gkd_core.files import atomic_file
+from gkd_core.messages import given_value, one_line, shown
 from gkd_core.records import Record, sha256_of
 from gkd_core.untrusted import PLAIN_NAME, PlainName, Sha256, objection_to
 
 FORMAT: Literal["gkd-shards-1"] = "gkd-shards-1"
 INDEX = "index.json"
 DIGEST_LENGTH = 16
+LARGEST_INDEX = 2**30  # bytes: some hundred for each of several million files
 
 Content = Literal["images", "labels"]
 Count = Annotated[int, Field(ge=0)]
@@ -184,11 +187,11 @@ class ShardIndex(Record):
             DataError: it is missing, is no index, is of another version, or claims what cannot be.
         """
         try:
-            return cls.parse(path.read_bytes(), str(path))
+            return cls.parse(read_small(path, LARGEST_INDEX), str(path))
         except FileNotFoundError:
             raise DataError(f"{path}: no such index; write the shards with: gkd data prepare") from None
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except (OSError, DocumentError) as error:
+            raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
     @classmethod
     def parse(cls, content: bytes, origin: str) -> Self:
@@ -198,18 +201,21 @@ class ShardIndex(Record):
             DataError: as `read`.
         """
         try:
-            tree = json.loads(content)
-        except (ValueError, RecursionError):
+            tree = parse_json(content, LARGEST_INDEX)
+        except DocumentError:
             raise DataError(f"{origin}: not JSON; it is truncated or no index, prepare or fetch it again") from None
         version = tree.get("format") if isinstance(tree, dict) else None
         if version != FORMAT:
-            raise DataError(f"{origin}: format {version!r:.60}, expected '{FORMAT}'; prepare the data again with this version")
+            raise DataError(
+                f"{origin}: format {given_value(version)}, expected '{FORMAT}'; prepare the data again with this version"
+            )
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise DataError(f"{origin}: damaged index ({where}: {first['msg']:.300}); prepare or fetch it again") from None
+            where = shown(".".join(map(str, first["loc"]))) or "the whole"
+            what = f"{where}: {one_line(first['msg'], 300)}"
+            raise DataError(f"{origin}: damaged index ({what}); prepare or fetch it again") from None
 
 
 def set_folder(dataset: str, split: str, content: Content) -> str:

@@ -18,6 +18,7 @@ IGNORE = 255
 """Train id of a pixel that takes no part in training or scoring."""
 
 TrainId = Annotated[int, Field(ge=0, le=IGNORE)]
+FileId = Annotated[int, Field(ge=-(2**31), lt=2**32)]  # what a pixel can hold, whatever its sign
 Channel = Annotated[int, Field(ge=0, le=255)]
 HexColor = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
 Form = Literal["index", "first-channel", "color"]
@@ -55,7 +56,7 @@ class LabelEncoding(Declaration):
     """
 
     taxonomy: str
-    ids: dict[int, TrainId] = Field(min_length=1)
+    ids: dict[FileId, TrainId] = Field(min_length=1)
     form: Form = "index"
 
     def text_of(self, value: int) -> str:
@@ -182,13 +183,16 @@ def _train_id(name: str | None, taxonomy: Taxonomy) -> int:
 def _read_names(names_file: Path) -> list[str]:
     try:
         tree = parse_json(read_small(names_file))
-        return [str(item["name"]) for item in tree["labels"]]
+        names = [str(item["name"]) for item in tree["labels"]]
     except FileNotFoundError:
         raise DataError(f"{names_file}: no such file; it explains the label ids and comes with the dataset") from None
     except (OSError, DocumentError, LookupError, TypeError) as error:
         raise DataError(
             f'{names_file}: expected {{"labels": [{{"name": ...}}, ...]}} ({type(error).__name__}: {one_line(error)})'
         ) from None
+    if not names:
+        raise DataError(f'{names_file}: names no label; expected {{"labels": [{{"name": ...}}, ...]}}')
+    return names
 
 
 def _allowed(encoding: LabelEncoding) -> str:

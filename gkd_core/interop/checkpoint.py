@@ -17,8 +17,8 @@ from numpy._core import multiarray
 from torch import Tensor
 
 from gkd_core.errors import WeightsError
-from gkd_core.messages import one_line
-from gkd_core.models.tensor_files import read_tensors
+from gkd_core.messages import one_line, shown
+from gkd_core.models.tensor_files import check_tensor, load_data, read_tensors
 
 Kind = Literal["stage-one", "stage-two"]
 
@@ -70,6 +70,8 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     key = next((key for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
     state: Mapping[str, Any] = content if key is None else content[key]
     tensors = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        check_tensor(path, name, value)
     meta = content.get("meta")
     updates = meta.get("iter", 0) if isinstance(meta, Mapping) else 0
     unread = () if key is None else tuple(str(name) for name in content if name != key)
@@ -81,7 +83,7 @@ def _kind(path: Path, tensors: Mapping[str, Tensor]) -> Kind:
         return "stage-one"
     if any(name.startswith("decode_head.") for name in tensors):
         return "stage-two"
-    found = ", ".join(list(tensors)[:3]) or "no tensors"
+    found = ", ".join(map(shown, list(tensors)[:3])) or "no tensors"
     raise WeightsError(
         f"{path}: neither student.backbone.* (stage one) nor decode_head.* (stage two) in it, but {found}; "
         "plain backbones need no import: give the file as an encoder's weights"
@@ -93,17 +95,15 @@ def _load(path: Path) -> Any:
         raise WeightsError(f"{path}: no such checkpoint file")
     try:
         with torch.serialization.safe_globals(ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_data(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: {_refusal(error)}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as a checkpoint ({one_line(error)}); fetch it again"
-        ) from None
+    except ValueError as error:
+        raise WeightsError(f"{path}: cannot be read as a checkpoint ({error}); fetch it again") from None
 
 
 def _refusal(error: Exception) -> str:
     """What the pickle wants beyond data; torch names it after the word GLOBAL."""
     wanted = re.search(r"GLOBAL (\S+)", str(error))
-    what = wanted.group(1) if wanted else one_line(error)
+    what = shown(wanted.group(1)) if wanted else one_line(error)
     return f"refused, nothing in it was run: it holds more than data ({what}); save its state dict alone, as tensors"

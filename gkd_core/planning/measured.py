@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pydantic import Field, RootModel, ValidationError
 
+from gkd_core.documents import DocumentError, read_small
 from gkd_core.errors import SettingsError
+from gkd_core.messages import one_line, shown
 from gkd_core.settings import Section
 from gkd_core.settings.base import PositiveFloat
 
@@ -48,17 +50,19 @@ def read_measured(file: Path, known: Iterable[str]) -> Measured:
         SettingsError: the file is missing, is no such JSON, or names a stage that there is not.
     """
     try:
-        measured = Measured.model_validate_json(file.read_bytes())
+        measured = Measured.model_validate_json(read_small(file))
     except FileNotFoundError:
         raise SettingsError(f"--measured {file}: no such file; benchmarks/scaling.py and stage_one.py --json write one") from None
+    except (OSError, DocumentError) as error:
+        raise SettingsError(f"--measured {file}: cannot be read ({one_line(error)})") from None
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"--measured {file}: {key or 'the file'}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        key, reason = ".".join(str(part) for part in first["loc"]), one_line(first["msg"])
+        raise SettingsError(f"--measured {file}: {shown(key) or 'the file'}: {reason[0].lower()}{reason[1:]}") from None
     stages = {name for run in known for name in (run, *_stages(run))}
     for name in measured.root:
         if name not in stages:
-            raise SettingsError(f"--measured {file}: {name}: no such stage here; there is: {', '.join(sorted(stages))}")
+            raise SettingsError(f"--measured {file}: {shown(name)}: no such stage here; there is: {', '.join(sorted(stages))}")
     return measured
 
 

@@ -13,6 +13,7 @@ import torch
 from gkd_core.errors import TrainingError
 from gkd_core.files import atomic_file
 from gkd_core.messages import one_line
+from gkd_core.models.tensor_files import load_data
 
 State = dict[str, Any]
 FILE = "training.pt"
@@ -85,8 +86,8 @@ def read_state(path: Path) -> State:
         TrainingError: the file is damaged or is not a training state.
     """
     try:
-        state = torch.load(io.BytesIO(_body(path)), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        state = load_data(io.BytesIO(_body(path)))
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"{path}: not a readable checkpoint ({one_line(error, 160)}); delete it to start this stage over"
         ) from None

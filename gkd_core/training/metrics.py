@@ -120,7 +120,8 @@ def parse_line(text: bytes | str, needed: tuple[str, ...] = ("step", "time")) ->
         if not isinstance(tree, dict) or not all(map(_is_figure, tree.values())):
             return None
         line: Line = tree
-        return line if all(math.isfinite(line.get(name, math.nan)) for name in needed) else None
+        # Steps are counted and subtracted as whole numbers: beyond 2**53 a figure is none.
+        return line if all(abs(line.get(name, math.nan)) < 2**53 for name in needed) else None
     except (ValueError, OverflowError, RecursionError):
         return None
 

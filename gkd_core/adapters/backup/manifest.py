@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 from pydantic import Field, ValidationError
 
+from gkd_core.documents import DocumentError, parse_json
 from gkd_core.errors import DataError, PlatformError
+from gkd_core.messages import given_value
 from gkd_core.records import Record
 
 FORMAT: Final = 1  # raised when a reader of this format could not restore what is written
@@ -94,9 +95,14 @@ def decode(place: object, name: str, text: bytes) -> Backup:
     match = NAME.fullmatch(name)
     if match is None or hashlib.sha256(text).hexdigest()[:16] != match[2]:
         raise DataError(f"{place}: backup {name}: its manifest is damaged; restore another one (gkd infra backups lists them)")
-    version = json.loads(text).get("format")
+    try:
+        tree = parse_json(text, len(text))
+    except DocumentError as error:
+        raise DataError(f"{place}: backup {name}: its manifest is not JSON ({error}); restore another one") from None
+    version = tree.get("format") if isinstance(tree, dict) else None
     if version != FORMAT:
-        raise PlatformError(f"{place}: backup {name}: of format {version}, this version reads {FORMAT}; install the newer gkd")
+        found = given_value(version)
+        raise PlatformError(f"{place}: backup {name}: of format {found}, this version reads {FORMAT}; install the newer gkd")
     try:
         backup = Backup.model_validate_json(text)
     except ValidationError as error:
@@ -104,6 +110,10 @@ def decode(place: object, name: str, text: bytes) -> Backup:
         raise PlatformError(
             f"{place}: backup {name}: {fields} fields are not of this version; install the gkd it names"
         ) from None
-    if backup.moment != match[1]:  # an old one under a later name would be taken for the newest
-        raise DataError(f"{place}: backup {name}: made at {backup.moment}, as it says itself; restore another one")
+    try:
+        moment = backup.moment
+    except OverflowError:  # before the year 1 or after 9999, once it is in UTC
+        moment = "no time"
+    if moment != match[1]:  # an old one under a later name would be taken for the newest
+        raise DataError(f"{place}: backup {name}: made at {moment}, as it says itself; restore another one")
     return backup

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 
 from gkd_core import errors
+from gkd_core.documents import DocumentError, parse_json
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.training.metrics import Line, MetricsSink, parse_line
 
@@ -79,7 +80,7 @@ def _facts(word: str, text: str) -> dict[str, object] | None:
     if found is None or found[1] != word:
         return None
     try:
-        facts = json.loads(found[2])
-    except ValueError:
+        facts = parse_json(found[2], len(found[2]))
+    except DocumentError:
         return None
     return facts if isinstance(facts, dict) else None

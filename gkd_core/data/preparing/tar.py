@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gkd_core.data.shards import DIGEST_LENGTH
+from gkd_core.data.shards import DIGEST_LENGTH, is_safe
 from gkd_core.errors import DataError
 from gkd_core.files import atomic_file, settle
 from gkd_core.notes import remove
@@ -70,11 +70,24 @@ def find_tar(folder: Path, stem: str) -> Tar | None:
     for path in sorted(folder.glob(f"{stem}-*.tar")):
         sha256 = sha256_of(path) if path.is_file() else ""
         if sha256 and path.name == f"{stem}-{sha256[:DIGEST_LENGTH]}.tar":
-            with tarfile.open(path, "r:") as tar:
-                places = [Place(info.name, info.offset_data, info.size) for info in tar]
-            return Tar(path, sha256, path.stat().st_size, places)
+            places = _places(path)
+            if places is not None:
+                return Tar(path, sha256, path.stat().st_size, places)
         remove(path)
     return None
+
+
+def _places(path: Path) -> list[Place] | None:
+    """The members of a tar file; None where it is none, or has what we never put into one."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = list(tar)
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError):
+        return None
+    size = path.stat().st_size
+    if not all(info.isreg() and is_safe(info.name) and 0 <= info.offset_data <= size - info.size for info in members):
+        return None
+    return [Place(info.name, info.offset_data, info.size) for info in members]
 
 
 def _header(name: str, size: int) -> bytes:
