@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from gkd_core.errors import DataError
-from gkd_core.messages import shown
+from gkd_core.messages import one_line, shown
 
 LONGEST_NAME = 255  # bytes of one file name, on every file system that we know
 LONGEST_PATH = 1024  # bytes of a relative path; S3 allows a key no more
@@ -43,6 +44,22 @@ def objection_to(path: str) -> str | None:
     if "\\" in path or any(ord(char) < 32 or 127 <= ord(char) < 160 for char in path):
         return "it holds a backslash or a control character"
     return None
+
+
+def given_path(path: str | Path) -> Path:
+    """The absolute path of a file or folder that a person names; it need not be there.
+
+    Raises:
+        DataError: no file can be called so, or its links lead in a circle.
+    """
+    try:
+        os.fspath(path).encode()
+        return Path(path).expanduser().resolve()
+    except UnicodeEncodeError:
+        reason = "it is no UTF-8"
+    except (ValueError, RuntimeError, OSError) as error:  # a zero byte; `~` of nobody, a circle of links; a name too long
+        reason = one_line(error)
+    raise DataError(f"{shown(str(path))!r}: no path of a file or folder ({reason}); expected one that can be")
 
 
 def safe_join(root: Path, path: str) -> Path:

@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from gkd_core.adapters.mlflow_names import quoted
 from gkd_core.adapters.model_files import LOG_AGAIN, check_content, digests_of, recorded, tags_of
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.evaluate.card import FILE, ModelFacts, render_card, summary_of
@@ -55,16 +56,16 @@ class Registry:
 
     def names(self, prefix: str) -> list[str]:
         """Registered models that are called `<prefix>-<source>`, in alphabetical order."""
-        found = self.client.search_registered_models(f"name LIKE '{prefix}-%'")
+        found = self.client.search_registered_models(f"name LIKE {quoted(prefix + '-%')}")
         return sorted(model.name for model in found)
 
     def is_registered(self, name: str) -> bool:
         """Whether there is a registered model of this name."""
-        return bool(self.client.search_registered_models(f"name = '{name}'"))
+        return bool(self.client.search_registered_models(f"name = {quoted(name)}"))
 
     def aliases(self, name: str) -> dict[str, str]:
         """Version by alias; empty where no such model is registered."""
-        found = self.client.search_registered_models(f"name = '{name}'")
+        found = self.client.search_registered_models(f"name = {quoted(name)}")
         return {alias: str(version) for alias, version in found[0].aliases.items()} if found else {}
 
     def version(self, name: str, wanted: str) -> ModelVersion:
@@ -85,7 +86,7 @@ class Registry:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, the oldest first."""
-        found = self.client.search_model_versions(f"name = '{name}'")
+        found = self.client.search_model_versions(f"name = {quoted(name)}")
         return sorted(found, key=lambda version: int(version.version))
 
     def add(self, student: Student) -> ModelVersion:

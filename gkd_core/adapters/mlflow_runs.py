@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.mlflow_costs import COST, UNKNOWN_TAG
+from gkd_core.adapters.mlflow_names import quoted
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.comparison import Picture, RunFacts
 from gkd_core.messages import one_line
@@ -77,7 +78,7 @@ class RunStore:
             PlatformError: there are none, or MLflow does not understand the filter.
         """
         parts = ["attributes.status = 'FINISHED'", "tags.stage IS NULL"]
-        parts += [f"tags.kind = {_quoted(kind)}"] if kind else []
+        parts += [f"tags.kind = {quoted(kind)}"] if kind else []
         parts += [where] if where else []
         found: dict[str, Run] = {}
         for run in self._search(" and ".join(parts)):
@@ -140,7 +141,7 @@ class RunStore:
             return None
 
     def _by_name(self, name: str) -> Run:
-        found = next(self._search(f"attributes.run_name = {_quoted(name)}"), None)
+        found = next(self._search(f"attributes.run_name = {quoted(name)}"), None)
         if found is None:
             recent = self._search("attributes.status = 'FINISHED' and tags.stage IS NULL")
             names = ", ".join(str(run.info.run_name) for run, _ in zip(recent, range(NAMES_SHOWN), strict=False))
@@ -181,17 +182,6 @@ def _picture(facts: dict[str, Any], folder: Path, source: str) -> Picture:
 
 def _newest_first(runs: Any) -> list[Run]:
     return sorted(runs, key=lambda run: -run.info.start_time)
-
-
-def _quoted(text: str) -> str:
-    """A string of MLflow's filter language, which has no escapes.
-
-    Raises:
-        PlatformError: it has both kinds of quotes.
-    """
-    if "'" in text and '"' in text:
-        raise PlatformError(f"{text}: a name with both kinds of quotes cannot be searched for; give the run's id")
-    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _one_line(error: Exception) -> str:

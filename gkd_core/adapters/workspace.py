@@ -65,15 +65,15 @@ def _dvc_config(project: Path, workspace: Path) -> str:
     Outputs are hard links to read-only files of the cache (or reflinks, which are independent copies), so that neither an edit
     nor a stage can change what the cache holds. The state database lies in the workspace and goes with it.
     """
-    folders = {"site_cache_dir": f"{workspace}/.dvc/site", "dir": f"{project}/.dvc/cache"}
+    site, cache = f"{workspace}/.dvc/site", f"{project}/.dvc/cache"
     config = ConfigObj(encoding="utf-8")
-    config["core"] = {"no_scm": "true", "analytics": "false", "check_update": "false", "site_cache_dir": folders["site_cache_dir"]}
-    config["cache"] = {"dir": folders["dir"], "type": "reflink,hardlink,copy"}
+    config["core"] = {"no_scm": "true", "analytics": "false", "check_update": "false", "site_cache_dir": site}
+    config["cache"] = {"dir": cache, "type": "reflink,hardlink,copy"}
     written = io.BytesIO()
     with suppress(ConfigObjError, UnicodeEncodeError):  # no kind of quotes is left for it, or it is no text
         config.write(written)
         read = ConfigObj(io.BytesIO(written.getvalue()), encoding="utf-8")
-        if (read["core"]["site_cache_dir"], read["cache"]["dir"]) == tuple(folders.values()):
+        if (read["core"]["site_cache_dir"], read["cache"]["dir"]) == (site, cache):
             return written.getvalue().decode("utf-8")
     raise PlatformError(f"{shown(str(project))}: DVC's settings cannot name this folder; choose one of plain characters")
 

@@ -14,7 +14,10 @@ from gkd_core.messages import without_passwords
 
 # Control characters but for tab and ends of lines, halves of characters, and marks that turn the direction of what follows.
 # A return of the cursor in the middle of what is written, too: what follows would be drawn over it.
-_UNSEEN = re.compile("(?<!^)\r(?!\n|\\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSEEN = re.compile(
+    "(?<!^)\r(?!\n|\\Z)"
+    "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 # What our tables and bars of progress send: colours, moves of the cursor, lines wiped. Not: titles, the clipboard, queries.
 _STYLES = re.compile(r"\x1b\[(?:[0-9;]*[mABCDGHJK]|\?25[lh])")
 

@@ -12,6 +12,7 @@ from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.settings import Settings
 from gkd_core.settings.encoder import MLFLOW_SCHEMES
 from gkd_core.stages.run import Context, StageRun
+from gkd_core.untrusted import given_path
 
 NO_TEACHER = "none"  # in the place of a teacher's name
 
@@ -32,7 +33,7 @@ def segmentor_folder(model: str, settings: Settings, project: Path) -> Path:
 
         address = store_address(settings.tracking.uri, project)
         return fetch_segmentor(model, address, (project / RUNS).resolve() / "weights")
-    folder = (project / model).resolve()
+    folder = given_path(project / model)
     SegmentorCheckpoint.read(folder / MANIFEST)
     return folder
 

@@ -27,7 +27,8 @@ ADDRESSES = [
     f"https://bucket.example/x?X-Amz-Credential={SECRET}%2F2026&x=1", f"https://bucket.example/x?X-Amz-Security-Token={SECRET}",
     f"https://api.example/?api_key={SECRET}", f"host=db user=gkd password={SECRET} dbname=x", f"password = '{SECRET}' host=db",
     f"AWS_SECRET_ACCESS_KEY={SECRET}", f"AWS_SESSION_TOKEN={SECRET} gkd run", f"MLFLOW_TRACKING_PASSWORD={SECRET}",
-    f"Authorization: Bearer {SECRET}", f"authorization: basic {SECRET}{SECRET}", f"DefaultEndpointsProtocol=https;AccessKey={SECRET};x=1",
+    f"Authorization: Bearer {SECRET}", f"authorization: basic {SECRET}{SECRET}",
+    f"DefaultEndpointsProtocol=https;AccessKey={SECRET};x=1",
     f"{{'password': '{SECRET}', 'user': 'gkd'}}", f'{{"secret_access_key": "{SECRET}"}}', f"X-Api-Key: {SECRET}",
     f"PREFECT_API_AUTH_STRING=gkd:{SECRET}",
 ]  # fmt: skip
@@ -35,7 +36,10 @@ OPEN = [
     "http://host:5000/models/x@champion", "s3://bucket/a/b@c", "postgresql://db/prefect", "https://mlflow.example:5000/#/runs",
     "models:/gkd/3", "distill_source.mask.token_ratio=0.5", "a: 1", "git@github.com:x/y", "token_strides: [16]", "tokens = 3",
 ]  # fmt: skip
-ESCAPES = ["\x1b[2J", "\x1b]0;title\x07", "\x1b]52;c;aGk=\x07", "\x9b2J", "\x07", "\x08", "\r", "\x7f", "\u202e", "\u2066", "\u2028", "\udc80", "\x00"]
+ESCAPES = [
+    "\x1b[2J", "\x1b]0;title\x07", "\x1b]52;c;aGk=\x07", "\x9b2J", "\x07", "\x08", "\r",
+    "\x7f", "\u202e", "\u2066", "\u2028", "\udc80", "\x00",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ADDRESSES)
@@ -62,7 +66,11 @@ def test_what_is_shown_is_short_and_printable(text: str, longest: int) -> None:
         assert said.isprintable() and len(said) <= longest + 40
 
 
-@given(st.recursive(st.text() | st.integers() | st.floats() | st.binary(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.floats() | st.binary(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
 def test_any_value_is_shown_in_little(value: object) -> None:
     said = given_value(value)
     assert said.isprintable() and len(said) <= 130

@@ -24,15 +24,16 @@ from gkd_core.adapters.workspace import create_workspace
 from gkd_core.cli.app import app
 from gkd_core.data.catalog import load_catalog
 from gkd_core.errors import DataError, GkdError
-from gkd_core.settings import Settings, settings_from_tree
+from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
 from gkd_core.untrusted import PLAIN_NAME
 
 MARK = "attacked"
-COMMANDS = [f"g$(touch {MARK})", f"g`touch {MARK}`", f"g;touch {MARK}", f"g&&touch {MARK}", f"g|touch {MARK}", f"g\ntouch {MARK}"]
+COMMANDS = [f"g$(touch {MARK})", f"g`touch {MARK}`", f"g;touch {MARK}", f"g&&touch {MARK}", f"g|touch {MARK}"]
+COMMANDS += [f"g\ntouch {MARK}"]
 OTHERS = [
-    "", ".", "..", "../up", "/abs", "-rf", "--help", ".hidden", "a b", "a\tb", "a'b", 'a"b', "a\\b", "a*", "a?b", "[a]", "~", "#a",
-    "a%b", "${data.root}", "{{x}}", "a=b", "a,b", "a:b", "!a", "é", "\u202egpj", "a\x1b[2Jb", "a\x00b", "x" * 300,
+    "", ".", "..", "../up", "/abs", "-rf", "--help", ".hidden", "a b", "a\tb", "a'b", 'a"b', "a\\b", "a*", "a?b", "[a]", "~",
+    "#a", "a%b", "${data.root}", "{{x}}", "a=b", "a,b", "a:b", "!a", "é", "\u202egpj", "a\x1b[2Jb", "a\x00b", "x" * 300,
 ]  # fmt: skip
 HOSTILE = COMMANDS + OTHERS
 CLASSES = {"classes": ["road"], "colors": [[0, 0, 0]]}
@@ -112,9 +113,12 @@ def test_a_catalog_takes_paths_below_its_folders_alone(tmp_path: Path, key: str,
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 @pytest.mark.parametrize("section", ["benchmark", "proxy", "source", "stage"])
 def test_names_in_settings_and_commands_are_looked_up_never_used(tmp_path: Path, section: str, name: str) -> None:
-    change = {"benchmark": ["--set", f"data.benchmarks={json.dumps([name])}"], "proxy": ["--set", f"data.proxy={json.dumps(name)}"]}
     demo = ["--profile", "demo"]
-    command = ["recipe", *demo, *change[section], "--write"] if section in change else ["run", *demo, *_run_arguments(section, name)]
+    change = {"benchmark": f"data.benchmarks={json.dumps([name])}", "proxy": f"data.proxy={json.dumps(name)}"}
+    if section in change:
+        command = ["recipe", *demo, "--set", change[section], "--write"]
+    else:
+        command = ["run", *demo, *_run_arguments(section, name)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         result = CliRunner().invoke(app, command)
@@ -166,7 +170,10 @@ def test_a_template_of_dvc_in_a_recipe_is_refused(monkeypatch: pytest.MonkeyPatc
         render(Settings())
 
 
-FOLDERS = ["a b", "a#b", "a,b", "a;b", "a=b", "a$(touch attacked)b", "a%b", "[core]", "a'b", 'a"b', "ü", "a{0}b", "a${HOME}b", "a\nb", "a'b\"c"]
+FOLDERS = [
+    "a b", "a#b", "a,b", "a;b", "a=b", "a$(touch attacked)b", "a%b", "[core]", "a'b", 'a"b', "ü",
+    "a{0}b", "a${HOME}b", "a\nb", "a'b\"c",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -16,6 +16,7 @@ from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import DataError
 from gkd_core.files import atomic_file, scratch_folder, sweep
 from gkd_core.records import sha256_of
+from gkd_core.untrusted import given_path
 
 CONTENT, MANIFESTS, SEALS = "content", "backups", "seals"
 LISTED = "list what is there by: gkd infra backups"
@@ -152,9 +153,9 @@ def open_vault(address: str) -> Vault:
         from gkd_core.adapters.s3.client import connect
 
         return Vault(BucketShelf(connect(), Location.parse(address)))
-    folder = Path(address)
+    folder = given_path(address)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Vault(FolderShelf(folder.resolve()))
+    return Vault(FolderShelf(folder))
 
 
 def _place_of(sha256: str) -> str:

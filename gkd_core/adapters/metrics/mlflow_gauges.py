@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from gkd_core.adapters.metrics.gauges import Gauges
-from gkd_core.adapters.mlflow_names import CHAMPION, PLANNED, UPDATES
+from gkd_core.adapters.mlflow_names import CHAMPION, PLANNED, UPDATES, quoted
 
 MOST_STAGES = 200
 MEAN, WORST = "miou/mean_targets", "miou/worst_domain"
@@ -36,7 +36,7 @@ def read_mlflow(client: MlflowClient, experiment: str, prefix: str, gauges: Gaug
         order = ["attributes.end_time DESC"]
         for run in client.search_runs([found.experiment_id], finished, max_results=1, order_by=order):
             _matrix(run, gauges)
-    for model in client.search_registered_models(f"name LIKE '{prefix}-%'"):
+    for model in client.search_registered_models(f"name LIKE {quoted(prefix + '-%')}"):
         number = model.aliases.get(CHAMPION)
         if number is not None:
             _champion(client, model.name, str(number), gauges)
