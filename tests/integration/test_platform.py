@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -17,7 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from mlflow.server.handlers import get_endpoints
 from mlflow.tracking import MlflowClient
+from prefect.server.api.server import create_app
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from flows.local_platform import processes
 from gkd_core.adapters.mlflow_store import STORE
@@ -140,6 +146,42 @@ def test_nobody_gets_in_without_the_key(platform: Platform) -> None:
     assert requests.post(f"{prefect}/api/deployments/filter", json={}, auth=users[prefect], timeout=60).status_code == 200
     search = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     assert requests.get(search, auth=users[mlflow], timeout=60).status_code == 200
+
+
+# What needs no key by design: whether a server is well, and what kind of store it has.
+OPEN = {"/api/health", "/api/ready", "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"}
+
+
+def test_every_route_asks_for_the_key(platform: Platform) -> None:
+    """Each that the servers themselves list, not those that we thought of."""
+    ports = platform.state.ports
+    prefect, mlflow = (f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow"))
+    described = create_app(ephemeral=True).openapi()["paths"]
+    routes = [(prefect, f"/api{path}", method) for path, methods in described.items() for method in methods]
+    routes += [(mlflow, path, method) for path, _, methods in get_endpoints() for method in methods]
+    assert len([server for server, _, _ in routes if server == prefect]) > 150 and len(routes) > 300
+    unanswered = {}
+    with requests.Session() as session:
+        for server, path, method in routes:
+            filled = re.sub(r"[{<][^}>]*[}>]", "00000000-0000-0000-0000-000000000000", path)
+            answer = session.request(method.upper(), server + filled, json={}, timeout=60, allow_redirects=False)
+            if answer.status_code not in (401, 403, 404, 405):
+                unanswered[path] = answer.status_code
+    assert set(unanswered) <= OPEN, unanswered
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled", "work_pools/gkd/workers/connect"],
+)
+@pytest.mark.parametrize("said", [None, {"type": "auth", "token": "wrong"}, {"type": "auth", "token": None}])
+def test_every_socket_asks_for_the_key(platform: Platform, path: str, said: dict[str, object] | None) -> None:
+    address = f"ws://127.0.0.1:{platform.state.ports['prefect']}/api/{path}"
+    with pytest.raises((ConnectionClosed, InvalidHandshake)), connect(address, subprotocols=[Subprotocol("prefect")]) as socket:
+        socket.send(json.dumps(said or {"type": "filter", "filter": {}}))
+        answer = json.loads(socket.recv(timeout=60))
+        assert answer.get("type") != "auth_success", answer
+        socket.recv(timeout=60)
 
 
 def test_keys_and_databases_are_their_owners_alone_and_in_no_log_or_command(platform: Platform) -> None:
