@@ -196,7 +196,7 @@ def _under_atheris(folder: Path, target: Any, tally: Tally, seeds: list[bytes], 
     def change(content: bytes, largest: int, seed: int) -> bytes:
         draw = random.Random(seed)
         if draw.random() < 0.5:
-            return atheris.Mutate(content, largest)
+            return bytes(atheris.Mutate(content, largest))
         return mutation(target, [content, *seeds], draw)[:largest]
 
     end = time.monotonic() + seconds
@@ -214,7 +214,7 @@ def main() -> int:
     """Run all targets within a time, or those named; 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="targets; all where none is named")
-    parser.add_argument("--seconds", type=float, default=180.0, help="for all targets together")
+    parser.add_argument("--seconds", type=float, default=150.0, help="for all targets together")
     parser.add_argument("--mutations", type=int, default=0, help="a number of inputs of each target, instead of a time")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder for inputs that led to a fault")
     parser.add_argument("--module", default=TARGETS, help=argparse.SUPPRESS)
