@@ -25,6 +25,7 @@ TARGETS = "tests.security.fuzz.targets"
 TALLY, RUNNING, FOUND = "tally", "running", "found"
 NUMBERS = struct.Struct("<4Q")  # inputs tried, accepted, refused, faults
 HANGING = 20  # seconds in one input after which libFuzzer ends the process
+SLOW = 0.1  # seconds of an input on a machine that has much else to do; alone it takes a thirtieth of that
 GRACE = 60.0  # seconds after which a process that should have ended hangs in an input
 MOST_KEPT = 10  # inputs a target: many lead to one fault
 
@@ -73,7 +74,7 @@ def run(
     while left := list(names[len(figures) :]):
         command = [sys.executable, "-m", "tests.security.fuzz.run", *left, "--child", "--kept", str(kept), "--module", module]
         command += ["--mutations", str(mutations), "--seconds", str(seconds), *(["--atheris"] if atheris else [])]
-        limit = (seconds or 30 * len(left)) + GRACE
+        limit = (seconds or mutations * len(left) * SLOW) + GRACE
         try:
             done = subprocess.run(
                 command, cwd=PROJECT, capture_output=True, text=True, errors="replace", timeout=limit, check=False
