@@ -51,7 +51,7 @@ test-all: $(READY) $(AUDIT)/.ready  ## Run all tests, the long ones too.
 
 # Under atheris, which steers by coverage; where it has no wheel, mutations alone. What led to a fault stays in artifacts/fuzz.
 fuzz: $(READY) $(FUZZ)/.ready  ## Fuzz every reader of foreign bytes (about three minutes, or SECONDS=600).
-	PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.security.fuzz.run --seconds $(or $(SECONDS),180)
+	PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.security.fuzz.run --seconds $(or $(SECONDS),150)
 
 lint: $(READY)  ## Check style.
 	$(BIN)/ruff check .

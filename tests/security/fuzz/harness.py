@@ -22,7 +22,7 @@ from typing import Literal
 
 from gkd_core.errors import GkdError
 
-SECONDS = 5.0  # of CPU, and four times as many by the clock, that a few kilobytes may take; the slowest good reader here needs a few hundredths
+SECONDS = 5.0  # of CPU, and four times as many by the clock: the slowest good reader needs a few hundredths
 MEMORY = 512 * 2**20  # bytes by which one input may raise the most that was ever resident
 LONGEST_MESSAGE = 200_000  # characters: settings name every bad key in a line of its own
 KIBI = 1024

@@ -25,6 +25,7 @@ TARGETS = "tests.security.fuzz.targets"
 TALLY, RUNNING, FOUND = "tally", "running", "found"
 NUMBERS = struct.Struct("<4Q")  # inputs tried, accepted, refused, faults
 HANGING = 20  # seconds in one input after which libFuzzer ends the process
+SLOW = 0.1  # seconds of an input on a machine that has much else to do; alone it takes a thirtieth of that
 GRACE = 60.0  # seconds after which a process that should have ended hangs in an input
 MOST_KEPT = 10  # inputs a target: many lead to one fault
 
@@ -73,7 +74,7 @@ def run(
     while left := list(names[len(figures) :]):
         command = [sys.executable, "-m", "tests.security.fuzz.run", *left, "--child", "--kept", str(kept), "--module", module]
         command += ["--mutations", str(mutations), "--seconds", str(seconds), *(["--atheris"] if atheris else [])]
-        limit = (seconds or 30 * len(left)) + GRACE
+        limit = (seconds or mutations * len(left) * SLOW) + GRACE
         try:
             done = subprocess.run(
                 command, cwd=PROJECT, capture_output=True, text=True, errors="replace", timeout=limit, check=False
@@ -196,7 +197,7 @@ def _under_atheris(folder: Path, target: Any, tally: Tally, seeds: list[bytes], 
     def change(content: bytes, largest: int, seed: int) -> bytes:
         draw = random.Random(seed)
         if draw.random() < 0.5:
-            return atheris.Mutate(content, largest)
+            return bytes(atheris.Mutate(content, largest))
         return mutation(target, [content, *seeds], draw)[:largest]
 
     end = time.monotonic() + seconds
@@ -214,7 +215,7 @@ def main() -> int:
     """Run all targets within a time, or those named; 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="targets; all where none is named")
-    parser.add_argument("--seconds", type=float, default=180.0, help="for all targets together")
+    parser.add_argument("--seconds", type=float, default=150.0, help="for all targets together")
     parser.add_argument("--mutations", type=int, default=0, help="a number of inputs of each target, instead of a time")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder for inputs that led to a fault")
     parser.add_argument("--module", default=TARGETS, help=argparse.SUPPRESS)

@@ -13,7 +13,7 @@ from tests.security.fuzz.mutations import mutated
 from tests.security.fuzz.run import run, table
 from tests.security.fuzz.targets import TARGETS
 
-MUTATIONS = 150
+MUTATIONS = 100
 BROKEN = "tests.security.fuzz.broken"
 
 
