@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ from gkd_core.models.encoder import Encoder
 from gkd_core.settings import EncoderSettings, Settings, settings_from_tree
 
 torch.set_num_threads(1)
+# Nothing is asserted as a time: on a busy machine any example may take long.
+hypothesis.settings.register_profile("gkd", deadline=None)
+hypothesis.settings.load_profile("gkd")
 
 TINY_VIT = {
     "arch": "vit_tiny_patch16_224",

@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each small file would drown the table
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ from gkd_core.adapters.mlflow_names import quoted
 from gkd_core.errors import PlatformError
 from gkd_core.evaluate.comparison import Picture, RunFacts
 from gkd_core.messages import one_line
-from gkd_core.records import ScoreTable
+from gkd_core.records import PictureList, ScoreTable
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -164,20 +163,15 @@ class RunStore:
         for source in self._client.list_artifacts(run_id, PICTURES):
             if source.is_dir:
                 local = Path(self._client.download_artifacts(run_id, source.path, str(folder)))
-                for picture in json.loads((local / PICTURE_LIST).read_text(encoding="utf-8"))["pictures"]:
-                    yield _picture(picture, local, PurePosixPath(source.path).name)
+                # Their files have plain names: nothing outside the folder is read, whatever the list says.
+                for drawn in PictureList.read(local / PICTURE_LIST).pictures:
+                    domain = drawn.domain or f"all domains of {PurePosixPath(source.path).name}"
+                    yield Picture(drawn.title, drawn.kind, domain, local / drawn.file)
 
     def _url(self, run: Run) -> str | None:
         if not self.address.startswith(("http://", "https://")):
             return None
         return f"{self.address.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-
-
-def _picture(facts: dict[str, Any], folder: Path, source: str) -> Picture:
-    # A name, not a path: nothing outside the folder is read, whatever the list says.
-    return Picture(
-        facts["title"], facts["kind"], facts["domain"] or f"all domains of {source}", folder / Path(facts["file"]).name
-    )
 
 
 def _newest_first(runs: Any) -> list[Run]:

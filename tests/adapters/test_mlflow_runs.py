@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.cli import app
 from gkd_core.errors import GkdError, PlatformError
 from gkd_core.evaluate.report import write_report
-from gkd_core.records import Score, ScoreProtocol, ScoreTable
+from gkd_core.records import Picture, PictureList, Score, ScoreProtocol, ScoreTable
 from gkd_core.settings import Settings
 
 PROTOCOL = ScoreProtocol(
@@ -56,8 +55,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "pictures").mkdir()
     Image.new("RGB", (4, 4), "red").save(folder / "pictures" / "panel.png")
-    picture = {"file": "panel.png", "kind": "panel", "title": "night", "domain": None}
-    (folder / "pictures" / "pictures.json").write_text(json.dumps({"pictures": [picture]}))
+    picture = Picture(file="panel.png", kind="panel", title="night", domain=None, measure="mIoU", values={})
+    drawn = PictureList(method="gkd", student="s", seed=0, source="cityscapes", pictures=(picture,))
+    drawn.write(folder / "pictures" / "pictures.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking = Tracking(Settings(), folder)

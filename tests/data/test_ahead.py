@@ -39,7 +39,7 @@ def column(store: Told, kind: str, shards: int, images: int = 5) -> list[DataFil
     return [Member(store, f"{kind}-{i // images}", f"{i}.png", 0, 1) for i in range(shards * images)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lanes=st.sampled_from([1, 2, 4]),
     window=st.integers(1, 3),

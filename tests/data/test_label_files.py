@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
@@ -141,7 +141,6 @@ def test_gta5_is_read_by_index_and_its_copy_in_colours_alike(tmp_path: Path) -> 
     assert read[0].tolist() == read[1].tolist() == [[0, 13, 10, IGNORE, 18]]
 
 
-@settings(deadline=None)
 @given(
     colors=st.dictionaries(st.integers(0, 0xFFFFFF), st.sampled_from(["ground", "house", None]), min_size=1, max_size=8),
     label=npst.arrays(np.int32, npst.array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.integers(0, 0xFFFFFF)),

@@ -29,7 +29,7 @@ def touch(root: Path, *names: str) -> None:
         (root / "d" / name).touch()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(folders=st.lists(WORD, max_size=2), name=WORD, fixed=WORD, prefix=AROUND, suffix=AROUND)
 def test_a_path_and_its_key_say_the_same(folders: list[str], name: str, fixed: str, prefix: str, suffix: str) -> None:
     pattern = "/".join([fixed, *["*"] * len(folders), f"{prefix}*{suffix}"])
@@ -37,7 +37,7 @@ def test_a_path_and_its_key_say_the_same(folders: list[str], name: str, fixed: s
     assert key_of(pattern, Path(path_of(pattern, key))) == key
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     keys=st.lists(st.tuples(WORD, WORD).map("/".join), min_size=1, max_size=5, unique=True),
     around=st.tuples(AROUND, AROUND),

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.data.distributed_sampler import RepeatAugSampler
 
@@ -78,7 +78,6 @@ def part_of(sample: int, mix: Mix) -> int:
     return max(part for part, start in enumerate(mix.starts) if start <= sample)
 
 
-@settings(deadline=None)
 @given(mix=mixes(), repeats=st.integers(1, 3), epochs=st.integers(1, 4))
 def test_an_epoch_of_a_mix_has_the_stated_draws_of_each_part(mix: Mix, repeats: int, epochs: int) -> None:
     length = sum(mix.draws) * repeats
@@ -89,7 +88,6 @@ def test_an_epoch_of_a_mix_has_the_stated_draws_of_each_part(mix: Mix, repeats: 
         assert counts == [drawn * repeats for drawn in mix.draws]
 
 
-@settings(deadline=None)
 @given(mix=mixes(), repeats=st.integers(1, 3), epochs=st.integers(1, 12))
 def test_images_of_a_part_are_seen_equally_often(mix: Mix, repeats: int, epochs: int) -> None:
     length = sum(mix.draws) * repeats
@@ -101,7 +99,6 @@ def test_images_of_a_part_are_seen_equally_often(mix: Mix, repeats: int, epochs:
     assert len(set(seen)) == len(seen), "a visit is numbered once"
 
 
-@settings(deadline=None)
 @given(mix=mixes(), batch=st.integers(1, 7), update=st.integers(0, 30))
 def test_a_mix_is_a_pure_function_of_the_update(mix: Mix, batch: int, update: int) -> None:
     """In any order of asking, and cut into batches of any size: the stream is one. So a resumed run goes on exactly."""

@@ -16,7 +16,7 @@ from gkd_core.data.streaming import Order, Streamed, shards_ahead, training_orde
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.settings import StreamingSettings
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 STORE = LocalShards(Path("/nowhere"))
 
 

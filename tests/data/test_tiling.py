@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from gkd_core.data.tiling import Box, Tiling
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), size=st.integers(1, 40), share=st.floats(0.01, 1))
 def test_tiles_cover_the_picture_and_have_the_full_size(height: int, width: int, size: int, share: float) -> None:
     tiling = Tiling(size=size, stride=max(1, int(size * share)))

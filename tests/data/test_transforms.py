@@ -48,7 +48,7 @@ def test_the_middle_of_an_image_that_covers_is_cut_out_as_it_is() -> None:
     assert torch.equal(middle(image, (4, 4)), image[:, :, 3:7])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     height=st.integers(5, 30),
@@ -91,7 +91,7 @@ def test_pixels_that_resampling_leaves_pure_keep_their_label(factor: float) -> N
     assert checked > 100
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), factor=st.floats(0.2, 3.0))
 def test_labels_come_from_the_original_or_are_ignored(seed: int, factor: float) -> None:
     label = np.random.default_rng(seed).choice(np.array([3, 17, IGNORE], dtype=np.uint8), (20, 20))
@@ -114,7 +114,7 @@ def test_a_crop_avoids_being_filled_by_one_class() -> None:
     assert varied(0.75) > 2 * varied(any_crop_will_do) > 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), height=st.integers(1, 40), width=st.integers(1, 40), low=st.floats(0.01, 1.0))
 def test_a_view_has_its_size_and_range_whatever_the_image(seed: int, height: int, width: int, low: float) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -28,7 +28,7 @@ def counted_by_hand(prediction: np.ndarray, target: np.ndarray, classes: int) ->
     return table
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), classes=st.integers(1, 20), ignored=st.floats(0, 1))
 def test_counts_are_those_made_by_hand(seed: int, classes: int, ignored: float) -> None:
     draws = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ def test_iou_by_hand() -> None:
     assert math.isnan(mean_iou([None, None]))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_iou_agrees_with_the_official_cityscapes_evaluator(seed: int) -> None:
     evaluator: Any = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")

@@ -38,7 +38,7 @@ class WindowMean(nn.Module):
         return images.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, *images.shape[-2:])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

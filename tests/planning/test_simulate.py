@@ -211,7 +211,7 @@ STAGES = st.fixed_dictionaries(
 )
 
 
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 @given(numbers=NUMBERS, changes=STAGES, key=st.sampled_from(RATES), factor=st.integers(2, 100))
 def test_more_of_anything_is_never_slower_and_no_worker_does_more_than_it_can(
     numbers: dict[str, Any], changes: dict[str, Any], key: str, factor: int

@@ -61,7 +61,7 @@ def test_a_backup_that_somebody_else_made_is_refused(vault: Vault, key: Path, tm
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_other_seal_fits(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("place")
     vault, key = open_vault(str(folder / "backups")), folder / "key"

@@ -35,7 +35,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @given(st.integers(0, 2**20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_training_state_with_a_flipped_bit_is_refused(state: bytes, tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.pt"
     path.write_bytes(state)
@@ -45,7 +45,7 @@ def test_a_training_state_with_a_flipped_bit_is_refused(state: bytes, tmp_path_f
 
 
 @given(st.integers(1, 2**16))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_training_state_that_was_cut_off_is_refused(state: bytes, tmp_path_factory: pytest.TempPathFactory, lost: int) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.pt"
     path.write_bytes(state[: max(0, len(state) - lost)])
@@ -85,7 +85,7 @@ def test_a_student_with_a_flipped_bit_is_refused(tmp_path: Path, bit: int) -> No
 
 
 @given(st.integers(0, 2**14))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_weights_whose_digest_is_known_are_looked_at_before_they_are_read(
     tmp_path_factory: pytest.TempPathFactory, bit: int
 ) -> None:

@@ -55,7 +55,7 @@ def test_a_digest_that_is_none_is_refused(digest: str) -> None:
 
 
 @given(st.text(max_size=20))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_a_record_takes_as_a_name_stays_in_its_folder(name: str) -> None:
     try:
         record = SegmentorCheckpoint.model_validate(SEGMENTOR | {"weights": name})

@@ -84,7 +84,7 @@ def test_a_catalog_takes_plain_names_alone(tmp_path: Path, kind: str, name: str)
 
 
 @given(st.text(max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60)
 def test_whatever_a_catalog_takes_as_a_name_needs_no_quotes(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     folder = tmp_path_factory.getbasetemp()
     file = _written(folder, _catalog(dataset=name, split=name, benchmark=name))

@@ -139,7 +139,7 @@ def _said(file: Path, content: bytes) -> str:
 
 
 @given(st.sampled_from(FORMATS), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_flipped_bytes_give_a_picture_or_one_line(form: str, flips: list[tuple[int, int]]) -> None:
     content = bytearray(encoded(form))
     for place, value in flips:

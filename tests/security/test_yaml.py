@@ -132,14 +132,14 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_a_library_writes_is_read_as_it_reads_it(tree: Any) -> None:
     text = yaml.safe_dump(tree)
     assert parse_yaml(text) == yaml.safe_load(text)
 
 
 @given(st.text(alphabet="ab0:1.-[]{}&*!<>|'\"#,?% \n\t~", max_size=60))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_any_text_is_read_as_the_library_reads_it_or_refused(text: str) -> None:
     try:
         mine = parse_yaml(text)

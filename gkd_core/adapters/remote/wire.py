@@ -18,7 +18,7 @@ from gkd_core.training.metrics import Line, MetricsSink, parse_line
 METRICS = "gkd-metrics"
 ERROR = "gkd-error"
 RESULT = "gkd-result"
-LINE = re.compile(rf"({METRICS}|{ERROR}|{RESULT}) (\{{.*\}})\s*$")
+LINE = re.compile(rf"({METRICS}|{ERROR}|{RESULT}) (\{{.*\}})$")
 
 
 def wire_sink() -> MetricsSink:
@@ -54,7 +54,7 @@ def parse_result(text: str) -> dict[str, str] | None:
 
 def parse_metrics(text: str) -> Line | None:
     """The metrics of a line of the log; None where it has none."""
-    found = LINE.search(text)
+    found = _found(text)
     return None if found is None or found[1] != METRICS else parse_line(found[2], needed=("step",))
 
 
@@ -75,8 +75,14 @@ def _say(word: str, facts: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
+def _found(text: str) -> re.Match[str] | None:
+    text = text.rstrip()
+    # What ends otherwise is none, and is not searched: a long line of beginnings would take quadratic time.
+    return LINE.search(text) if text.endswith("}") else None
+
+
 def _facts(word: str, text: str) -> dict[str, object] | None:
-    found = LINE.search(text)
+    found = _found(text)
     if found is None or found[1] != word:
         return None
     try:

@@ -41,7 +41,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example("a\\..\\..\\x")
 @example("a/../../x")
 @example("x\n")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_key_leads_out_of_the_target(house: Path, key: str) -> None:
     target = house / "target"
     with contextlib.suppress(DataError):
@@ -59,7 +59,7 @@ def test_no_key_leads_out_of_the_target(house: Path, key: str) -> None:
 
 
 @given(key=KEYS | st.text())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_message_names_any_key_in_one_printable_line(key: str) -> None:
     assert shown(key).isprintable()
     try:

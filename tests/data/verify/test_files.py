@@ -45,7 +45,7 @@ def edited(content: bytes, edits: list[Edit]) -> bytes:
     return content
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(image_format=st.sampled_from(["PNG", "JPEG", "BMP"]), image_edits=EDITS, label_edits=EDITS)
 def test_random_damage_never_crashes_and_a_pair_without_error_can_be_read(
     tmp_path: Path, image_format: str, image_edits: list[Edit], label_edits: list[Edit]

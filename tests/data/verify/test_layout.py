@@ -31,7 +31,7 @@ NAMES = st.sets(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(images=NAMES, labels=NAMES)
 def test_a_split_without_error_is_what_training_lists(catalog: Catalog, images: set[str], labels: set[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
