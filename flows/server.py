@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gkd_core.adapters.child import child_process
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import LOOPBACK, answers, free_port, is_free
 from gkd_core.paths import ARTIFACTS
-from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, make_private_folder, write_private
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import LOOPBACK, answers, free_port, is_free
+from gkd_core.system.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, make_private_folder, write_private
 
 HOME = ARTIFACTS / "prefect"
 LOGS = ARTIFACTS / "logs"

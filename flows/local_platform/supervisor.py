@@ -18,17 +18,17 @@ from typing import NamedTuple
 import psutil
 
 from flows.local_platform import processes
-from flows.local_platform.journal import Journal, first_state
-from flows.local_platform.keeper import Keeper, Report
 from flows.local_platform.logs import begin_log, bound_log
 from flows.local_platform.orphans import end_orphans, living
+from flows.local_platform.service_monitor import Keeper, Report
 from flows.local_platform.services import Ports, Service, client_environment, services
 from flows.local_platform.start import keys_of
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.postgres import VARIABLE, database_named
+from flows.local_platform.state_writer import Journal, first_state
 from gkd_core.errors import GkdError
-from gkd_core.loopback import answers
-from gkd_core.platform_state import Health, PlatformState, now
+from gkd_core.operations.postgres import VARIABLE, database_named
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import answers
+from gkd_core.system.platform_state import Health, PlatformState, now
 
 LOG_CHECK_SECONDS = 60.0
 CHILD_SECONDS = 10.0

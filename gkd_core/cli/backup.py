@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from gkd_core.adapters.backup.make import Part
+    from gkd_core.operations.backup.make import Part
 
 MEBI = 2**20
 Place = Annotated[str, typer.Argument(help="Where backups lie: s3://bucket/prefix, or a folder.")]
@@ -27,10 +27,10 @@ def backup(place: Place, bucket: Bucket = None) -> None:
     GKD_DATABASE_URL names PostgreSQL's server (PGPASSWORD has the password); unset, the project's SQLite files are meant. Only
     what no backup there has yet is copied. It is a backup once the last line says so.
     """
-    from gkd_core.adapters.backup.make import Part, back_up
-    from gkd_core.adapters.backup.seal import key_file, newest_proven, seal
-    from gkd_core.adapters.backup.stores import stores_of
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup.backup_store import open_vault
+    from gkd_core.operations.backup.make import Part, back_up
+    from gkd_core.operations.backup.seal import key_file, newest_proven, seal
+    from gkd_core.operations.backup.stores import stores_of
 
     vault = open_vault(place)
     for done in back_up(stores_of(Path.cwd(), bucket or ()), vault, newest_proven(vault, key_file())):
@@ -58,10 +58,10 @@ def restore(
     It must be sealed by the key that GKD_BACKUP_KEY_FILE names (else ~/.config/gkd/backup.key, which the first backup makes).
     The same variables and buckets as for `backup`. The databases must be there, empty: `gkd infra bootstrap`.
     """
-    from gkd_core.adapters.backup import restore as restoring
-    from gkd_core.adapters.backup.seal import check_seal, key_file
-    from gkd_core.adapters.backup.stores import stores_of
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup import restore as restoring
+    from gkd_core.operations.backup.backup_store import open_vault
+    from gkd_core.operations.backup.seal import check_seal, key_file
+    from gkd_core.operations.backup.stores import stores_of
 
     vault = open_vault(place)
     name = name or vault.newest()
@@ -73,7 +73,7 @@ def restore(
 
 def backups(place: Place) -> None:
     """List whole backups, the oldest first: name, size of what it names, versions of the stack."""
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup.backup_store import open_vault
 
     vault = open_vault(place)
     for name in vault.names():
@@ -86,8 +86,8 @@ def backups(place: Place) -> None:
 
 def check_backup(place: Place, name: Name = None) -> None:
     """Read the whole of a backup and hold it against its digests, without touching anything."""
-    from gkd_core.adapters.backup.restore import check_backup
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup.backup_store import open_vault
+    from gkd_core.operations.backup.restore import check_backup
 
     vault = open_vault(place)
     name = name or vault.newest()
@@ -100,9 +100,9 @@ def prune(place: Place, keep: Annotated[int, typer.Option(min=1, help="How many 
 
     Only backups that are sealed by the key that GKD_BACKUP_KEY_FILE names (else ~/.config/gkd/backup.key) count as kept.
     """
-    from gkd_core.adapters.backup import retention
-    from gkd_core.adapters.backup.seal import key_file
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup import retention
+    from gkd_core.operations.backup.backup_store import open_vault
+    from gkd_core.operations.backup.seal import key_file
 
     done = retention.prune(open_vault(place), keep, key_file())
     for name in done.backups:

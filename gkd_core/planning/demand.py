@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.methods import encoder_is_frozen, method_of
+from gkd_core.models.flops import FORWARD_AND_BACKWARD, Cost
 from gkd_core.planning.counts import Picture, image_count, picture_of
-from gkd_core.planning.flops import FORWARD_AND_BACKWARD, Cost
 from gkd_core.planning.work import StageWork
 from gkd_core.settings import DistillSettings, Precision, Settings
 from gkd_core.stages.domains import domains_of, sources

@@ -7,12 +7,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
-from gkd_core.data.label_fraction import fraction_of
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.order.label_fraction import fraction_of
 from gkd_core.distill.job import step_encoder
 from gkd_core.methods import method_of, task_updates
+from gkd_core.models.flops import Cost, Size, segmentor_cost
 from gkd_core.planning.counts import image_count, image_size
-from gkd_core.planning.flops import Cost, Size, distillation_cost, segmentor_cost, task_cost
+from gkd_core.planning.flops import distillation_cost, task_cost
 from gkd_core.settings import DistillSettings, EncoderSettings, EvaluateSettings, Settings
 from gkd_core.stages.domains import domains_of, sources
 from gkd_core.stages.recipe import plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from gkd_core.data.catalog import Benchmark, Catalog
-from gkd_core.data.sources import Source
+from gkd_core.data.catalog.load import Benchmark, Catalog
+from gkd_core.data.catalog.sources import Source
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings
 from gkd_core.stages.origin import data_origin

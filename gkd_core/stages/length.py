@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.methods import task_updates
 from gkd_core.paths import DATA
 from gkd_core.records import MANIFEST, DataManifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.evaluate.places import Place, places
 from gkd_core.paths import RUNS, SCORES
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
@@ -29,7 +29,7 @@ def segmentor_folder(model: str, settings: Settings, project: Path) -> Path:
         GkdError: the folder is not a segmentor's.
     """
     if model.startswith(MLFLOW_SCHEMES):
-        from gkd_core.adapters.mlflow_weights import fetch_segmentor, store_address
+        from gkd_core.storage.mlflow_weights import fetch_segmentor, store_address
 
         address = store_address(settings.tracking.uri, project)
         return fetch_segmentor(model, address, (project / RUNS).resolve() / "weights")
@@ -56,9 +56,9 @@ def measure_on(context: Context, domains: Sequence[str]) -> None:
     """
     import torch
 
-    from gkd_core.evaluate.report import write_report
     from gkd_core.files import atomic_folder
     from gkd_core.records import ScoreTable
+    from gkd_core.reports.report import write_report
     from gkd_core.stages.evaluate import measured, score
 
     torch.set_num_threads(context.settings.compute.threads)

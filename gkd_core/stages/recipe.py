@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog, is_shipped, load_catalog
+from gkd_core.data.catalog.load import Catalog, is_shipped, load_catalog
 from gkd_core.errors import SettingsError
 from gkd_core.messages import shown
 from gkd_core.methods import METHODS, method_of

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.origin import Origin
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.files.origin import Origin
 from gkd_core.paths import RUNS
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings

@@ -11,16 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from gkd_core.adapters.backup import schemas
-from gkd_core.adapters.backup.make import back_up
-from gkd_core.adapters.backup.postgres import PostgresDatabases
-from gkd_core.adapters.backup.restore import restore
-from gkd_core.adapters.backup.schemas import DATABASES, VERSION_TABLES
-from gkd_core.adapters.backup.stores import Stores
-from gkd_core.adapters.backup.trees import FolderTree
-from gkd_core.adapters.backup.vault import Vault, open_vault
-from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
 from gkd_core.errors import PlatformError
+from gkd_core.operations.backup import schemas
+from gkd_core.operations.backup.backup_store import Vault, open_vault
+from gkd_core.operations.backup.make import back_up
+from gkd_core.operations.backup.postgres import PostgresDatabases
+from gkd_core.operations.backup.restore import restore
+from gkd_core.operations.backup.schemas import DATABASES, VERSION_TABLES
+from gkd_core.operations.backup.stores import Stores
+from gkd_core.operations.backup.trees import FolderTree
+from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
 from tests.integration.postgres import PostgresServer, postgres_or_skip
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkd_core.adapters.backup.manifest import Backup, Dump
-from gkd_core.adapters.backup.retention import prune
-from gkd_core.adapters.backup.seal import check_seal, key_file, newest_proven, seal
-from gkd_core.adapters.backup.vault import Vault, open_vault
 from gkd_core.errors import DataError, GkdError, PlatformError
-from gkd_core.server_keys import write_private
+from gkd_core.operations.backup.backup_store import Vault, open_vault
+from gkd_core.operations.backup.manifest import Backup, Dump
+from gkd_core.operations.backup.retention import prune
+from gkd_core.operations.backup.seal import check_seal, key_file, newest_proven, seal
+from gkd_core.system.server_keys import write_private
 
 
 def backup_in(vault: Vault, word: str = "1") -> str:

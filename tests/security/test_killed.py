@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd_core.adapters.backup import schemas
-from gkd_core.adapters.backup.make import back_up
-from gkd_core.adapters.backup.restore import restore
-from gkd_core.adapters.backup.sqlite import FILES
-from gkd_core.adapters.backup.stores import ARTIFACT_FOLDER, stores_of
-from gkd_core.adapters.backup.vault import Vault, open_vault
-from gkd_core.adapters.s3.client import connect
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import download_tree, upload_tree
 from gkd_core.data.preparing.tar import find_tar, write_tar
 from gkd_core.data.world.writer import write_world
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file, is_temporary, scratch_folder
 from gkd_core.models.tensor_files import write_tensors
+from gkd_core.operations.backup import schemas
+from gkd_core.operations.backup.backup_store import Vault, open_vault
+from gkd_core.operations.backup.make import back_up
+from gkd_core.operations.backup.restore import restore
+from gkd_core.operations.backup.sqlite import FILES
+from gkd_core.operations.backup.stores import ARTIFACT_FOLDER, stores_of
 from gkd_core.settings import WorldSettings
 from gkd_core.stages.attempt import attempt
+from gkd_core.storage.client import connect
+from gkd_core.storage.keys import Location
+from gkd_core.storage.trees import download_tree, upload_tree
 from gkd_core.training.checkpoint import FolderStore
 from tests.platform_memory import REVISION, contents, memory, write, write_artifacts
 from tests.s3_store import s3_bucket

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.local_platform.journal import Journal, first_state
 from flows.local_platform.processes import mark_of
 from flows.local_platform.services import Ports, services
 from flows.local_platform.start import running_state
+from flows.local_platform.state_writer import Journal, first_state
 from flows.local_platform.stop import stop_platform
-from gkd_core.platform_state import STATE_FILE, PlatformState, ProcessMark, read_state
-from gkd_core.server_keys import ServerKeys
+from gkd_core.system.platform_state import STATE_FILE, PlatformState, ProcessMark, read_state
+from gkd_core.system.server_keys import ServerKeys
 
 KEYS = ServerKeys.new()
 

@@ -13,24 +13,24 @@ from unittest.mock import patch
 
 import numpy as np
 
-from gkd_core import platform_state
-from gkd_core.adapters.backup.manifest import Backup
-from gkd_core.adapters.backup.seal import check_seal
-from gkd_core.adapters.backup.vault import MANIFESTS, SEALS, FolderShelf, Vault
-from gkd_core.adapters.model_files import FILE_TAG, check_files, digests_of, recorded
-from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result
-from gkd_core.data import catalog as catalogs
-from gkd_core.data.pins import PinnedInputs, pins_of, read_pin
-from gkd_core.data.taxonomy import LabelEncoding, unknown_values
+from gkd_core.cluster.job_log import parse_error, parse_metrics, parse_result
+from gkd_core.data.catalog.load import load as catalogs
+from gkd_core.data.catalog.taxonomy import LabelEncoding, unknown_values
 from gkd_core.documents import DocumentError, parse_json, read_text, read_yaml
 from gkd_core.errors import DataError, GkdError, PlatformError, SettingsError, WeightsError
+from gkd_core.operations.backup.backup_store import MANIFESTS, SEALS, FolderShelf, Vault
+from gkd_core.operations.backup.manifest import Backup
+from gkd_core.operations.backup.seal import check_seal
 from gkd_core.planning.measured import read_measured
 from gkd_core.records import DataManifest, EncoderCheckpoint, PictureList, Record, ScoreTable, SegmentorCheckpoint
-from gkd_core.server_keys import OWNER_ALONE, read_keys
 from gkd_core.settings import dump_settings, load_settings
+from gkd_core.storage.model_files import FILE_TAG, check_files, digests_of, recorded
+from gkd_core.system import platform_state
+from gkd_core.system.server_keys import OWNER_ALONE, read_keys
 from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
+from gkd_core.versioning.pins import PinnedInputs, pins_of, read_pin
 from tests.security.fuzz.harness import Target
 from tests.security.fuzz.readers import each_of, put
 
