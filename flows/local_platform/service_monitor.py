@@ -36,7 +36,7 @@ class Report(Protocol):
 
 
 @dataclass
-class Keeper:
+class ServiceMonitor:
     """Keeps one service.
 
     Attributes:

@@ -9,8 +9,8 @@ from flows.local_platform.services import Service
 from gkd_core.system.platform_state import Health, PlatformState, ServiceState, now
 
 
-class Journal:
-    """The platform's state, shared by the keepers' threads."""
+class StateWriter:
+    """The platform's state, shared by the monitors' threads."""
 
     def __init__(self, project: Path, state: PlatformState) -> None:
         self._project = project

@@ -16,7 +16,7 @@ from gkd_core.storage.trees import upload_tree
 from gkd_core.storage.upload import upload_file
 from gkd_core.untrusted import PlainName
 
-PACKAGE = Path(__file__).parents[2]
+PACKAGE = Path(__file__).parents[1]
 PARAMS = "params.yaml"
 TASK = "task.json"
 INPUTS = "inputs"

@@ -84,7 +84,7 @@ class Group:
 def distill_on_ray(job: DistillJob, group: Group, folder: Path) -> State:
     """Run a job on a group of Ray Train workers and give its end state.
 
-    Checkpoints lie in `folder`, or where the nodes share with us (`ray_nodes`), so that a later call with the same folder goes
+    Checkpoints lie in `folder`, or where the nodes share with us (`nodes`), so that a later call with the same folder goes
     on where this one stopped. What a worker itself found wrong would be wrong again, and ends the run at once.
 
     Raises:

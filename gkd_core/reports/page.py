@@ -48,7 +48,7 @@ def write_page(comparison: Comparison, path: Path, title: str = "Cross-domain co
     """Write the page; one comparison gives the same bytes each time."""
     # The template is ours, its content is not: names of runs, settings and pictures are escaped.
     environment = Environment(
-        loader=PackageLoader("gkd_core.evaluate"),
+        loader=PackageLoader("gkd_core.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,7 +1,7 @@
 """The program that a Ray cluster runs for us: one stage of the recipe, in a folder of the node that stands for the workspace.
 
-It is started by the Jobs API in the folder that `parcel.pack` has laid out. The bucket's address and credentials come from the
-node's own environment, so that they are in no job description.
+It is started by the Jobs API in the folder that `job_package.pack` has laid out. The bucket's address and credentials come
+from the node's own environment, so that they are in no job description.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows import artifacts as sight
+from flows import artifacts
 from flows.artifacts import describe, duration, key_of, places, run_page, show_page, stage_progress
 from gkd_core.stages.length import Length
 from gkd_core.training.metrics import file_sink
@@ -35,8 +35,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
         sent.append((progress, description))
         return "12345678-1234-5678-1234-567812345678"
 
-    monkeypatch.setattr(sight, "create_progress_artifact", create)
-    monkeypatch.setattr(sight, "update_progress_artifact", lambda artifact, percent, text: sent.append((percent, text)))
+    monkeypatch.setattr(artifacts, "create_progress_artifact", create)
+    monkeypatch.setattr(artifacts, "update_progress_artifact", lambda artifact, percent, text: sent.append((percent, text)))
     return sent
 
 
@@ -83,8 +83,8 @@ def test_a_server_that_does_not_answer_is_told_of_and_no_more(
     def refuse(*arguments: object, **named: object) -> None:
         raise ConnectionError("no server here")
 
-    monkeypatch.setattr(sight, "create_progress_artifact", refuse)
-    monkeypatch.setattr(sight, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(artifacts, "create_progress_artifact", refuse)
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", refuse)
     with stage_progress("a", UPDATES, tmp_path, LOG):
         file_sink(tmp_path)(20, {"loss": 1.0})
     show_page("summary", lambda: "# text", LOG)

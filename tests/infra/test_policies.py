@@ -15,7 +15,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 from gkd_core.errors import GkdError
-from gkd_core.operations.backup.backup_store import BucketShelf, Vault
+from gkd_core.operations.backup.backup_store import BackupStore, BucketShelf
 from gkd_core.operations.backup.manifest import Backup, Dump
 from gkd_core.operations.backup.retention import prune
 from gkd_core.operations.backup.seal import seal
@@ -160,7 +160,7 @@ def test_who_makes_backups_cannot_remove_them_and_who_removes_them_cannot_read_t
     client_of: Callable[[str], Any], tmp_path: Path
 ) -> None:
     place = Location.parse("s3://gkd-backup/cluster")
-    maker, pruner = (Vault(BucketShelf(client_of(role), place)) for role in ("backup", "retention"))
+    maker, pruner = (BackupStore(BucketShelf(client_of(role), place)) for role in ("backup", "retention"))
     (tmp_path / "content").write_bytes(b"content")
     key = tmp_path / "backup.key"
     for second in (1, 2):

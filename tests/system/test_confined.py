@@ -56,7 +56,7 @@ def test_what_is_given_up_is_gone_and_the_rest_works(tmp_path: Path) -> None:
     scratch.mkdir()
     secret.write_text("canary")
     arguments = [str(secret), str(outside), str(os.getpid()), json.dumps(ATTEMPTS | PERMITTED)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-P", "-c", CHILD, *arguments], cwd=scratch, env=environment, capture_output=True, text=True, check=False
     )

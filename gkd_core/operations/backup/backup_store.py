@@ -47,7 +47,7 @@ class Shelf(Protocol):
         """Remove what killed processes have left half-written."""
 
 
-class Vault:
+class BackupStore:
     """The backups of one place."""
 
     def __init__(self, shelf: Shelf) -> None:
@@ -147,15 +147,15 @@ class Vault:
         self._shelf.remove(_place_of(sha256))
 
 
-def open_vault(address: str) -> Vault:
+def open_backup_store(address: str) -> BackupStore:
     """The backups below `s3://bucket/prefix`, or in a folder, which is made where it is not there, for its owner alone."""
     if address.startswith(SCHEME):
         from gkd_core.storage.client import connect
 
-        return Vault(BucketShelf(connect(), Location.parse(address)))
+        return BackupStore(BucketShelf(connect(), Location.parse(address)))
     folder = given_path(address)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Vault(FolderShelf(folder))
+    return BackupStore(FolderShelf(folder))
 
 
 def _place_of(sha256: str) -> str:

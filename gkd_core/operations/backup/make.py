@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from gkd_core.errors import TransientError
 from gkd_core.files import scratch_folder
-from gkd_core.operations.backup.backup_store import Vault
+from gkd_core.operations.backup.backup_store import BackupStore
 from gkd_core.operations.backup.manifest import Backup, Dump, File, Tree
 from gkd_core.operations.backup.stores import Stores
 from gkd_core.operations.backup.trees import FileTree
@@ -29,7 +29,7 @@ class Part:
     copied: int
 
 
-def back_up(stores: Stores, vault: Vault, before: Backup | None = None) -> Iterator[Part | str]:
+def back_up(stores: Stores, backup_store: BackupStore, before: Backup | None = None) -> Iterator[Part | str]:
     """Back all stores up, part by part; the last that is given is the name of the backup.
 
     Databases come first: a record that is in them names files that were there before it, so all files that they name are in the
@@ -39,37 +39,37 @@ def back_up(stores: Stores, vault: Vault, before: Backup | None = None) -> Itera
         before: an earlier backup that is known to be ours: files of a bucket that it has are not read again.
 
     Raises:
-        GkdError: a store or the vault refuses or fails. No manifest is written then: what was copied is no backup, and is not
-            copied again by the next.
+        GkdError: a store, or the place of the backups, refuses or fails. No manifest is written then: what was copied is
+            no backup, and is not copied again by the next.
     """
-    vault.sweep()
-    there = vault.contents()
+    backup_store.sweep()
+    there = backup_store.contents()
     known = {} if before is None else _known(before)
     databases, trees = [], []
     for name in stores.databases.names():
-        dump, copied = _dump(stores, vault, there, name)
+        dump, copied = _dump(stores, backup_store, there, name)
         databases.append(dump)
         yield Part(name, dump.size, 1, copied)
     for tree in stores.trees:
-        files, copied = _copy(tree, vault, there, known.get(tree.address, {}))
+        files, copied = _copy(tree, backup_store, there, known.get(tree.address, {}))
         trees.append(Tree(address=tree.address, files=tuple(files)))
         yield Part(tree.address, sum(file.size for file in files), len(files), copied)
     backup = Backup(made=datetime.now(UTC), versions=_versions(), databases=tuple(databases), trees=tuple(trees))
-    kept = vault.contents()
+    kept = backup_store.contents()
     lacking = [sha256 for sha256, size in backup.contents.items() if kept.get(sha256) != size]
     if lacking:
-        raise TransientError(f"{vault}: {len(lacking)} contents were removed meanwhile (gkd infra prune?); back up again")
-    yield vault.finish(backup)
+        raise TransientError(f"{backup_store}: {len(lacking)} contents were removed meanwhile (gkd infra prune?); back up again")
+    yield backup_store.finish(backup)
 
 
-def _dump(stores: Stores, vault: Vault, there: dict[str, int], name: str) -> tuple[Dump, int]:
+def _dump(stores: Stores, backup_store: BackupStore, there: dict[str, int], name: str) -> tuple[Dump, int]:
     with scratch_folder("backup") as folder:
         path = folder / name
         revision, server = stores.databases.dump(name, path)
         sha256, size = sha256_of(path), path.stat().st_size
         copied = there.get(sha256) != size
         if copied:
-            vault.keep(path, sha256)
+            backup_store.keep(path, sha256)
         return Dump(sha256=sha256, size=size, name=name, kind=stores.databases.kind, revision=revision, server=server), int(
             copied
         )
@@ -86,7 +86,7 @@ def _known(backup: Backup) -> dict[str, Known]:
     }
 
 
-def _copy(tree: FileTree, vault: Vault, there: dict[str, int], known: Known) -> tuple[list[File], int]:
+def _copy(tree: FileTree, backup_store: BackupStore, there: dict[str, int], known: Known) -> tuple[list[File], int]:
     def keep(item: Stored, done: Callable[[int], None]) -> tuple[File, bool]:
         sha256, copied = known.get((item.name, item.size, item.etag)), False
         if sha256 is None or there.get(sha256) != item.size:
@@ -94,7 +94,7 @@ def _copy(tree: FileTree, vault: Vault, there: dict[str, int], known: Known) -> 
                 sha256 = sha256_of(path)
                 copied = there.get(sha256) != item.size
                 if copied:
-                    vault.keep(path, sha256)
+                    backup_store.keep(path, sha256)
                 size = path.stat().st_size
         else:
             size = item.size

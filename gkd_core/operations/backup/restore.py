@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import scratch_folder
-from gkd_core.operations.backup.backup_store import Vault
+from gkd_core.operations.backup.backup_store import BackupStore
 from gkd_core.operations.backup.databases import Databases
 from gkd_core.operations.backup.make import Part
 from gkd_core.operations.backup.manifest import Backup, Dump, File, Tree
@@ -18,7 +18,7 @@ from gkd_core.storage.trees import Stored, each
 NAMES_SHOWN = 3
 
 
-def check_backup(vault: Vault, backup: Backup) -> None:
+def check_backup(backup_store: BackupStore, backup: Backup) -> None:
     """Read every content of a backup and hold it against its digest.
 
     Raises:
@@ -27,13 +27,13 @@ def check_backup(vault: Vault, backup: Backup) -> None:
     contents = sorted(backup.contents.items())
 
     def check(content: tuple[str, int], done: Callable[[int], None]) -> None:
-        vault.check(*content)
+        backup_store.check(*content)
         done(content[1])
 
-    each(f"check {vault}", contents, [size for _, size in contents], check)
+    each(f"check {backup_store}", contents, [size for _, size in contents], check)
 
 
-def restore(stores: Stores, vault: Vault, backup: Backup, replace: bool) -> Iterator[Part]:
+def restore(stores: Stores, backup_store: BackupStore, backup: Backup, replace: bool) -> Iterator[Part]:
     """Put a backup in place, part by part: trees, then all databases at once.
 
     A restore that ends midway, or is killed, leaves files and databases that are whole, each as it was or as it is in the
@@ -55,29 +55,29 @@ def restore(stores: Stores, vault: Vault, backup: Backup, replace: bool) -> Iter
             )
         check_known(dump, backup.versions)
     filled = stores.databases.check_target(backup.databases)
-    there = [] if replace else _loaded_before(stores.databases, filled, vault)
+    there = [] if replace else _loaded_before(stores.databases, filled, backup_store)
     for tree in backup.trees:
         target = stores.tree(tree.address)
         target.sweep()
         _check_tree(target, tree, replace)
-    check_backup(vault, backup)
+    check_backup(backup_store, backup)
     with scratch_folder("restore") as folder:
         files = {dump: folder / dump.name for dump in backup.databases if dump not in there}
         for dump, file in files.items():
-            vault.bring(dump.sha256, dump.size, file)
+            backup_store.bring(dump.sha256, dump.size, file)
         for tree in backup.trees:
-            copied = _put(stores.tree(tree.address), tree, vault)
+            copied = _put(stores.tree(tree.address), tree, backup_store)
             yield Part(tree.address, sum(file.size for file in tree.files), len(tree.files), copied)
         stores.databases.load(files)
         for dump in backup.databases:
             yield Part(dump.name, dump.size, 1, int(dump in files))
 
 
-def _loaded_before(databases: Databases, filled: Sequence[Dump], vault: Vault) -> list[Dump]:
+def _loaded_before(databases: Databases, filled: Sequence[Dump], backup_store: BackupStore) -> list[Dump]:
     """Databases that are not empty; raises `PlatformError` where one is not as a restore of this very backup has left it."""
     for dump in filled:
         with scratch_folder("restore") as folder:
-            vault.bring(dump.sha256, dump.size, folder / dump.name)
+            backup_store.bring(dump.sha256, dump.size, folder / dump.name)
             if not databases.holds(dump, folder / dump.name):
                 raise databases.not_empty(dump)
     return list(filled)
@@ -94,7 +94,7 @@ def _check_tree(target: FileTree, tree: Tree, replace: bool) -> None:
         )
 
 
-def _put(target: FileTree, tree: Tree, vault: Vault) -> int:
+def _put(target: FileTree, tree: Tree, backup_store: BackupStore) -> int:
     there = {item.name: item for item in target.listed()}
 
     def put(file: File, done: Callable[[int], None]) -> bool:
@@ -102,7 +102,7 @@ def _put(target: FileTree, tree: Tree, vault: Vault) -> int:
         same = present is not None and _is_same(target, present, file)
         if not same:
             with target.place(file.name) as path:
-                vault.bring(file.sha256, file.size, path)
+                backup_store.bring(file.sha256, file.size, path)
         done(file.size)
         return not same
 

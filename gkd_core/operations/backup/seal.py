@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gkd_core.errors import DataError, PlatformError
-from gkd_core.operations.backup.backup_store import Vault
+from gkd_core.operations.backup.backup_store import BackupStore
 from gkd_core.operations.backup.manifest import Backup, decode
 from gkd_core.system.server_keys import write_private
 
@@ -34,7 +34,7 @@ def key_file(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gkd" / "backup.key"
 
 
-def seal(vault: Vault, name: str, file: Path) -> str:
+def seal(backup_store: BackupStore, name: str, file: Path) -> str:
     """Seal a backup, with a key that is made where there is none; gives the SHA-256 of its manifest.
 
     Raises:
@@ -46,12 +46,12 @@ def seal(vault: Vault, name: str, file: Path) -> str:
         except OSError as error:
             reason = f"no key, and none can be made ({error.strerror})"
             raise PlatformError(f"{file}: {reason}; set {VARIABLE} to a file of 0600") from None
-    text = vault.manifest(name)
-    vault.put_seal(name, _seal_of(text, _read(file)))
+    text = backup_store.manifest(name)
+    backup_store.put_seal(name, _seal_of(text, _read(file)))
     return hashlib.sha256(text).hexdigest()
 
 
-def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> Backup:
+def check_seal(backup_store: BackupStore, name: str, file: Path, pinned: str | None) -> Backup:
     """Hold a backup's manifest against a digest that was pinned, else against its seal.
 
     Returns:
@@ -61,37 +61,39 @@ def check_seal(vault: Vault, name: str, file: Path, pinned: str | None) -> Backu
         DataError: it does not fit, or there is neither a pinned digest nor a key and a seal.
         PlatformError: the key cannot be read, or others can read it.
     """
-    text = vault.manifest(name)
+    text = backup_store.manifest(name)
     if pinned is not None:
         if not re.fullmatch("[0-9a-f]{64}", pinned):
             raise DataError(f"--manifest-sha256: given {pinned[:80]!r}; expected the 64 hexadecimal digits that `backup` printed")
         if not hmac.compare_digest(hashlib.sha256(text).hexdigest(), pinned):
-            raise DataError(f"{vault}: backup {name}: its manifest has another digest than the one given; do not restore it")
-        return decode(vault, name, text)
+            raise DataError(
+                f"{backup_store}: backup {name}: its manifest has another digest than the one given; do not restore it"
+            )
+        return decode(backup_store, name, text)
     advice = f"set {VARIABLE} to the key of who made it, or give the digest that `backup` printed: --manifest-sha256"
     if not file.exists():
-        raise DataError(f"{vault}: backup {name}: nothing proves who made it: no key at {file}; {advice}")
-    found = vault.seal(name)
+        raise DataError(f"{backup_store}: backup {name}: nothing proves who made it: no key at {file}; {advice}")
+    found = backup_store.seal(name)
     if found is None:
-        raise DataError(f"{vault}: backup {name}: has no seal, so nothing proves who made it; {advice}")
+        raise DataError(f"{backup_store}: backup {name}: has no seal, so nothing proves who made it; {advice}")
     if not hmac.compare_digest(found, _seal_of(text, _read(file))):
-        raise DataError(f"{vault}: backup {name}: its seal does not fit the key at {file}; do not restore it, or {advice}")
-    return decode(vault, name, text)
+        raise DataError(f"{backup_store}: backup {name}: its seal does not fit the key at {file}; do not restore it, or {advice}")
+    return decode(backup_store, name, text)
 
 
-def proven(vault: Vault, file: Path) -> Iterator[tuple[str, Backup]]:
+def proven(backup_store: BackupStore, file: Path) -> Iterator[tuple[str, Backup]]:
     """Backups whose seal fits the key, with their names, the newest first; none where there is no key."""
-    for name in reversed(vault.names() if file.exists() else ()):
+    for name in reversed(backup_store.names() if file.exists() else ()):
         try:
-            found = check_seal(vault, name, file, None)
+            found = check_seal(backup_store, name, file, None)
         except DataError:  # somebody else's, or damaged
             continue
         yield name, found
 
 
-def newest_proven(vault: Vault, file: Path) -> Backup | None:
+def newest_proven(backup_store: BackupStore, file: Path) -> Backup | None:
     """The newest backup whose seal fits the key: what others have put there tells a new backup nothing."""
-    return next((found for _, found in proven(vault, file)), None)
+    return next((found for _, found in proven(backup_store, file)), None)
 
 
 def _seal_of(manifest: bytes, key: bytes) -> str:

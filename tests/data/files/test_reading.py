@@ -29,7 +29,7 @@ datasets:
       few: {folders: [north, south], list_in_dataset: few.txt}
 """
 TWO = LabelEncoding(taxonomy="cityscapes-19", ids={0: 0, 1: 1, 9: IGNORE})
-CAMVID = Path(__file__).parents[2] / ".." / "shared" / "data"
+CAMVID = Path(__file__).parents[3] / ".." / "shared" / "data"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from flows.local_platform.restarts import Restarts
-from flows.local_platform.service_monitor import CHECK_SECONDS, MISSES, Keeper
+from flows.local_platform.service_monitor import CHECK_SECONDS, MISSES, ServiceMonitor
 from flows.local_platform.services import Service
 from gkd_core.system.platform_state import Health
 
@@ -63,7 +63,7 @@ class World:
         self.told.append((health, detail))
 
     def keep(self, restarts: Restarts | None = None) -> list[Health]:
-        Keeper(
+        ServiceMonitor(
             service=Service("mlflow", "MLflow server", ("true",), Path(), "http://check", "http://page", {}, start_seconds=60),
             start=self.start,
             answers=self.answers,

@@ -18,7 +18,7 @@ from gkd_core.data.catalog.load import load as catalogs
 from gkd_core.data.catalog.taxonomy import LabelEncoding, unknown_values
 from gkd_core.documents import DocumentError, parse_json, read_text, read_yaml
 from gkd_core.errors import DataError, GkdError, PlatformError, SettingsError, WeightsError
-from gkd_core.operations.backup.backup_store import MANIFESTS, SEALS, FolderShelf, Vault
+from gkd_core.operations.backup.backup_store import MANIFESTS, SEALS, BackupStore, FolderShelf
 from gkd_core.operations.backup.manifest import Backup
 from gkd_core.operations.backup.seal import check_seal
 from gkd_core.planning.measured import read_measured
@@ -129,10 +129,10 @@ def backup_manifest(content: bytes, folder: Path) -> None:
     name = f"{moment}-{hashlib.sha256(content).hexdigest()[:16]}.json"
     (folder / MANIFESTS).mkdir()
     put(content, folder / MANIFESTS / name)
-    vault = Vault(FolderShelf(folder))
-    assert vault.names() == [name]
-    backup = check_seal(vault, name, folder / "none", hashlib.sha256(content).hexdigest())
-    assert backup == vault.read(name)
+    backup_store = BackupStore(FolderShelf(folder))
+    assert backup_store.names() == [name]
+    backup = check_seal(backup_store, name, folder / "none", hashlib.sha256(content).hexdigest())
+    assert backup == backup_store.read(name)
     assert backup.contents is not None
 
 
@@ -140,10 +140,10 @@ def backup_seal(content: bytes, folder: Path) -> None:
     """What lies in the place of a seal: none but the key's own fits, which nobody can guess."""
     text, name = SEALED
     for shelf, body in ((MANIFESTS, text), (SEALS, content)):
-        (folder / "vault" / shelf).mkdir(parents=True)
-        put(body, folder / "vault" / shelf / name)
+        (folder / "backup_store" / shelf).mkdir(parents=True)
+        put(body, folder / "backup_store" / shelf / name)
     put(KEY, folder / "key").chmod(0o600)
-    check_seal(Vault(FolderShelf(folder / "vault")), name, folder / "key", None)
+    check_seal(BackupStore(FolderShelf(folder / "backup_store")), name, folder / "key", None)
 
 
 def cost_notes(content: bytes, folder: Path) -> None:
