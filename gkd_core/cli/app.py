@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""
-Distil a vision foundation model into a small segmentation model that holds up where it never saw labels.
+Distil a vision foundation model into a small segmentation model that generalises to domains without labels.
 
 A tour, in the order in which one needs it:
 

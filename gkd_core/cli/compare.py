@@ -30,7 +30,7 @@ def compare(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the comparison as one self-contained page to this file.")] = None,
 ) -> None:
-    """Put finished runs side by side: which student holds up best, and what it cost; best mean over targets first."""
+    """Put finished runs side by side: which student generalises best, and what it cost; best mean over targets first."""
     from gkd_core.errors import GkdError
     from gkd_core.reports.comparison import Comparison
     from gkd_core.reports.page import write_page

@@ -74,7 +74,7 @@ TEMPLATE = """\
 # {{ facts.model }}
 
 A {{ facts.student.arch }} student with a {{ facts.decoder }} decoder for semantic segmentation, \
-learnt from labels of **{{ facts.source }}** alone and meant to hold up on domains whose labels it never saw.
+learnt from labels of **{{ facts.source }}** alone and meant to generalise to domains whose labels it never saw.
 {% if verdict %}
 **Gate: {{ "promoted" if verdict.promote else verdict.decision }}.**
 {% for reason in verdict.reasons %}

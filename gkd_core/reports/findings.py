@@ -18,12 +18,12 @@ def description(row: Row) -> str | None:
 
 
 def headline(rows: Sequence[Row]) -> list[str]:
-    """Which student holds up best away from home, where it is weakest, and what it loses; the teacher is no student."""
+    """Which student generalises best away from home, where it is weakest, and what it loses; the teacher is no student."""
     students = [row for row in rows if row.method != "teacher" and row.targets]
     if not students:
         return []
     best, *others = sorted(students, key=lambda row: -statistics.fmean(row.targets))
-    first = "Holds up best" if others else "Holds up"
+    first = "Generalises best" if others else "Generalises"
     lines = [f"{first}: {best.label}, {spread(best.targets)} on the mean over targets{_home(best)}."]
     if best.worst is not None:
         benchmark, domain = best.worst

@@ -206,7 +206,7 @@ def test_findings_compare_only_what_shares_student_and_labels() -> None:
 )
 def test_the_headline_says_who_holds_up_and_by_how_much(values: dict[tuple[str, int], float], last: str) -> None:
     lines = headline(pool(table(values | {("teacher", 0): 99.0})))
-    assert lines[0].startswith("Holds up best: gkd, 4")
+    assert lines[0].startswith("Generalises best: gkd, 4")
     assert lines[1].startswith("Its worst domain is night (C2A), 20.0")
     assert lines[-1].startswith(last)
 

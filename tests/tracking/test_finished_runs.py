@@ -143,7 +143,7 @@ def test_the_command_prints_the_table_and_writes_the_page(gkd: CliRunner, tmp_pa
 def test_the_command_reads_reports_without_mlflow(gkd: CliRunner, project: Path) -> None:
     result = gkd.invoke(app, ["compare", "--report", "compare"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "Holds up best: gkd, 31.0 on the mean over targets" in result.output
+    assert "Generalises best: gkd, 31.0 on the mean over targets" in result.output
     with pytest.raises(GkdError, match="absent/matrix.json: no such file"):
         gkd.invoke(app, ["compare", "--report", "absent"], catch_exceptions=False)
 

@@ -301,7 +301,7 @@ def test_report_is_logged_with_models_and_data(tracking: Tracking, tmp_path: Pat
         "miou/mean_in_domain": 60, "miou/worst_domain": 40, "miou/source_gap": 15,
     }  # fmt: skip
     assert run.data.tags["worst_domain"] == "C2A/fog"
-    assert run.data.tags["mlflow.note.content"].startswith("- Holds up: gkd, 45.0 on the mean over targets")
+    assert run.data.tags["mlflow.note.content"].startswith("- Generalises: gkd, 45.0 on the mean over targets")
     assert [each.model_id for each in run.inputs.model_inputs] == [model]
     shown = {each.key: each for each in tracking.client.get_logged_model(model).metrics}
     assert shown.keys() == {"miou/G2C/cityscapes", "miou/G2C/in_domain"}  # not those of the other source's student

@@ -54,7 +54,7 @@ def test_classes_stand_against_domains() -> None:
 
 def test_the_note_has_findings_matrix_and_cost_and_fits() -> None:
     text = note(TABLE, "Cost: 9 s.")
-    assert text.startswith("- Holds up: gkd, 40.0 on the mean over targets, against 75.0 at home (a gap of 35.0).")
+    assert text.startswith("- Generalises: gkd, 40.0 on the mean over targets, against 75.0 at home (a gap of 35.0).")
     assert "| gkd | 75.0 | 40.0 | 80.0 | 50.0 | 70.0 | 60.0 | 10.0 |" in text
     assert text.endswith("\n\nCost: 9 s.")
     crowd = ScoreTable(
