@@ -23,6 +23,7 @@ from gkd_core.paths import ARTIFACTS, REPORT
 from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import find_run, run_folder
+from gkd_core.stages.facts import EVALUATE, PREPARE_DATA
 from gkd_core.stages.length import Length
 from gkd_core.stages.measure import NO_TEACHER, chosen_places, measure_run, segmentor_folder
 from gkd_core.stages.origin import data_origin
@@ -84,7 +85,7 @@ def _run(subject: Subject, project: Path, workspace: Path, settings: Settings) -
         shared_cluster(settings, own_ray_stages(settings), project / LOGS) as cluster,
     ):
         job = Job(settings, workspace, cluster, tracking, parent)
-        prepare = find_run(settings, "prepare-data", None)
+        prepare = find_run(settings, PREPARE_DATA.name, None)
         fetch_task(job, project)()
         stages = {prepare.name: stage_task(job, prepare)(), MEASURE: measure_task(job, subject)()}
         parent.log_report(ScoreTable.read(workspace / REPORT / "scores.json"), workspace / REPORT)
@@ -127,9 +128,9 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
         command = ["gkd", MEASURE, str(subject.folder), "--output", str(REPORT)]
         command += [part for name in subject.domains for part in ("--domain", name)]
         notes = run_folder(job.settings, measure_run(subject.folder, REPORT), job.workspace)
-        with cluster.turn("evaluate"), stage_progress(MEASURE, _length(job, subject), notes, log):
-            cluster.before("evaluate")
-            with child_process(command, cwd=job.workspace, env=cluster.environment("evaluate")) as child:
+        with cluster.turn(EVALUATE.name), stage_progress(MEASURE, _length(job, subject), notes, log):
+            cluster.before(EVALUATE.name)
+            with child_process(command, cwd=job.workspace, env=cluster.environment(EVALUATE.name)) as child:
                 status = child.wait()
                 if status:
                     raise StageFailed(MEASURE, status)

@@ -17,12 +17,13 @@ from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import StageRun, find_run, plan
+from gkd_core.stages.facts import ILLUSTRATE, PREPARE_DATA
 from gkd_core.stages.waves import own_ray_stages, waves
 from gkd_core.tracking.flow_runs import Tracking, run_name
 from gkd_core.versioning.recipe import Outcome
 from gkd_core.versioning.workspace import anchor_paths, publish_report
 
-PICTURE_STAGE = "illustrate"
+PICTURE_STAGE = ILLUSTRATE.name
 
 
 @prefect_flow(name="gkd", persist_result=False, **HOOKS)
@@ -57,7 +58,7 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         job = Job(settings, workspace, cluster, tracking, parent)
         fetch_task(job, project)()
         outcomes = {name: outcome for wave in waves(plan(settings), settings) for name, outcome in _run_wave(job, wave).items()}
-        parent.log_datasets(parent.run_id, job.datasets(find_run(settings, "prepare-data", None)))
+        parent.log_datasets(parent.run_id, job.datasets(find_run(settings, PREPARE_DATA.name, None)))
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_costs()
         parent.log_report(table, workspace / REPORT)

@@ -19,16 +19,17 @@ from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, find_run, run_folder
+from gkd_core.stages.facts import LEARN_TASK, PREPARE_DATA, names_where
 from gkd_core.stages.length import Length, length_of
 from gkd_core.storage.mlflow_errors import explained
 from gkd_core.tracking.datasets import DatasetInput, dataset_inputs, version_tags
-from gkd_core.tracking.flow_runs import MODEL_STAGE, ParentRun, Tracking
+from gkd_core.tracking.flow_runs import ParentRun, Tracking
 from gkd_core.versioning.pinned_inputs import RECORD, fetch_pinned, pinned_inputs
 from gkd_core.versioning.pins import PinnedInputs
 from gkd_core.versioning.recipe import Outcome, StageFailed, reproduce
 from gkd_core.versioning.stage_lock import digest_of, stage_lock
 
-TRAINING_STAGES = ("distill-proxy", "distill-source", MODEL_STAGE)
+TRAINING_STAGES = names_where(lambda stage: stage.trains)
 Result = TypeVar("Result")
 RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced node minutes
 
@@ -46,7 +47,7 @@ class Job:
 
     def datasets(self, run: StageRun) -> list[DatasetInput]:
         """What MLflow is to know of the data that a stage reads; prepare-data is done by then."""
-        prepare = find_run(self.settings, "prepare-data", None)
+        prepare = find_run(self.settings, PREPARE_DATA.name, None)
         catalog = load_catalog(self.settings.data.catalogs)
         pinned = PinnedInputs.read(self.workspace / RECORD)
         return dataset_inputs(self.settings, catalog, run, pinned, prepare, self.workspace)
@@ -162,7 +163,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
         outcome = reproduce(job.workspace, run, on_start, job.cluster.environment(run.stage), held=[lock])
         if child_run:
             job.parent.log_datasets(child_run[0], job.datasets(run))
-        if outcome == "ran" and run.stage == MODEL_STAGE:
+        if outcome == "ran" and run.stage == LEARN_TASK.name:
             _log_model(job, run, child_run[0])
     if outcome != "ran":
         job.parent.note_restored(run, job.workspace)

@@ -23,9 +23,10 @@ from gkd_core.settings import Settings, load_settings
 from gkd_core.stages import StageRun, find_run, plan
 from gkd_core.stages.domains import domains_read, sources
 from gkd_core.stages.example import source_example
+from gkd_core.stages.facts import EVALUATE, LEARN_TASK, PREPARE_DATA, STAGES
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
 from gkd_core.storage.model_files import recorded
-from gkd_core.tracking.flow_runs import FLOW_RUN_TAG, MODEL_STAGE, Tracking
+from gkd_core.tracking.flow_runs import FLOW_RUN_TAG, Tracking
 from gkd_core.versioning.fingerprint_now import loose_inputs, pin_digests
 from gkd_core.versioning.pinned_inputs import RECORD
 from gkd_core.versioning.pins import PinnedInputs
@@ -106,7 +107,7 @@ def register_students(registry: Registry, tracking: Tracking, runs: Sequence[Fin
 
 
 def _student(registry: Registry, tracking: Tracking, run: FinishedRun, source: str, tables: Sequence[SeedScores]) -> Student:
-    folder = run.workspace / find_run(run.settings, MODEL_STAGE, source).output
+    folder = run.workspace / find_run(run.settings, LEARN_TASK.name, source).output
     manifest = SegmentorCheckpoint.read(folder / MANIFEST)
     model_id, maker = _logged_model(tracking, run, folder, manifest)
     return Student(model_id, maker, _facts(run, source, folder, manifest, tables), run_fingerprint(run))
@@ -148,7 +149,7 @@ def _facts(
         classes=manifest.classes,
         parameters=sum(tensor.numel() for tensor in read_tensors(folder / manifest.weights).values()),
         encoder_frozen=manifest.encoder_frozen,
-        updates={**_distilled(run, source), MODEL_STAGE: manifest.updates},
+        updates={**_distilled(run, source), LEARN_TASK.name: manifest.updates},
         sha256=manifest.sha256,
         window=settings.evaluate.window,
         data=uses,
@@ -164,13 +165,13 @@ def _facts(
 
 
 def _seed_scores(run: FinishedRun, source: str) -> SeedScores:
-    table = ScoreTable.read(run.workspace / find_run(run.settings, "evaluate", source).output / SCORES)
+    table = ScoreTable.read(run.workspace / find_run(run.settings, EVALUATE.name, source).output / SCORES)
     return SeedScores(seed=run.settings.seed, scores=table.scores)
 
 
 def _distilled(run: FinishedRun, source: str) -> dict[str, int]:
     """Updates of the stages before stage two that this student went through."""
-    stages = [stage for stage in plan(run.settings) if stage.stage in ("distill-proxy", "distill-source")]
+    stages = [stage for stage in plan(run.settings) if STAGES[stage.stage].distills]
     own = [stage for stage in stages if stage.source in (None, source)]
     return {stage.stage: EncoderCheckpoint.read(run.workspace / stage.output / MANIFEST).updates for stage in own}
 
@@ -200,7 +201,7 @@ def _references(run: FinishedRun, source: str) -> set[str]:
 
 
 def _own_stages(run: FinishedRun, source: str) -> list[StageRun]:
-    return [stage for stage in plan(run.settings) if stage.stage != "prepare-data" and stage.source in (None, source)]
+    return [stage for stage in plan(run.settings) if stage.stage != PREPARE_DATA.name and stage.source in (None, source)]
 
 
 def _pinned(run: FinishedRun) -> PinnedInputs:

@@ -14,7 +14,6 @@ from gkd_core.distill.token_cache import discard
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
-from gkd_core.paths import DISTILLED
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import DistillSettings, Settings
 from gkd_core.stages.domains import sources
@@ -40,7 +39,7 @@ def distill_source(context: Context) -> None:
     """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
     settings = context.settings
     source = sources(settings, context.catalog)[str(context.run.source)]
-    start = context.workspace / DISTILLED if DISTILLED in context.run.inputs else None
+    start = context.workspace / context.run.input("start") if context.run.has_input("start") else None
     _distill(context, settings.distill_source, source, start)
 
 

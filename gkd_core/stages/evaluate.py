@@ -35,7 +35,7 @@ def evaluate(context: Context) -> None:
     settings, catalog = context.settings, context.catalog
     torch.set_num_threads(settings.compute.threads)
     source = str(context.run.source)
-    folder = context.workspace / context.run.inputs[0]
+    folder = context.workspace / context.run.input("segmentor")
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     clear_file(context.run_folder / SIZE, "it is written anew")
     student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)

@@ -50,7 +50,7 @@ class _Pictures:
         self._context, self._settings, self._folder = context, context.settings, folder
         self._kinds = picture_kinds(self._settings)
         self._source = str(context.run.source)
-        self._segmentor = context.workspace / context.run.inputs[0]
+        self._segmentor = context.workspace / context.run.input("segmentor")
         self._record = SegmentorCheckpoint.read(self._segmentor / MANIFEST)
         self._whose = f"{self._settings.method}, seed {self._settings.seed}, {self._record.encoder.arch} from {self._source}"
         self._drawn: list[Picture] = []
@@ -146,5 +146,5 @@ class _TokenViews:
 
 
 def _distilled(context: Context) -> Path:
-    """The folder that stage one has left the student in: the last of the stage's inputs."""
-    return context.workspace / context.run.inputs[-1]
+    """The folder that stage one has left the student in."""
+    return context.workspace / context.run.input("distilled")

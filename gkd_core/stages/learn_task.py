@@ -113,4 +113,4 @@ def _task_encoder(context: Context) -> EncoderSettings:
         return absolute_weights(settings.teacher, context)
     if method.distillation is None:
         return absolute_weights(settings.student, context)
-    return distilled_encoder(context.workspace / context.run.inputs[0])
+    return distilled_encoder(context.workspace / context.run.input("student"))

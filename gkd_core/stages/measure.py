@@ -11,6 +11,7 @@ from gkd_core.paths import RUNS, SCORES
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.settings import Settings
 from gkd_core.settings.encoder import MLFLOW_SCHEMES
+from gkd_core.stages.facts import EVALUATE
 from gkd_core.stages.run import Context, StageRun
 from gkd_core.untrusted import given_path
 
@@ -40,7 +41,8 @@ def segmentor_folder(model: str, settings: Settings, project: Path) -> Path:
 
 def measure_run(folder: Path, output: Path) -> StageRun:
     """The measuring of a segmentor, in the form of a stage, by which its run folder is named."""
-    return StageRun("measure", None, (folder,), ("evaluate", "data.benchmarks"), output)
+    params = (str(EVALUATE.section), "data.benchmarks")
+    return StageRun("measure", None, (folder,), params, output, named=(("segmentor", folder),))
 
 
 def chosen_places(settings: Settings, catalog: Catalog, folder: Path, domains: Sequence[str]) -> list[Place]:
@@ -62,7 +64,7 @@ def measure_on(context: Context, domains: Sequence[str]) -> None:
     from gkd_core.stages.evaluate import measured, score
 
     torch.set_num_threads(context.settings.compute.threads)
-    folder = context.run.inputs[0]
+    folder = context.run.input("segmentor")
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     chosen = chosen_places(context.settings, context.catalog, folder, domains)
     references = list(dict.fromkeys(place.reference for place in chosen))

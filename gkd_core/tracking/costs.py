@@ -16,6 +16,7 @@ from gkd_core.paths import SIZE
 from gkd_core.records import StudentSize
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
+from gkd_core.stages.facts import EVALUATE, STAGES, names_where
 from gkd_core.training.cost import LOST, StageCost, read_cost
 
 COST = "cost/"
@@ -76,9 +77,9 @@ def run_metrics(stages: Mapping[str, Metrics]) -> tuple[dict[str, float], list[s
     if not unknown:
         sums = {name: sum(metrics[name] for metrics in known.values()) for name in SUMMED}
         sums |= {name: max(metrics[name] for metrics in known.values()) for name in LARGEST}
-    if not any(name.startswith("evaluate") for name in unknown):
+    if not any(name.startswith(EVALUATE.name) for name in unknown):
         sums |= {name: max(sizes) for name in SIZES if (sizes := [each[name] for each in known.values() if name in each])}
-    if not any(name.startswith(("distill", "learn-task")) for name in unknown):
+    if not any(name.startswith(names_where(lambda stage: stage.trains)) for name in unknown):
         sums |= _speed([metrics for metrics in known.values() if SPEED in metrics])
     return {**total, **{f"{COST}{name}": value for name, value in sums.items()}}, unknown
 
@@ -115,14 +116,11 @@ def _used(cost: StageCost) -> dict[str, float]:
 
 
 def _trained(cost: StageCost, run: StageRun, settings: Settings) -> dict[str, float]:
-    batches = {
-        "distill-proxy": settings.distill_proxy.batch_size,
-        "distill-source": settings.distill_source.batch_size,
-        "learn-task": settings.learn_task.batch_size,
-    }
-    if cost.images_per_second is None or run.stage not in batches:
+    stage = STAGES.get(run.stage)
+    if cost.images_per_second is None or stage is None or not stage.trains:
         return {}
-    return {IMAGES: float(cost.updates * batches[run.stage]), SPEED: cost.images_per_second}
+    batch_size = getattr(settings, str(stage.section)).batch_size
+    return {IMAGES: float(cost.updates * batch_size), SPEED: cost.images_per_second}
 
 
 def _size(size: StudentSize) -> dict[str, float]:

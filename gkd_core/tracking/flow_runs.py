@@ -24,6 +24,7 @@ from gkd_core.methods import method_of
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, params_of
+from gkd_core.stages.facts import LEARN_TASK
 from gkd_core.storage.mlflow_errors import explained
 from gkd_core.storage.mlflow_names import PLANNED
 from gkd_core.storage.mlflow_store import local_artifacts, tracking_address
@@ -37,7 +38,6 @@ from gkd_core.versioning.recipe import input_digests, output_digest
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-MODEL_STAGE = "learn-task"
 UNKNOWN = "unknown"  # in the place of a run's id
 FLOW_RUN_TAG = "prefect.flow_run_id"
 LOST_TAG = "metrics.lost"  # on a stage's run: how many lines of step metrics never reached it
@@ -247,7 +247,7 @@ class ParentRun:
 
     def _models(self) -> dict[str, str]:
         """The newest logged model of each source whose student this run made or took over."""
-        prefix = f"{MODEL_STAGE}-"
+        prefix = f"{LEARN_TASK.name}-"
         makers = {name.removeprefix(prefix): maker for name, maker in self._makers.items() if name.startswith(prefix)}
         found = {source: self._tracking.model_of(maker) for source, maker in makers.items()}
         return {source: model for source, model in found.items() if model is not None}
