@@ -17,12 +17,12 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 
 from gkd_core.messages import one_line
 from gkd_core.stages.length import Length
+from gkd_core.tracking.costs import COST
 from gkd_core.tracking.flow_runs import Tracking
 from gkd_core.training.metrics import Line, following
 
 ROUNDING = 0.001  # of the times in a file of metrics, in seconds
 UPDATE_SECONDS = 5.0
-COST = "cost/"
 Log = Logger | LoggerAdapter[Any]
 
 

@@ -26,6 +26,9 @@ class Location:
     def parse(cls, address: str) -> Location:
         """The place that `s3://bucket/key` names; a slash at its end says nothing.
 
+        >>> Location.parse("s3://runs/gkd/") / "demo"
+        Location(bucket='runs', key='gkd/demo')
+
         Raises:
             DataError: the address has another form, or no bucket can have that name.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gkd_core.errors import PlatformError
 from gkd_core.messages import shown
 
+PARENT_TAG = "mlflow.parentRunId"
 UPDATES, PLANNED = "progress/updates", "progress/planned"  # metrics of a stage that trains
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases of a registered model
 

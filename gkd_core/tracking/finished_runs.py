@@ -21,7 +21,7 @@ from gkd_core.errors import PlatformError
 from gkd_core.messages import one_line
 from gkd_core.records import ScoreTable
 from gkd_core.reports.comparison import Picture, RunFacts
-from gkd_core.storage.mlflow_names import quoted
+from gkd_core.storage.mlflow_names import PARENT_TAG, quoted
 from gkd_core.tracking.costs import COST, UNKNOWN_TAG
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -29,7 +29,6 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MATRIX = "report/matrix.json"
 PICTURES, PICTURE_LIST = "pictures", "pictures.json"
-PARENT_TAG = "mlflow.parentRunId"
 GROUP = "comparison"
 # Kinds whose scores are of students that have runs of their own: looked at only where they are asked for.
 REPEATING = (GROUP, "evaluation")

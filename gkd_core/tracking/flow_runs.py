@@ -26,7 +26,7 @@ from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, params_of
 from gkd_core.stages.facts import LEARN_TASK
 from gkd_core.storage.mlflow_errors import explained
-from gkd_core.storage.mlflow_names import PLANNED
+from gkd_core.storage.mlflow_names import PARENT_TAG, PLANNED
 from gkd_core.storage.mlflow_store import local_artifacts, tracking_address
 from gkd_core.system.server_keys import make_private
 from gkd_core.tracking.costs import DAMAGED_TAG, UNKNOWN_TAG, cost_line, damaged_notes, run_metrics, stage_metrics
@@ -42,7 +42,6 @@ UNKNOWN = "unknown"  # in the place of a run's id
 FLOW_RUN_TAG = "prefect.flow_run_id"
 LOST_TAG = "metrics.lost"  # on a stage's run: how many lines of step metrics never reached it
 LONGEST_TAG = 5000  # characters, by MLflow's own rule
-PARENT_TAG = "mlflow.parentRunId"
 Tags = Mapping[str, str]
 # The run that flow runs begun from here belong to; a context variable, as Prefect's task runners hand those to their threads.
 _group: ContextVar[str | None] = ContextVar("group run", default=None)

@@ -76,7 +76,11 @@ class Source(Declaration):
         return " + ".join(part if weight is None else f"{weight:g} x {part}" for part, weight in self.parts.items())
 
     def mix(self, sizes: Sequence[int]) -> Mix:
-        """How the parts, with these numbers of images, are mixed: as near to the weights as whole numbers come, one at least."""
+        """How the parts, with these numbers of images, are mixed: as near to the weights as whole numbers come, one at least.
+
+        >>> Source.model_validate({"gta5/train": 3, "synthia/all": 1}).mix([60, 40])
+        Mix(sizes=(60, 40), draws=(75, 25))
+        """
         total = sum(sizes)
         weights = [Fraction(size if weight is None else weight) for size, weight in zip(sizes, self.parts.values(), strict=True)]
         exact = [total * weight / sum(weights) for weight in weights]
