@@ -1,4 +1,4 @@
-"""The reference pages, from the program itself: `python docs/reference.py` writes docs/reference/, and a test holds them to it."""
+"""The reference pages, from the program itself: `python docs/reference.py` writes them, and a test holds them to it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def pages() -> dict[str, str]:
 def settings_page() -> str:
     """Every key of `params.yaml`: default, what it takes, meaning."""
     schema = Settings.model_json_schema()
-    head = "Every key of `params.yaml`, with the default of a key that is left out. `gkd settings --profile NAME` prints them all as one\n"
-    head += "profile has them; `--set a.b=value` changes one. An unknown key is an error.\n"
+    head = "Every key of `params.yaml`, with the default of one that is left out. `gkd settings --profile NAME` prints them all\n"
+    head += "as one profile has them; `--set a.b=value` changes one. An unknown key is an error.\n"
     return f"# Settings\n\n{WRITTEN}\n{head}" + "".join(_section("", schema, schema["$defs"], Settings().model_dump(mode="json")))
 
 

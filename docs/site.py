@@ -1,6 +1,6 @@
 """Lays out the pages as the site sees them: `make docs` runs it, then MkDocs.
 
-MkDocs reads one folder, and pages link to those of other rooms as they lie in the repository. So what is linked is copied with its
+MkDocs reads one folder, and pages link to those of other rooms as they lie in the repository. So what is linked is copied, its
 paths kept.
 """
 
@@ -19,7 +19,8 @@ LEFT_OUT = ("tests/", "gkd_core/", "studies/")
 def main() -> None:
     """Copy every page, picture and file that pages link to."""
     shutil.rmtree(SOURCE, ignore_errors=True)
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         if Path(name).suffix in SHOWN and not name.startswith(LEFT_OUT):
             target = SOURCE / name

@@ -42,7 +42,7 @@ def test_every_setting_is_in_the_reference() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     """What `make docs` refuses, said where it needs nothing installed."""
     lines = (DOCS / "mkdocs.yml").read_text(encoding="utf-8")
-    nav = yaml.safe_load(lines[lines.index("nav:") :])["nav"]
+    nav = yaml.safe_load(lines[lines.index("\nnav:") :])["nav"]
     listed = {path for group in nav for pages in group.values() for page in pages for path in page.values()}
     assert listed >= {f"docs/{path.relative_to(DOCS).as_posix()}" for path in DOCS.rglob("*.md")}
     assert [path for path in listed if not (DOCS.parent / path).is_file()] == []
