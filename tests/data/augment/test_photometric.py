@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gkd_core.data.augment import photometric
 from gkd_core.data.augment.photometric import distort_colors
-from gkd_core.data.augment.views import photometric
 
 
 def image() -> Tensor:

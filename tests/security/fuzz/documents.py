@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 
 from gkd_core.cluster.job_log import parse_error, parse_metrics, parse_result
-from gkd_core.data.catalog.load import load as catalogs
+from gkd_core.data.catalog import load as catalogs
 from gkd_core.data.catalog.taxonomy import LabelEncoding, unknown_values
 from gkd_core.documents import DocumentError, parse_json, read_text, read_yaml
 from gkd_core.errors import DataError, GkdError, PlatformError, SettingsError, WeightsError
