@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FUZZ := .venv-fuzz
 AUDIT := .venv-audit
+DOCS := .venv-docs
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit fuzz clean help
+.PHONY: docs up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit fuzz clean help
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,14 +60,20 @@ lint: $(READY)  ## Check style.
 types: $(READY)  ## Check types.
 	$(BIN)/mypy
 
-lock:  ## Compile requirements.txt, requirements-fuzz.txt and requirements-audit.txt from pyproject.toml.
+lock:  ## Compile requirements.txt and those of fuzz, audit and docs from pyproject.toml.
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.txt; }
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
-	for group in fuzz audit; do \
+	for group in fuzz audit docs; do \
 		$(BIN)/uv pip compile --quiet --group pyproject.toml:$$group --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements-$$group.txt || exit 1; \
 	done
+
+# Strict: a dead link, or a page outside the navigation, fails.
+docs: $(READY) $(DOCS)/.ready  ## Build the documentation's site into artifacts/site/html, its reference from the program.
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/site.py
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --config-file docs/mkdocs.yml
 
 sbom: $(READY)  ## Write the bill of materials of what requirements.txt pins, CycloneDX, to artifacts/sbom.json.
 	mkdir -p artifacts
@@ -78,7 +85,7 @@ audit: $(READY) $(AUDIT)/.ready  ## Look the pinned versions up: online, or in a
 	$(AUDIT)/bin/python infra/audit.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)") requirements.txt requirements-*.txt
 
 clean:  ## Remove the environment and everything that runs left behind.
-	rm -rf $(VENV) $(FUZZ) $(AUDIT) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(FUZZ) $(AUDIT) $(DOCS) artifacts .dvc/cache .dvc/tmp dvc.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 # uv installs the pinned list in seconds; pip would search for many minutes among dvc's and boto3's botocore pins.
 # Compiled once here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would else compile torch anew.
@@ -98,4 +105,9 @@ $(FUZZ)/.ready: requirements-fuzz.txt $(READY)
 $(AUDIT)/.ready: requirements-audit.txt $(READY)
 	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
 	$(BIN)/uv pip install --quiet --require-hashes --python $(AUDIT)/bin/python -r $<
+	touch $@
+
+$(DOCS)/.ready: requirements-docs.txt $(READY)
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(BIN)/uv pip install --quiet --require-hashes --python $(DOCS)/bin/python -r $<
 	touch $@

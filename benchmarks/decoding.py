@@ -21,9 +21,9 @@ import torch
 import typer
 from photographs import write_photographs
 
-from gkd_core.data.augment import LightAugmentation, ReleasedAugmentation
-from gkd_core.data.pictures import opened
-from gkd_core.data.reading import read_image
+from gkd_core.data.augment.views import LightAugmentation, ReleasedAugmentation
+from gkd_core.data.files.pictures import opened
+from gkd_core.data.files.reading import read_image
 
 # (width, height) of a photograph and the side of the crop that is taken of it: stages 1a and 1b of the paper's profiles.
 STAGES = {"1a": ((500, 375), 224), "1b": ((1914, 1052), 512)}

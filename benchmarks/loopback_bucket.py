@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.s3.bucket import bootstrap_bucket
-from gkd_core.adapters.s3.client import connect
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import upload_tree
 from gkd_core.errors import PlatformError
+from gkd_core.operations.bootstrap.buckets import bootstrap_bucket
+from gkd_core.storage.client import connect
+from gkd_core.storage.keys import Location
+from gkd_core.storage.trees import upload_tree
+from gkd_core.system.child_process import child_process
 
 PLACE = Location("benchmark", "shards")
 START_SECONDS = 60.0

@@ -74,8 +74,8 @@ def project(folder: Path) -> Iterator[PrefectServer]:
 def run(server: PrefectServer, seed: int) -> dict[str, Any]:
     """Run the flow; seconds of the whole of it, of each task, and what each stage has measured of itself."""
     from flows.pipeline import full_pipeline
-    from gkd_core.adapters.mlflow_tracking import Tracking
     from gkd_core.settings import load_settings
+    from gkd_core.tracking.flow_runs import Tracking
 
     overrides = [*SMALL, f"seed={seed}"]
     began = time.monotonic()

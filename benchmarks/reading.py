@@ -28,18 +28,18 @@ from photographs import write_photographs
 from rich.console import Console
 from rich.table import Table
 
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.sets import S3Sets, fetch_indexes
-from gkd_core.data.blobs import DataFile, Member, read_bytes
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.entries import DatasetEntry
-from gkd_core.data.loader import batches_ahead
-from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
+from gkd_core.data.catalog.entries import DatasetEntry
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.files.blobs import DataFile, Member, read_bytes
+from gkd_core.data.files.origin import Folders, LocalSets, Origin, Shards
+from gkd_core.data.files.shards import set_folder
+from gkd_core.data.order.loader import batches_ahead
+from gkd_core.data.order.sampling import batch_indices
 from gkd_core.data.preparing.command import prepare_domains
-from gkd_core.data.sampling import batch_indices
-from gkd_core.data.shards import set_folder
 from gkd_core.distill.views import ViewMaker
 from gkd_core.settings import DistillSettings, StreamingSettings
+from gkd_core.storage.keys import Location
+from gkd_core.storage.sets import S3Sets, fetch_indexes
 from gkd_core.training.rank import Rank
 
 DATASET, SPLIT = "photographs", "all"

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.files import atomic_file
 from gkd_core.planning.cluster import Cluster, load_cluster
 from gkd_core.planning.demand import Demand, demands

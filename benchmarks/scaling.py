@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from teams import LAUNCHERS, Launcher, Run, exchange_seconds
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.stage_one import build_objective, frozen_teacher
 from gkd_core.methods import method_of

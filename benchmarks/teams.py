@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from gkd_core.adapters.ray_group import STORE, join_by_file
-from gkd_core.adapters.ray_own import own_folder
+from gkd_core.cluster.group import STORE, join_by_file
+from gkd_core.cluster.own_cluster import own_folder
 from gkd_core.distill.job import DistillJob
 from gkd_core.distill.stage_one import distill
 from gkd_core.planning.chance import expected_maximum
@@ -78,7 +78,7 @@ def _apart_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
     """As tasks, beside all that Ray itself runs."""
     import ray
 
-    from gkd_core.adapters.ray_connect import connected
+    from gkd_core.cluster.connect import connected
 
     with own_folder() as own, connected(count):
         task = ray.remote(num_cpus=1, max_retries=0)(_alone)
@@ -88,7 +88,7 @@ def _apart_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
 
 def _together_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
     """Workers of Ray Train, as stage one has them."""
-    from gkd_core.adapters.ray_train import Group, distill_on_ray
+    from gkd_core.cluster.train import Group, distill_on_ray
 
     distill_on_ray(job, Group(count, count, 0), folder)
     return _read(job, folder)

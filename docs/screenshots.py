@@ -20,9 +20,9 @@ from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 
-from gkd_core.doctor.web import basic
-from gkd_core.platform_state import FOLDER
-from gkd_core.server_keys import USER, read_keys
+from gkd_core.operations.doctor.web import basic
+from gkd_core.system.platform_state import FOLDER
+from gkd_core.system.server_keys import USER, read_keys
 
 COLUMNS = [
     *("metrics.`miou/mean_targets`", "metrics.`miou/worst_domain`", "metrics.`miou/source_gap`"),

@@ -18,9 +18,10 @@ from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
+from flows.server import HEARTBEAT_SECONDS
+
 FLOW = "gkd"
 TIDY = "tidy"
-HEARTBEAT_SECONDS = 30  # the least that Prefect allows; set it with PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS  # one heartbeat may be late and one lost
 HEARTBEAT = "prefect.flow-run.heartbeat"
 NOTHING_TO_DO = "NothingToDo"  # what a flow may call its end, Completed in type, so that lists and terminals say it

@@ -12,22 +12,23 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run as this_run
 from pydantic import AfterValidator, Field
 
-from flows.frame import run_tags, settings_of
+from flows.artifacts import places, show_page
+from flows.flow_context import run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
 from flows.server import LOGS
-from flows.sight import places, show_page
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.adapters.ray_cluster import shared_cluster
+from gkd_core.cluster.local import shared_cluster
 from gkd_core.errors import GkdError
-from gkd_core.evaluate.report import write_report
 from gkd_core.files import atomic_folder
 from gkd_core.messages import one_line
 from gkd_core.paths import ARTIFACTS, REPORT
 from gkd_core.records import Score, ScoreTable
+from gkd_core.reports.report import write_report
 from gkd_core.settings import MethodName, ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt, PositiveInt, PositiveShare
 from gkd_core.settings.encoder import parse_spec
+from gkd_core.stages.waves import own_ray_stages
+from gkd_core.tracking.flow_runs import Tracking
 
 COMPARISON = ARTIFACTS / "compare"
 UPPER_ROW: MethodName = "teacher"
@@ -107,7 +108,11 @@ def compare(
 
     tracking = Tracking(trees[0], project)
     tags = run_tags(project, "comparison")
-    with tracking.group_run(f"comparison-{this_run.name}", tags) as group, shared_cluster(_widest(trees), project / LOGS):
+    widest = _widest(trees)
+    with (
+        tracking.group_run(f"comparison-{this_run.name}", tags) as group,
+        shared_cluster(widest, own_ray_stages(widest), project / LOGS),
+    ):
         scores, failed = run_cells(wanted, run, at_once)
         report = _publish(scores, project)
         if report is not None:

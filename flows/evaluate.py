@@ -11,25 +11,27 @@ from prefect.runtime import flow_run as this_run
 from prefect.tasks import Task
 from pydantic import Field
 
-from flows.frame import own_workspace, run_tags, settings_of
+from flows.artifacts import run_page, show_page, stage_progress
+from flows.flow_context import own_workspace, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.server import LOGS
-from flows.sight import run_page, show_page, stage_progress
 from flows.tasks import Job, fetch_task, retried_task, stage_task
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.dvc_recipe import StageFailed
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.adapters.ray_cluster import shared_cluster
-from gkd_core.adapters.workspace import anchor_paths, publish_report
-from gkd_core.data.catalog import load_catalog
+from gkd_core.cluster.local import shared_cluster
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.evaluate.places import Place
 from gkd_core.paths import ARTIFACTS, REPORT
 from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import find_run, run_folder
+from gkd_core.stages.facts import EVALUATE, PREPARE_DATA
 from gkd_core.stages.length import Length
 from gkd_core.stages.measure import NO_TEACHER, chosen_places, measure_run, segmentor_folder
 from gkd_core.stages.origin import data_origin
+from gkd_core.stages.waves import own_ray_stages
+from gkd_core.system.child_process import child_process
+from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.versioning.recipe import StageFailed
+from gkd_core.versioning.workspace import anchor_paths, publish_report
 
 EVALUATION = ARTIFACTS / "evaluation"
 MEASURE = "measure"
@@ -80,10 +82,10 @@ def _run(subject: Subject, project: Path, workspace: Path, settings: Settings) -
     tags = {**run_tags(project, "evaluation"), **model_tags(subject)}
     with (
         tracking.flow_run(f"evaluation-{this_run.name}", settings, tags) as parent,
-        shared_cluster(settings, project / LOGS) as cluster,
+        shared_cluster(settings, own_ray_stages(settings), project / LOGS) as cluster,
     ):
         job = Job(settings, workspace, cluster, tracking, parent)
-        prepare = find_run(settings, "prepare-data", None)
+        prepare = find_run(settings, PREPARE_DATA.name, None)
         fetch_task(job, project)()
         stages = {prepare.name: stage_task(job, prepare)(), MEASURE: measure_task(job, subject)()}
         parent.log_report(ScoreTable.read(workspace / REPORT / "scores.json"), workspace / REPORT)
@@ -126,9 +128,9 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
         command = ["gkd", MEASURE, str(subject.folder), "--output", str(REPORT)]
         command += [part for name in subject.domains for part in ("--domain", name)]
         notes = run_folder(job.settings, measure_run(subject.folder, REPORT), job.workspace)
-        with cluster.turn("evaluate"), stage_progress(MEASURE, _length(job, subject), notes, log):
-            cluster.before("evaluate")
-            with child_process(command, cwd=job.workspace, env=cluster.environment("evaluate")) as child:
+        with cluster.turn(EVALUATE.name), stage_progress(MEASURE, _length(job, subject), notes, log):
+            cluster.before(EVALUATE.name)
+            with child_process(command, cwd=job.workspace, env=cluster.environment(EVALUATE.name)) as child:
                 status = child.wait()
                 if status:
                     raise StageFailed(MEASURE, status)

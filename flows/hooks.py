@@ -13,13 +13,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow, FlowStateHook
 from prefect.logging import get_logger
 
-from flows.frame import settings_of
+from flows.flow_context import settings_of
 from flows.lifetime import end_promptly
 from flows.reconciliation import reconcile
-from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
-from gkd_core.adapters.mlflow_tracking import tracking_address
 from gkd_core.messages import one_line
 from gkd_core.settings import Settings
+from gkd_core.storage.mlflow_store import tracking_address
+from gkd_core.tracking.open_runs import End, OpenRuns
 
 Hook = FlowStateHook[..., Any]
 

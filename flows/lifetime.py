@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 
-from gkd_core.adapters.child import end_children
+from gkd_core.system.child_process import end_children
 
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # in the environment of a process that a worker starts
 POLL_SECONDS = 1.0

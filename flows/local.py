@@ -157,8 +157,8 @@ def _own_words_only() -> Iterator[None]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from gkd_core.evaluate.terminal import print_matrix
     from gkd_core.records import ScoreTable
+    from gkd_core.reports.terminal import print_matrix
 
     report = Path(result["report"])
     print_matrix(ScoreTable.read(report / "matrix.json"))

@@ -7,22 +7,23 @@ from prefect import flow as prefect_flow
 from prefect import get_run_logger
 from prefect.runtime import flow_run as this_run
 
-from flows.frame import own_workspace, run_tags, settings_of
+from flows.artifacts import run_page, show_page
+from flows.flow_context import own_workspace, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.server import LOGS
-from flows.sight import run_page, show_page
 from flows.tasks import Job, fetch_task, stage_task
-from gkd_core.adapters.dvc_recipe import Outcome
-from gkd_core.adapters.mlflow_tracking import Tracking, run_name
-from gkd_core.adapters.ray_cluster import shared_cluster
-from gkd_core.adapters.workspace import anchor_paths, publish_report
+from gkd_core.cluster.local import shared_cluster
 from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import StageRun, find_run, plan
-from gkd_core.stages.waves import waves
+from gkd_core.stages.facts import ILLUSTRATE, PREPARE_DATA
+from gkd_core.stages.waves import own_ray_stages, waves
+from gkd_core.tracking.flow_runs import Tracking, run_name
+from gkd_core.versioning.recipe import Outcome
+from gkd_core.versioning.workspace import anchor_paths, publish_report
 
-PICTURE_STAGE = "illustrate"
+PICTURE_STAGE = ILLUSTRATE.name
 
 
 @prefect_flow(name="gkd", persist_result=False, **HOOKS)
@@ -52,12 +53,12 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
     name = f"{run_name(settings)}-{this_run.name}"
     with (
         tracking.flow_run(name, settings, run_tags(project, "pipeline")) as parent,
-        shared_cluster(settings, project / LOGS) as cluster,
+        shared_cluster(settings, own_ray_stages(settings), project / LOGS) as cluster,
     ):
         job = Job(settings, workspace, cluster, tracking, parent)
         fetch_task(job, project)()
         outcomes = {name: outcome for wave in waves(plan(settings), settings) for name, outcome in _run_wave(job, wave).items()}
-        parent.log_datasets(parent.run_id, job.datasets(find_run(settings, "prepare-data", None)))
+        parent.log_datasets(parent.run_id, job.datasets(find_run(settings, PREPARE_DATA.name, None)))
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_costs()
         parent.log_report(table, workspace / REPORT)

@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from flows.read_gate import gated
-from gkd_core.loopback import LOOPBACK
+from gkd_core.system.loopback import LOOPBACK
 
 
 def create_app(**options: Any) -> TrustedHostMiddleware:

@@ -8,11 +8,11 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.transactions import Transaction, transaction
 
-from gkd_core.adapters.mlflow_aliases import Champions, Move
-from gkd_core.adapters.mlflow_names import CHAMPION
 from gkd_core.errors import PlatformError
-from gkd_core.evaluate.card import render_card
-from gkd_core.evaluate.gate import Verdict
+from gkd_core.registry.champions import Champions, Move
+from gkd_core.registry.gate import Verdict
+from gkd_core.registry.model_card import render_card
+from gkd_core.storage.mlflow_names import CHAMPION
 
 
 def promote(
@@ -57,7 +57,7 @@ def _giving_back(champions: Champions, name: str, move: Move) -> Callable[[Trans
 
 
 def _check(champions: Champions, name: str, scratch: Path, public_key: Path | None) -> None:
-    from gkd_core.adapters.mlflow_smoke import check_served  # loads torch
+    from gkd_core.registry.serving_check import check_served  # loads torch
 
     images = check_served(champions.registry, name, CHAMPION, scratch, public_key)
     get_run_logger().info("%s: loaded from the registry, its program gives the logits of its weights on %d images", name, images)

@@ -8,7 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from gkd_core.adapters.mlflow_open_runs import End, OpenRuns
+from gkd_core.tracking.open_runs import End, OpenRuns
 
 ENDS: dict[StateType, End] = {
     StateType.COMPLETED: "FINISHED",

@@ -14,24 +14,25 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.automations import NOTHING_TO_DO
-from flows.frame import run_tags, settings_of
+from flows.flow_context import run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
 from flows.promotion import artifact_key, promote, verdict_table
 from flows.server import LOGS
 from flows.unfinished import undo_unfinished
-from gkd_core.adapters.dvc_inputs import fingerprint_now
-from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_judge import champion_of, judge, trials_of
-from gkd_core.adapters.mlflow_registry import Registry
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.adapters.ray_cluster import shared_cluster
-from gkd_core.data.catalog import load_catalog
+from gkd_core.cluster.local import shared_cluster
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.paths import RUNS
+from gkd_core.registry.challenge import champion_of, judge, trials_of
+from gkd_core.registry.champions import Champions
+from gkd_core.registry.retraining import Due, seeds_to_run, what_is_due
+from gkd_core.registry.versions import Registry
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt
 from gkd_core.stages.domains import sources
-from gkd_core.stages.due import Due, seeds_to_run, what_is_due
+from gkd_core.stages.waves import own_ray_stages
+from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.versioning.fingerprint_now import fingerprint_now
 
 SCRATCH = RUNS / "registry"
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
@@ -105,13 +106,13 @@ def _distil(
     project: Path, tree: Settings, seeds: list[int], profile: ProfileName | None, settings: SettingsChanges, overrides: list[str]
 ) -> list[dict[str, Any]]:
     """Run the pipeline once for each seed, all on one cluster; what each gives."""
-    with shared_cluster(tree, project / LOGS):
+    with shared_cluster(tree, own_ray_stages(tree), project / LOGS):
         return [full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"]) for seed in seeds]
 
 
 def _register(champions: Champions, tracking: Tracking, results: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Register the students of finished pipelines; version numbers by source, the best first."""
-    from gkd_core.adapters.mlflow_students import finished_run, register_students  # loads torch, which a look need not
+    from gkd_core.registry.registration import finished_run, register_students  # loads torch, which a look need not
 
     runs = [finished_run(tracking, Path(result["workspace"]), result["mlflow_run"]) for result in results]
     found = register_students(champions.registry, tracking, runs)

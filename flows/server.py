@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gkd_core.adapters.child import child_process
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import LOOPBACK, answers, free_port, is_free
 from gkd_core.paths import ARTIFACTS
-from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, make_private_folder, write_private
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import LOOPBACK, answers, free_port, is_free
+from gkd_core.system.server_keys import PREFECT_VARIABLE, ServerKeys, make_private, make_private_folder, write_private
 
+HEARTBEAT_SECONDS = 30  # of a flow run: the least that Prefect allows (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)
 HOME = ARTIFACTS / "prefect"
 LOGS = ARTIFACTS / "logs"
 START_SECONDS = 120.0

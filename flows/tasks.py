@@ -7,29 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from mlflow.entities import DatasetInput
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run as this_run
 from prefect.tasks import Task
 
-from flows.sight import stage_progress
-from gkd_core.adapters.dvc_pins import RECORD, fetch_pinned, pinned_inputs
-from gkd_core.adapters.dvc_recipe import Outcome, StageFailed, reproduce
-from gkd_core.adapters.mlflow_datasets import dataset_inputs, version_tags
-from gkd_core.adapters.mlflow_errors import explained
-from gkd_core.adapters.mlflow_tracking import MODEL_STAGE, ParentRun, Tracking
-from gkd_core.adapters.ray_cluster import LocalCluster
-from gkd_core.adapters.stage_lock import digest_of, stage_lock
-from gkd_core.data.catalog import load_catalog
-from gkd_core.data.pins import PinnedInputs
+from flows.artifacts import stage_progress
+from gkd_core.cluster.local import LocalCluster
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, find_run, run_folder
+from gkd_core.stages.facts import LEARN_TASK, PREPARE_DATA, names_where
 from gkd_core.stages.length import Length, length_of
+from gkd_core.storage.mlflow_errors import explained
+from gkd_core.tracking.datasets import DatasetInput, dataset_inputs, version_tags
+from gkd_core.tracking.flow_runs import ParentRun, Tracking
+from gkd_core.versioning.pinned_inputs import RECORD, fetch_pinned, pinned_inputs
+from gkd_core.versioning.pins import PinnedInputs
+from gkd_core.versioning.recipe import Outcome, StageFailed, reproduce
+from gkd_core.versioning.stage_lock import digest_of, stage_lock
 
-TRAINING_STAGES = ("distill-proxy", "distill-source", MODEL_STAGE)
+TRAINING_STAGES = names_where(lambda stage: stage.trains)
 Result = TypeVar("Result")
 RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced node minutes
 
@@ -47,7 +47,7 @@ class Job:
 
     def datasets(self, run: StageRun) -> list[DatasetInput]:
         """What MLflow is to know of the data that a stage reads; prepare-data is done by then."""
-        prepare = find_run(self.settings, "prepare-data", None)
+        prepare = find_run(self.settings, PREPARE_DATA.name, None)
         catalog = load_catalog(self.settings.data.catalogs)
         pinned = PinnedInputs.read(self.workspace / RECORD)
         return dataset_inputs(self.settings, catalog, run, pinned, prepare, self.workspace)
@@ -163,7 +163,7 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
         outcome = reproduce(job.workspace, run, on_start, job.cluster.environment(run.stage), held=[lock])
         if child_run:
             job.parent.log_datasets(child_run[0], job.datasets(run))
-        if outcome == "ran" and run.stage == MODEL_STAGE:
+        if outcome == "ran" and run.stage == LEARN_TASK.name:
             _log_model(job, run, child_run[0])
     if outcome != "ran":
         job.parent.note_restored(run, job.workspace)
@@ -177,7 +177,7 @@ OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from t
 
 def _log_model(job: Job, run: StageRun, child_run: str) -> None:
     # Both load torch, which a run without training need not.
-    from gkd_core.adapters.mlflow_model import log_segmentor
+    from gkd_core.registry.logged_model import log_segmentor
     from gkd_core.stages.example import source_example
 
     example = source_example(job.settings, str(run.source), job.workspace)

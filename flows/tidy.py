@@ -6,11 +6,11 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.frame import settings_of
+from flows.flow_context import settings_of
 from flows.reconciliation import Reconciliation, reconcile
-from gkd_core.adapters.mlflow_tracking import tracking_address
-from gkd_core.adapters.ray_own import sweep_folders
-from gkd_core.adapters.workspace import sweep_workspaces
+from gkd_core.cluster.own_cluster import sweep_folders
+from gkd_core.storage.mlflow_store import tracking_address
+from gkd_core.versioning.workspace import sweep_workspaces
 
 
 @flow(name="gkd", persist_result=False)

@@ -6,8 +6,8 @@ from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from gkd_core.adapters.mlflow_aliases import Champions
 from gkd_core.errors import PlatformError
+from gkd_core.registry.champions import Champions
 
 BY_FLOW = "flow run "
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 ARTIFACTS = Path("artifacts")
 DATA = ARTIFACTS / "data"
-DISTILLED = ARTIFACTS / "distill-proxy"  # what stage 1a leaves for 1b
 RUNS = ARTIFACTS / "runs"  # checkpoints and step metrics of unfinished work; not an output
 REPORT = ARTIFACTS / "report"
 SCORES = "scores.json"

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gkd_core.data.catalog import load_catalog
-from gkd_core.data.reading import list_images, read_image
+from gkd_core.data.catalog.load import load_catalog
+from gkd_core.data.files.reading import list_images, read_image
 from gkd_core.distill.qsd import QuerySoftDistillation, attention_entropy, matching_weight
 from gkd_core.distill.warm_start import match_queries, regress_queries, value_loss
 from gkd_core.models.build import build_encoder

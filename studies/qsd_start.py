@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.evaluate.rows import source_mean, spread, target_mean
 from gkd_core.files import atomic_file
 from gkd_core.paths import DATA, REPORT
 from gkd_core.records import Score, ScoreTable
+from gkd_core.reports.rows import source_mean, spread, target_mean
 from gkd_core.settings import Settings, dump_settings, load_settings
 from gkd_core.stages import find_run, plan, run_folder, run_stage
 from gkd_core.training.metrics import MetricsFollower

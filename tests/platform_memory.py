@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from gkd_core.adapters.backup.sqlite import FILES
-from gkd_core.adapters.backup.stores import ARTIFACT_FOLDER
+from gkd_core.operations.backup.sqlite import FILES
+from gkd_core.operations.backup.stores import ARTIFACT_FOLDER
 
 REVISION = "known"
 

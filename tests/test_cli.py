@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from gkd_core.cli import app
 from gkd_core.cli.run import run_command_line
 from gkd_core.errors import GkdError, PlatformError, TrainingError, TransientError
-from gkd_core.evaluate.report import write_report
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
+from gkd_core.reports.report import write_report
 
 COMMANDS = sorted(
     str(command.name or command.callback.__name__.replace("_", "-")) for command in app.registered_commands if command.callback

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_names import CHAMPION
-from gkd_core.adapters.mlflow_registry import Registry
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.cli import app
 from gkd_core.errors import GkdError
+from gkd_core.registry.champions import Champions
+from gkd_core.registry.versions import Registry
 from gkd_core.settings import Settings
+from gkd_core.storage.mlflow_names import CHAMPION
+from gkd_core.tracking.flow_runs import Tracking
 
 NAME = "gkd-student-toy"
 

@@ -20,8 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gkd_core.adapters.postgres import VARIABLE, Database, database_named
 from gkd_core.errors import PlatformError
+from gkd_core.operations.postgres import VARIABLE, Database, database_named
 
 from .databases import Databases, PostgresDatabases, SqliteFiles
 from .figures import Figures

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import psycopg
 
-from gkd_core.adapters.backup.sqlite import FILES
-from gkd_core.adapters.postgres import MLFLOW, PREFECT, VARIABLE, Database
+from gkd_core.operations.backup.sqlite import FILES
+from gkd_core.operations.postgres import MLFLOW, PREFECT, VARIABLE, Database
 
 # What a server keeps open when it rests: SQLAlchemy's pool is 5 connections an engine, and MLflow has more engines than one.
 POOLED = 20

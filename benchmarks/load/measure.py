@@ -10,9 +10,9 @@ from pathlib import Path
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.server import LOGS
-from gkd_core.adapters.workspace import WORKSPACES
 from gkd_core.errors import PlatformError
-from gkd_core.platform_state import PlatformState, read_state
+from gkd_core.system.platform_state import PlatformState, read_state
+from gkd_core.versioning.workspace import WORKSPACES
 
 from .databases import Databases
 from .figures import Figures, figures

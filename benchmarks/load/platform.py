@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import free_port
-from gkd_core.platform_state import PlatformState, read_state
 from gkd_core.settings import dump_settings, load_settings
+from gkd_core.system.loopback import free_port
+from gkd_core.system.platform_state import PlatformState, read_state
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOYMENTS = ("full-pipeline", "tidy")

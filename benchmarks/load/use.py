@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from gkd_core.platform_state import PlatformState
+from gkd_core.system.platform_state import PlatformState
 
 SAMPLE_SECONDS = 2.0
 FLOWS = "flow runs"

@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from flows.local_platform.screen import next_steps, print_state, progress
+from flows.local_platform.console import next_steps, print_state, progress
 from flows.local_platform.services import Ports
 from flows.local_platform.start import bring_up, check_version, ports_of, running_state, start_supervisor
 from flows.local_platform.stop import stop_platform
 from gkd_core.cli import run_command_line
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import answers
-from gkd_core.platform_state import PlatformState
+from gkd_core.system.loopback import answers
+from gkd_core.system.platform_state import PlatformState
 
 EXIT_UNWELL = 1
 WIDTH_OF_LOGS = 160

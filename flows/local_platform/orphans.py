@@ -9,8 +9,8 @@ import urllib.request
 from typing import Any
 
 from flows.local_platform.services import POOL
-from gkd_core.doctor.web import basic
 from gkd_core.errors import PlatformError
+from gkd_core.operations.doctor.web import basic
 
 SECONDS = 15.0
 ENDS = {"RUNNING": "CRASHED", "PENDING": "CRASHED", "CANCELLING": "CANCELLED"}

@@ -1,6 +1,6 @@
 """Processes by a mark in their environment, which all that they start inherits: so none of ours is missed, wherever it went.
 
-A guard (gkd_core.adapters.child) ends the session of its command. Prefect's worker puts each flow run into a session of its
+A guard (gkd_core.system.child_process) ends the session of its command. Prefect's worker puts each flow run into a session of its
 own, out of the guard's reach; the mark reaches it.
 """
 
@@ -15,7 +15,7 @@ from typing import TypeVar
 import psutil
 
 from gkd_core.paths import ARTIFACTS
-from gkd_core.platform_state import ProcessMark
+from gkd_core.system.platform_state import ProcessMark
 
 Answer = TypeVar("Answer")
 VARIABLE = "GKD_PLATFORM"

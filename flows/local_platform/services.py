@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.server import LEASES_ON_DISK, LOGS, QUIET, guarded, health_of, server_command
-from gkd_core.adapters.mlflow_store import STORE, local_artifacts, local_database
-from gkd_core.adapters.postgres import Database
-from gkd_core.loopback import LOOPBACK
-from gkd_core.platform_state import FOLDER
-from gkd_core.server_keys import PREFECT_VARIABLE, PROFILE_FILE, USER, ServerKeys
+from flows.server import HEARTBEAT_SECONDS, LEASES_ON_DISK, LOGS, QUIET, guarded, health_of, server_command
+from gkd_core.operations.postgres import Database
+from gkd_core.storage.mlflow_store import STORE, local_artifacts, local_database
+from gkd_core.system.loopback import LOOPBACK
+from gkd_core.system.platform_state import FOLDER
+from gkd_core.system.server_keys import PREFECT_VARIABLE, PROFILE_FILE, USER, ServerKeys
 
 POOL = "gkd"
-HEARTBEAT_SECONDS = 30
 MLFLOW_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 # MLflow's users, of whom there is one; its password comes by the environment.
 MLFLOW_USERS = FOLDER / "mlflow-users.db"

@@ -15,14 +15,14 @@ from flows.local_platform import processes
 from flows.local_platform.logs import begin_log, last_lines
 from flows.local_platform.services import MLFLOW_SIGN_IN, MLFLOW_USERS, PROFILE, Ports, Service, client_environment, services
 from flows.server import LOGS
-from gkd_core.adapters.backup.sqlite import FILES
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.postgres import Database, database_named
-from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import is_free
-from gkd_core.platform_state import FOLDER, PlatformState, has_unreadable_state, read_state
-from gkd_core.server_keys import PREFECT_VARIABLE, ServerKeys, make_keys, make_private, read_keys, write_private
+from gkd_core.operations.backup.sqlite import FILES
+from gkd_core.operations.postgres import Database, database_named
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import is_free
+from gkd_core.system.platform_state import FOLDER, PlatformState, has_unreadable_state, read_state
+from gkd_core.system.process_marks import is_running
+from gkd_core.system.server_keys import PREFECT_VARIABLE, ServerKeys, make_keys, make_private, read_keys, write_private
 
 ENVIRONMENT_FILE = FOLDER / "env"
 LOCK = FOLDER / "lock"

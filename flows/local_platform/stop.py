@@ -11,9 +11,9 @@ import psutil
 
 from flows.local_platform import processes
 from flows.local_platform.services import PROFILE
-from gkd_core.adapters.process_marks import is_running
 from gkd_core.errors import PlatformError
-from gkd_core.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
+from gkd_core.system.platform_state import STATE_FILE, PlatformState, ServiceState, read_state
+from gkd_core.system.process_marks import is_running
 
 # A service has 20 s to end by itself, flow runs 20 s more; the worker first, then the servers, side by side.
 STOP_SECONDS = 100.0

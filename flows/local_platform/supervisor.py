@@ -18,17 +18,17 @@ from typing import NamedTuple
 import psutil
 
 from flows.local_platform import processes
-from flows.local_platform.journal import Journal, first_state
-from flows.local_platform.keeper import Keeper, Report
 from flows.local_platform.logs import begin_log, bound_log
 from flows.local_platform.orphans import end_orphans, living
+from flows.local_platform.service_monitor import Report, ServiceMonitor
 from flows.local_platform.services import Ports, Service, client_environment, services
 from flows.local_platform.start import keys_of
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.postgres import VARIABLE, database_named
+from flows.local_platform.state_writer import StateWriter, first_state
 from gkd_core.errors import GkdError
-from gkd_core.loopback import answers
-from gkd_core.platform_state import Health, PlatformState, now
+from gkd_core.operations.postgres import VARIABLE, database_named
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import answers
+from gkd_core.system.platform_state import Health, PlatformState, now
 
 LOG_CHECK_SECONDS = 60.0
 CHILD_SECONDS = 10.0
@@ -36,7 +36,7 @@ RECONCILIATION_SECONDS = 30.0
 
 
 class _Run(NamedTuple):
-    """A service's process, as its keeper sees it: the guard tells how it ended, `pid` is the service itself."""
+    """A service's process, as its monitor sees it: the guard tells how it ended, `pid` is the service itself."""
 
     pid: int
     guard: subprocess.Popen[bytes]
@@ -65,11 +65,11 @@ class Supervisor:
             database=database.shown if database else "sqlite",
             services=tuple(first_state(service) for service in self._services),
         )
-        self._journal = Journal(project, state)
+        self._state = StateWriter(project, state)
 
     def run(self, stop: Event) -> None:
         """Keep the services until `stop` is set, then stop them, those that need others first."""
-        threads = {service.name: Thread(target=self._keeper(service).keep, name=service.name) for service in self._services}
+        threads = {service.name: Thread(target=self._monitor(service).keep, name=service.name) for service in self._services}
         for thread in threads.values():
             thread.start()
         while not stop.wait(LOG_CHECK_SECONDS):
@@ -112,20 +112,20 @@ class Supervisor:
         if status != 0:
             _say(f"MLflow could not be told of the flow runs that were stopped: exit status {status}")
 
-    def _keeper(self, service: Service) -> Keeper:
+    def _monitor(self, service: Service) -> ServiceMonitor:
         stop = self._stops[service.name]
-        return Keeper(
+        return ServiceMonitor(
             service=service,
             start=lambda: self._start(service),
             answers=lambda: answers(service.check),
-            ready=lambda: all(self._journal.health(name) == "healthy" for name in service.needs),
+            ready=lambda: all(self._state.health(name) == "healthy" for name in service.needs),
             report=self._report(service.name),
             stop=stop,
         )
 
     def _report(self, name: str) -> Report:
         def report(health: Health, *, pid: int | None = None, restarts: int = 0, detail: str = "") -> None:
-            self._journal.note(name, health=health, pid=pid, restarts=restarts, detail=detail)
+            self._state.note(name, health=health, pid=pid, restarts=restarts, detail=detail)
 
         return report
 

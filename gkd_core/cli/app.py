@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""
-Distil a vision foundation model into a small segmentation model that holds up where it never saw labels.
+Distil a vision foundation model into a small segmentation model that generalises to domains without labels.
 
 A tour, in the order in which one needs it:
 
@@ -119,9 +119,9 @@ def recipe(
     ] = False,
 ) -> None:
     """Print the recipe, dvc.yaml, for these settings, or write it with its params.yaml for `dvc repro`."""
-    from gkd_core.adapters.dvc_recipe import render
     from gkd_core.files import atomic_file
     from gkd_core.settings import dump_settings
+    from gkd_core.versioning.recipe import render
 
     tree = read_settings(profile, set_)
     text = render(tree)
@@ -137,8 +137,8 @@ def recipe(
 @app.command(epilog="Example: gkd show artifacts/report")
 def show(folder: Annotated[Path, typer.Argument(help="Folder of a report.")] = Path("artifacts/report")) -> None:
     """Print the matrix of a finished run."""
-    from gkd_core.evaluate.terminal import print_matrix
     from gkd_core.records import ScoreTable
+    from gkd_core.reports.terminal import print_matrix
 
     print_matrix(ScoreTable.read(folder / "matrix.json"))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from gkd_core.adapters.backup.make import Part
+    from gkd_core.operations.backup.make import Part
 
 MEBI = 2**20
 Place = Annotated[str, typer.Argument(help="Where backups lie: s3://bucket/prefix, or a folder.")]
@@ -27,18 +27,18 @@ def backup(place: Place, bucket: Bucket = None) -> None:
     GKD_DATABASE_URL names PostgreSQL's server (PGPASSWORD has the password); unset, the project's SQLite files are meant. Only
     what no backup there has yet is copied. It is a backup once the last line says so.
     """
-    from gkd_core.adapters.backup.make import Part, back_up
-    from gkd_core.adapters.backup.seal import key_file, newest_proven, seal
-    from gkd_core.adapters.backup.stores import stores_of
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup.backup_store import open_backup_store
+    from gkd_core.operations.backup.make import Part, back_up
+    from gkd_core.operations.backup.seal import key_file, newest_proven, seal
+    from gkd_core.operations.backup.stores import stores_of
 
-    vault = open_vault(place)
-    for done in back_up(stores_of(Path.cwd(), bucket or ()), vault, newest_proven(vault, key_file())):
+    backup_store = open_backup_store(place)
+    for done in back_up(stores_of(Path.cwd(), bucket or ()), backup_store, newest_proven(backup_store, key_file())):
         if isinstance(done, Part):
             typer.echo(_line(done))
         else:
             # Beside the lines that programs read.
-            typer.echo(f"manifest's SHA-256, to keep apart: {seal(vault, done, key_file())}", err=True)
+            typer.echo(f"manifest's SHA-256, to keep apart: {seal(backup_store, done, key_file())}", err=True)
             typer.echo(f"backup {done}: whole")
 
 
@@ -58,40 +58,40 @@ def restore(
     It must be sealed by the key that GKD_BACKUP_KEY_FILE names (else ~/.config/gkd/backup.key, which the first backup makes).
     The same variables and buckets as for `backup`. The databases must be there, empty: `gkd infra bootstrap`.
     """
-    from gkd_core.adapters.backup import restore as restoring
-    from gkd_core.adapters.backup.seal import check_seal, key_file
-    from gkd_core.adapters.backup.stores import stores_of
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup import restore as restoring
+    from gkd_core.operations.backup.backup_store import open_backup_store
+    from gkd_core.operations.backup.seal import check_seal, key_file
+    from gkd_core.operations.backup.stores import stores_of
 
-    vault = open_vault(place)
-    name = name or vault.newest()
-    found = check_seal(vault, name, key_file(), manifest_sha256)
-    for part in restoring.restore(stores_of(Path.cwd(), bucket or ()), vault, found, replace):
+    backup_store = open_backup_store(place)
+    name = name or backup_store.newest()
+    found = check_seal(backup_store, name, key_file(), manifest_sha256)
+    for part in restoring.restore(stores_of(Path.cwd(), bucket or ()), backup_store, found, replace):
         typer.echo(_line(part))
     typer.echo(f"backup {name}: restored")
 
 
 def backups(place: Place) -> None:
     """List whole backups, the oldest first: name, size of what it names, versions of the stack."""
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup.backup_store import open_backup_store
 
-    vault = open_vault(place)
-    for name in vault.names():
-        found = vault.read(name)
+    backup_store = open_backup_store(place)
+    for name in backup_store.names():
+        found = backup_store.read(name)
         stack = ", ".join(f"{package} {version}" for package, version in found.versions.items())
         typer.echo(f"{name}  {_size(sum(found.contents.values()))}  {stack}")
-    if not vault.names():
-        typer.echo(f"no whole backup in {vault}")
+    if not backup_store.names():
+        typer.echo(f"no whole backup in {backup_store}")
 
 
 def check_backup(place: Place, name: Name = None) -> None:
     """Read the whole of a backup and hold it against its digests, without touching anything."""
-    from gkd_core.adapters.backup.restore import check_backup
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup.backup_store import open_backup_store
+    from gkd_core.operations.backup.restore import check_backup
 
-    vault = open_vault(place)
-    name = name or vault.newest()
-    check_backup(vault, vault.read(name))
+    backup_store = open_backup_store(place)
+    name = name or backup_store.newest()
+    check_backup(backup_store, backup_store.read(name))
     typer.echo(f"backup {name}: whole and undamaged")
 
 
@@ -100,11 +100,11 @@ def prune(place: Place, keep: Annotated[int, typer.Option(min=1, help="How many 
 
     Only backups that are sealed by the key that GKD_BACKUP_KEY_FILE names (else ~/.config/gkd/backup.key) count as kept.
     """
-    from gkd_core.adapters.backup import retention
-    from gkd_core.adapters.backup.seal import key_file
-    from gkd_core.adapters.backup.vault import open_vault
+    from gkd_core.operations.backup import retention
+    from gkd_core.operations.backup.backup_store import open_backup_store
+    from gkd_core.operations.backup.seal import key_file
 
-    done = retention.prune(open_vault(place), keep, key_file())
+    done = retention.prune(open_backup_store(place), keep, key_file())
     for name in done.backups:
         typer.echo(f"backup {name}: removed")
     for name in done.uncounted:

@@ -26,8 +26,8 @@ def bootstrap(
     from rich.console import Console
     from rich.table import Table
 
-    from gkd_core.adapters.s3.bucket import BucketRules, bootstrap_bucket
-    from gkd_core.adapters.s3.client import connect
+    from gkd_core.operations.bootstrap.buckets import BucketRules, bootstrap_bucket
+    from gkd_core.storage.client import connect
 
     rules = BucketRules(scratch_prefix, scratch_days, old_version_days, aborted_upload_days)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -42,10 +42,10 @@ def upload(
     address: Annotated[str, typer.Argument(help="Where to: s3://bucket/prefix.")],
 ) -> None:
     """Send a folder, with a SHA-256 for each file. What is there already stays; indexes of shards go last."""
-    from gkd_core.adapters.s3.client import connect
-    from gkd_core.adapters.s3.keys import Location
-    from gkd_core.adapters.s3.trees import upload_tree
-    from gkd_core.data.shards import INDEX
+    from gkd_core.data.files.shards import INDEX
+    from gkd_core.storage.client import connect
+    from gkd_core.storage.keys import Location
+    from gkd_core.storage.trees import upload_tree
 
     place = Location.parse(address)
     indexes = [path.relative_to(folder).as_posix() for path in folder.rglob(INDEX)]
@@ -59,9 +59,9 @@ def download(
     folder: Annotated[Path, typer.Argument(help="Folder to fill.")],
 ) -> None:
     """Fetch all below a prefix, each file held against its SHA-256. What is here already stays."""
-    from gkd_core.adapters.s3.client import connect
-    from gkd_core.adapters.s3.keys import Location
-    from gkd_core.adapters.s3.trees import download_tree
+    from gkd_core.storage.client import connect
+    from gkd_core.storage.keys import Location
+    from gkd_core.storage.trees import download_tree
 
     place = Location.parse(address)
     moved = download_tree(connect(), place, folder)

@@ -11,7 +11,7 @@ from gkd_core.cli.options import PARAMS
 from gkd_core.files import scratch_folder
 
 if TYPE_CHECKING:
-    from gkd_core.evaluate.comparison import RunFacts
+    from gkd_core.reports.comparison import RunFacts
 
 Runs = Annotated[
     list[str] | None,
@@ -30,11 +30,11 @@ def compare(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the comparison as one self-contained page to this file.")] = None,
 ) -> None:
-    """Put finished runs side by side: which student holds up best, and what it cost; best mean over targets first."""
+    """Put finished runs side by side: which student generalises best, and what it cost; best mean over targets first."""
     from gkd_core.errors import GkdError
-    from gkd_core.evaluate.comparison import Comparison
-    from gkd_core.evaluate.page import write_page
-    from gkd_core.evaluate.terminal import print_comparison
+    from gkd_core.reports.comparison import Comparison
+    from gkd_core.reports.page import write_page
+    from gkd_core.reports.terminal import print_comparison
 
     if report and (runs or experiment or kind or where):
         raise GkdError("--report: reads folders alone; leave out runs, --experiment, --kind and --where, or --report")
@@ -52,8 +52,8 @@ def compare(
 
 def _reports(folders: list[Path]) -> list[RunFacts]:
     """Each report as a run that nothing is known of but its scores."""
-    from gkd_core.evaluate.comparison import RunFacts
     from gkd_core.records import ScoreTable
+    from gkd_core.reports.comparison import RunFacts
 
     return [RunFacts(str(folder), ScoreTable.read(folder / "matrix.json").scores) for folder in folders]
 
@@ -61,9 +61,9 @@ def _reports(folders: list[Path]) -> list[RunFacts]:
 def _tracked(
     names: list[str], experiment: str | None, kind: str | None, last: int, where: str | None, folder: Path
 ) -> list[RunFacts]:
-    from gkd_core.adapters.mlflow_runs import RunStore
-    from gkd_core.adapters.mlflow_weights import store_address
     from gkd_core.settings import Settings, load_settings
+    from gkd_core.storage.mlflow_weights import store_address
+    from gkd_core.tracking.finished_runs import RunStore
 
     tracking = (load_settings(PARAMS, None, []) if PARAMS.exists() else Settings()).tracking
     store = RunStore(store_address(tracking.uri, Path.cwd()), experiment or tracking.experiment)

@@ -12,7 +12,7 @@ from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.errors import EXIT_USER_ERROR
 
 if TYPE_CHECKING:
-    from gkd_core.data.catalog import Catalog
+    from gkd_core.data.catalog.load import Catalog
     from gkd_core.settings import Settings
 
 Domains = Annotated[
@@ -41,8 +41,8 @@ def list_(
     all_: Annotated[bool, typer.Option("--all", help="Every dataset of the catalog, not only those that the run reads.")] = False,
 ) -> None:
     """List the dataset splits that a run reads: how many images are stated and found, and where they lie."""
-    from gkd_core.data.catalog import load_catalog
-    from gkd_core.data.listing import print_domains
+    from gkd_core.data.catalog.load import load_catalog
+    from gkd_core.data.files.listing import print_domains
     from gkd_core.stages.domains import all_domains
     from gkd_core.stages.origin import data_origin
 
@@ -167,7 +167,7 @@ def prepare(
 
 def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Settings, Catalog, list[str]]:
     """The settings, their catalog, and the domains asked for, else all that the run reads."""
-    from gkd_core.data.catalog import load_catalog
+    from gkd_core.data.catalog.load import load_catalog
     from gkd_core.stages.domains import all_domains
 
     settings = read_settings(profile, overrides)

@@ -12,7 +12,7 @@ import typer
 from gkd_core.cli.options import Profile, Set, read_settings
 
 if TYPE_CHECKING:
-    from gkd_core.doctor import Finding
+    from gkd_core.operations.doctor import Finding
 
 EXIT_ERROR = 1
 PLAIN_WIDTH = 200
@@ -27,7 +27,7 @@ def doctor(
 ) -> None:
     """Look at versions, ports, services, credentials, disk, memory and GPUs, and say what to do about each finding."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from gkd_core.doctor import CHECKS, examine, this_machine
+    from gkd_core.operations.doctor import CHECKS, examine, this_machine
 
     findings = examine(this_machine(Path.cwd(), read_settings(profile, set_)), CHECKS)
     if json_:

@@ -31,7 +31,7 @@ def bootstrap(
     GKD_DATABASE_URL names an administrator of PostgreSQL (PGPASSWORD has its password), GKD_PREFECT_DATABASE_PASSWORD and
     GKD_MLFLOW_DATABASE_PASSWORD are those that the services will sign in with, the AWS variables name the S3 store.
     """
-    from gkd_core.adapters.infra.bootstrap import BUCKETS, bootstrap_stores
+    from gkd_core.operations.bootstrap.stores import BUCKETS, bootstrap_stores
 
     changes = 0
     for finding in bootstrap_stores(bucket or BUCKETS):
@@ -48,7 +48,7 @@ def tracking_user() -> None:
     The same for the user as whom metrics are read, where GKD_MLFLOW_METRICS_USERNAME and GKD_MLFLOW_METRICS_PASSWORD are set.
     MLFLOW_TRACKING_URI names the server, MLFLOW_AUTH_ADMIN_USERNAME and MLFLOW_AUTH_ADMIN_PASSWORD its administrator.
     """
-    from gkd_core.adapters.infra.tracking_user import ensure_users
+    from gkd_core.operations.bootstrap.tracking_user import ensure_users
 
     for finding in ensure_users():
         note = f" ({finding.note})" if finding.note else ""

@@ -28,10 +28,10 @@ def measure(
 ) -> None:
     """Measure a segmentor on domains, without training; the settings say where the data lie and how images are seen."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from gkd_core.data.catalog import load_catalog
-    from gkd_core.evaluate.terminal import print_matrix
+    from gkd_core.data.catalog.load import load_catalog
     from gkd_core.paths import SCORES
     from gkd_core.records import ScoreTable
+    from gkd_core.reports.terminal import print_matrix
     from gkd_core.stages.measure import measure_on, measure_run, segmentor_folder
     from gkd_core.stages.run import Context
 

@@ -31,8 +31,8 @@ def serve(
 
     MLFLOW_TRACKING_URI names MLflow (unset: the project's store here), PREFECT_API_URL Prefect (unset: left out).
     """
-    from gkd_core.adapters.metrics.exporter import Watched, serve
-    from gkd_core.adapters.mlflow_store import local_database
+    from gkd_core.operations.metrics.exporter import Watched, serve
+    from gkd_core.storage.mlflow_store import local_database
 
     address = os.environ.get("MLFLOW_TRACKING_URI") or local_database(Path.cwd())
     typer.echo(f"metrics at http://{host}:{port}/metrics")

@@ -11,7 +11,7 @@ import typer
 from gkd_core.cli.options import Profile, Set, read_settings
 
 if TYPE_CHECKING:
-    from gkd_core.adapters.dataset_store import DatasetStore, Pinned
+    from gkd_core.versioning.dataset_store import DatasetStore, Pinned
 
 ADD_EXAMPLE = "gkd data add camvid /mnt/camvid --profile camvid; or gkd data add gta5 s3://bucket/raw/gta5"
 S3 = "s3://"
@@ -30,7 +30,7 @@ def add(
     """Bring a dataset into the project and pin it; it is taken only where it is laid out as its catalog entry says."""
     store = _store(profile, set_)
     if source.startswith(S3):
-        from gkd_core.adapters.s3_datasets import add_from_s3
+        from gkd_core.versioning.s3_datasets import add_from_s3
 
         pinned = add_from_s3(store, name, source)
     else:
@@ -65,8 +65,8 @@ def fetch(names: Names = None, profile: Profile = None, set_: Set = None) -> Non
 
 
 def _store(profile: str | None, set_: list[str] | None) -> DatasetStore:
-    from gkd_core.adapters.dataset_store import DatasetStore
-    from gkd_core.data.catalog import load_catalog
+    from gkd_core.data.catalog.load import load_catalog
+    from gkd_core.versioning.dataset_store import DatasetStore
 
     settings = read_settings(profile, set_)
     return DatasetStore(Path.cwd(), settings, load_catalog(settings.data.catalogs))

@@ -11,7 +11,7 @@ import typer
 from gkd_core.cli.options import Profile, Set, one_profile, read_settings
 
 if TYPE_CHECKING:
-    from gkd_core.data.catalog import Catalog
+    from gkd_core.data.catalog.load import Catalog
     from gkd_core.planning.cluster import Cluster
     from gkd_core.planning.estimate import RunEstimate
     from gkd_core.planning.work import StageWork
@@ -58,7 +58,7 @@ def plan(
 
     With --nodes or --cluster: also the time, cost, network and storage of the run on a cluster, and what bounds it.
     """
-    from gkd_core.data.catalog import load_catalog
+    from gkd_core.data.catalog.load import load_catalog
     from gkd_core.errors import SettingsError
     from gkd_core.planning.work import Machine, plan_work
 

@@ -13,10 +13,10 @@ import typer
 from gkd_core.cli.options import PARAMS, Profile, Set, read_settings
 
 if TYPE_CHECKING:
-    from gkd_core.adapters.mlflow_aliases import Champions
-    from gkd_core.adapters.mlflow_tracking import Tracking
-    from gkd_core.evaluate.gate import Verdict
+    from gkd_core.registry.champions import Champions
+    from gkd_core.registry.gate import Verdict
     from gkd_core.settings import Settings
+    from gkd_core.tracking.flow_runs import Tracking
 
 registry_app = typer.Typer(
     name="registry",
@@ -69,7 +69,7 @@ def gate(
     set_: Set = None,
 ) -> None:
     """Show what the gate says of the challenger against the champion; nothing is moved."""
-    from gkd_core.adapters.mlflow_judge import ask_gate
+    from gkd_core.registry.challenge import ask_gate
 
     champions, settings, _ = _open(profile, set_)
     verdict = ask_gate(champions, name, version, settings.registry)
@@ -88,7 +88,7 @@ def promote(
     set_: Set = None,
 ) -> None:
     """Make a version champion by hand, whatever the gate says, once it is seen to load and to give its own logits."""
-    from gkd_core.adapters.mlflow_smoke import check_served
+    from gkd_core.registry.serving_check import check_served
 
     champions, settings, _ = _open(profile, set_)
     number = str(champions.registry.version(name, version).version)
@@ -112,8 +112,8 @@ def register(
     set_: Set = None,
 ) -> None:
     """Register the students of a finished run; each becomes the challenger of its source, and the gate is asked."""
-    from gkd_core.adapters.mlflow_judge import judge
-    from gkd_core.adapters.mlflow_students import finished_run, register_students, workspace_of
+    from gkd_core.registry.challenge import judge
+    from gkd_core.registry.registration import finished_run, register_students, workspace_of
 
     champions, settings, tracking = _open(profile, set_)
     run = finished_run(tracking, workspace_of(tracking, Path.cwd().resolve(), run_id), run_id)
@@ -144,10 +144,10 @@ def history(name: Name, profile: Profile = None, set_: Set = None) -> None:
 
 
 def _open(profile: str | None, overrides: list[str] | None) -> tuple[Champions, Settings, Tracking]:
-    from gkd_core.adapters.mlflow_aliases import Champions
-    from gkd_core.adapters.mlflow_registry import Registry
-    from gkd_core.adapters.mlflow_tracking import Tracking
+    from gkd_core.registry.champions import Champions
+    from gkd_core.registry.versions import Registry
     from gkd_core.settings import load_settings
+    from gkd_core.tracking.flow_runs import Tracking
 
     # A registry is looked at from anywhere: without a params.yaml here, by the defaults.
     bare = profile is None and not PARAMS.is_file()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from matplotlib.patches import Patch
 
-from gkd_core.data.taxonomy import IGNORE, Taxonomy
+from gkd_core.data.catalog.taxonomy import IGNORE, Taxonomy
 
 STRIPE = 12  # pixels at which stripes of ignored areas repeat, for an image 240 pixels high
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from gkd_core.data.catalog import Catalog
-from gkd_core.data.origin import Origin
-from gkd_core.data.reading import read_image
-from gkd_core.data.transforms import resized, to_float
+from gkd_core.data.augment.transforms import resized, to_float
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.files.origin import Origin
+from gkd_core.data.files.reading import read_image
 
 IMAGES = 2  # a batch of one would be exported as always one
 SHADES = 16  # in a JSON file a coarse value takes six characters, a fine one twenty

@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.taxonomy import Taxonomy
 from gkd_core.data.colors import class_patches, color_label
-from gkd_core.data.origin import Origin
-from gkd_core.data.reading import read_image, read_pair
-from gkd_core.data.taxonomy import Taxonomy
+from gkd_core.data.files.origin import Origin
+from gkd_core.data.files.reading import read_image, read_pair
 from gkd_core.files import atomic_file
 
 COLUMN, TITLE, LEGEND_LINE = 2.3, 0.3, 0.2  # inches

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.taxonomy import IGNORE, Taxonomy
 from gkd_core.data.tables import new_table, print_table
-from gkd_core.data.taxonomy import IGNORE, Taxonomy
 from gkd_core.data.verify.run import DomainFacts
 
 Size = tuple[int, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.blobs import DataFile
-from gkd_core.data.sources import Mix
+from gkd_core.data.catalog.sources import Mix
+from gkd_core.data.files.blobs import DataFile
 from gkd_core.errors import SettingsError
 from gkd_core.settings import DistillSettings, EncoderSettings, StreamingSettings
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gkd_core.data.loader import batches_ahead
+from gkd_core.data.order.loader import batches_ahead
 from gkd_core.distill.alignment import Grid, align
 from gkd_core.distill.token_cache import TokenCache
 from gkd_core.distill.views import ViewMaker

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gkd_core.data.blobs import DataFile, identity
+from gkd_core.data.files.blobs import DataFile, identity
 from gkd_core.errors import PlatformError
 from gkd_core.notes import clear_file, clear_folder, remove
 from gkd_core.training.rank import Rank

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gkd_core.data.ahead import ReadAhead
-from gkd_core.data.augment import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
-from gkd_core.data.blobs import DataFile
-from gkd_core.data.reading import read_image
-from gkd_core.data.sampling import Visit
-from gkd_core.data.sources import Mix, whole
-from gkd_core.data.store import MEMORY_BYTES, SampleStore
-from gkd_core.data.streaming import training_order
+from gkd_core.data.augment.views import Augmentation, Keys, LightAugmentation, ReleasedAugmentation
+from gkd_core.data.catalog.sources import Mix, whole
+from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.reading import read_image
+from gkd_core.data.files.store import MEMORY_BYTES, SampleStore
+from gkd_core.data.files.streaming import training_order
+from gkd_core.data.order.prefetch import ReadAhead
+from gkd_core.data.order.sampling import Visit
 from gkd_core.distill.masking import draw_masks
 from gkd_core.seeding import generator
 from gkd_core.settings import DistillSettings, StreamingSettings

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gkd_core.data.entries import Protocol
-from gkd_core.data.reading import Pair, read_image, read_label, read_pair
-from gkd_core.data.taxonomy import LabelEncoding
-from gkd_core.data.transforms import nearest, resized, to_float
+from gkd_core.data.augment.transforms import nearest, resized, to_float
+from gkd_core.data.catalog.entries import Protocol
+from gkd_core.data.catalog.taxonomy import LabelEncoding
+from gkd_core.data.files.reading import Pair, read_image, read_label, read_pair
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import confusion
 from gkd_core.evaluate.views import view_logits

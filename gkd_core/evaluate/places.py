@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gkd_core.data.catalog import Benchmark, Catalog
+from gkd_core.data.catalog.load import Benchmark, Catalog
 from gkd_core.errors import DataError
 from gkd_core.records import SegmentorCheckpoint
 

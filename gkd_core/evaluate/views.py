@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gkd_core.data.transforms import resized
+from gkd_core.data.augment.transforms import resized
 from gkd_core.evaluate.sliding import sliding_logits
 from gkd_core.settings import EvaluateSettings
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError, WeightsError
 from gkd_core.messages import one_line
-from gkd_core.models.anatomy import ANATOMIES
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.models.tensor_files import read_tensors, write_tensors
+from gkd_core.models.vit_adapters import ANATOMIES
 from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings

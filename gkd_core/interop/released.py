@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.interop.checkpoint import read_released
 from gkd_core.interop.importing import import_stage_one, import_stage_two
 from gkd_core.interop.report import describe

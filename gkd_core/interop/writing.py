@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gkd_core.data.catalog import Benchmark, Catalog
+from gkd_core.data.catalog.load import Benchmark, Catalog
 from gkd_core.files import atomic_folder
 from gkd_core.interop.importing import Imported
 from gkd_core.interop.sizes import decoder_sizes

@@ -11,11 +11,11 @@ from torch import nn
 
 from gkd_core.errors import SettingsError
 from gkd_core.messages import one_line
-from gkd_core.models.anatomy import ANATOMIES, Anatomy, strip_head
 from gkd_core.models.cnn import CNNEncoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.sources import load_weights
 from gkd_core.models.vit import ViTEncoder
+from gkd_core.models.vit_adapters import ANATOMIES, Anatomy, strip_head
 from gkd_core.settings import EncoderSettings
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gkd_core.errors import SettingsError
 from gkd_core.models.encoder import Encoder
-from gkd_core.models.set_loss import Prediction, set_loss
+from gkd_core.models.mask2former_loss import Prediction, set_loss
 from gkd_core.settings import Mask2FormerSettings
 
 NORM_GROUPS = 32  # channels are normalised in as many groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.taxonomy import IGNORE
 
 
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.taxonomy import IGNORE
 from gkd_core.settings import Mask2FormerSettings
 
 LEAST_WEIGHT = 1e-4  # of a bilinear sample; below lies only what rounding leaves

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.errors import DataError
-from gkd_core.models.anatomy import Anatomy, has_class_token
 from gkd_core.models.encoder import PYRAMID_STRIDES, Encoder, Tokens
+from gkd_core.models.vit_adapters import Anatomy, has_class_token
 
 
 def pyramid_blocks(depth: int) -> list[int]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gkd_core.data.blobs import DataFile, read_bytes
-from gkd_core.data.catalog import Catalog
-from gkd_core.data.pictures import size_of
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.files.blobs import DataFile, read_bytes
+from gkd_core.data.files.pictures import size_of
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings, WorldSettings
 from gkd_core.stages.domains import benchmarks, sources

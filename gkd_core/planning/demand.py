@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.methods import encoder_is_frozen, method_of
+from gkd_core.models.flops import FORWARD_AND_BACKWARD, Cost
 from gkd_core.planning.counts import Picture, image_count, picture_of
-from gkd_core.planning.flops import FORWARD_AND_BACKWARD, Cost
 from gkd_core.planning.work import StageWork
 from gkd_core.settings import DistillSettings, Precision, Settings
 from gkd_core.stages.domains import domains_of, sources
+from gkd_core.stages.facts import DISTILL_PROXY, EVALUATE, STAGES
 from gkd_core.stages.recipe import plan
 from gkd_core.stages.run import StageRun
 
@@ -86,11 +87,12 @@ def demands(
         run = runs[work.name]
         references = tuple(_references(run, settings, catalog))
         picture = _average(settings, catalog, workspace, references)
-        if run.stage == "distill-proxy" and proxy_bytes is not None:
+        stage = STAGES[run.stage]
+        if stage is DISTILL_PROXY and proxy_bytes is not None:
             picture = picture._replace(bytes=proxy_bytes)
-        if run.stage in ("distill-proxy", "distill-source"):
+        if stage.distills:
             made.append(_distillation(settings, run, work, references, picture))
-        elif run.stage == "learn-task":
+        elif stage.trains:
             made.append(_task(settings, work, references, picture))
         else:
             made.append(_evaluation(settings, work, references, picture))
@@ -156,7 +158,7 @@ def _task(settings: Settings, work: StageWork, references: tuple[str, ...], pict
 def _evaluation(settings: Settings, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
     return Demand(
         work=work,
-        section="evaluate",
+        section=str(EVALUATE.section),
         workers=max(1, settings.evaluate.workers),
         references=references,
         picture=picture,
@@ -185,9 +187,10 @@ def _bucket_cache(settings: Settings) -> int | None:
 
 def _references(run: StageRun, settings: Settings, catalog: Catalog) -> Sequence[str]:
     """The `dataset/split`s that a stage run reads images of."""
-    if run.stage == "distill-proxy":
+    stage = STAGES[run.stage]
+    if stage is DISTILL_PROXY:
         return (settings.data.proxy,)
-    if run.stage == "evaluate":
+    if not stage.trains:
         return domains_of(settings, catalog, str(run.source))
     return sources(settings, catalog)[str(run.source)].references
 

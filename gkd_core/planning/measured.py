@@ -12,6 +12,7 @@ from gkd_core.errors import SettingsError
 from gkd_core.messages import one_line, shown
 from gkd_core.settings import Section
 from gkd_core.settings.base import PositiveFloat
+from gkd_core.stages.facts import names_where
 
 
 class Pace(Section):
@@ -68,4 +69,4 @@ def read_measured(file: Path, known: Iterable[str]) -> Measured:
 
 def _stages(run: str) -> list[str]:
     """The stage that a stage run, such as `distill-source-gta5`, is one of."""
-    return [stage for stage in ("distill-proxy", "distill-source", "learn-task", "evaluate") if run.startswith(stage)]
+    return [stage for stage in names_where(lambda stage: stage.unit is not None) if run.startswith(stage)]

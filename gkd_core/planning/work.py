@@ -7,14 +7,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
-from gkd_core.data.label_fraction import fraction_of
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.order.label_fraction import fraction_of
 from gkd_core.distill.job import step_encoder
 from gkd_core.methods import method_of, task_updates
+from gkd_core.models.flops import Cost, Size, segmentor_cost
 from gkd_core.planning.counts import image_count, image_size
-from gkd_core.planning.flops import Cost, Size, distillation_cost, segmentor_cost, task_cost
+from gkd_core.planning.flops import distillation_cost, task_cost
 from gkd_core.settings import DistillSettings, EncoderSettings, EvaluateSettings, Settings
 from gkd_core.stages.domains import domains_of, sources
+from gkd_core.stages.facts import DISTILL_PROXY, DISTILL_SOURCE, EVALUATE, LEARN_TASK
 from gkd_core.stages.recipe import plan
 from gkd_core.stages.run import StageRun
 
@@ -76,10 +78,10 @@ def plan_work(settings: Settings, catalog: Catalog, workspace: Path, proxy_image
     """
     estimate = _Estimate(settings, catalog, workspace, proxy_images)
     makers = {
-        "distill-proxy": estimate.distill_proxy,
-        "distill-source": estimate.distill_source,
-        "learn-task": estimate.learn_task,
-        "evaluate": estimate.evaluate,
+        DISTILL_PROXY.name: estimate.distill_proxy,
+        DISTILL_SOURCE.name: estimate.distill_source,
+        LEARN_TASK.name: estimate.learn_task,
+        EVALUATE.name: estimate.evaluate,
     }
     return [makers[run.stage](run) for run in plan(settings, catalog) if run.stage in makers]
 

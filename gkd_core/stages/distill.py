@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gkd_core.data.blobs import DataFile
-from gkd_core.data.origin import training_files_keep_their_size
-from gkd_core.data.sources import Source
+from gkd_core.data.catalog.sources import Source
+from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.origin import training_files_keep_their_size
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.results import write_average, write_objective, write_student
 from gkd_core.distill.token_cache import discard
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
-from gkd_core.paths import DISTILLED
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import DistillSettings, Settings
 from gkd_core.stages.domains import sources
@@ -40,7 +39,7 @@ def distill_source(context: Context) -> None:
     """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
     settings = context.settings
     source = sources(settings, context.catalog)[str(context.run.source)]
-    start = context.workspace / DISTILLED if DISTILLED in context.run.inputs else None
+    start = context.workspace / context.run.input("start") if context.run.has_input("start") else None
     _distill(context, settings.distill_source, source, start)
 
 
@@ -56,9 +55,12 @@ def _start(folder: Path) -> Path:
 def _distill(context: Context, section: DistillSettings, source: Source, start: Path | None) -> None:
     settings = context.settings
     if settings.compute.elsewhere:
-        from gkd_core.adapters.remote.client import run_remotely
+        from gkd_core.cluster.job_package import RemoteWork
+        from gkd_core.cluster.remote_client import run_remotely
 
-        run_remotely(context)
+        run, workspace = context.run, context.workspace
+        work = RemoteWork(settings, run.stage, run.source, run.inputs, workspace, context.output, context.run_folder)
+        run_remotely(work)
         return
     parts = [_images(context, reference) for reference in source.references]
     images = tuple(image for part in parts for image in part)
@@ -107,7 +109,7 @@ def _images(context: Context, reference: str) -> Sequence[DataFile]:
 def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
     """Run a job in this process, or on Ray workers, and give its end state."""
     if settings.compute.workers > 0:
-        from gkd_core.adapters.ray_train import Group, distill_on_ray
+        from gkd_core.cluster.train import Group, distill_on_ray
 
         compute = settings.compute
         return distill_on_ray(job, Group(compute.workers, compute.most_workers, compute.max_failures), folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from gkd_core.data.catalog import Benchmark, Catalog
-from gkd_core.data.sources import Source
+from gkd_core.data.catalog.load import Benchmark, Catalog
+from gkd_core.data.catalog.sources import Source
 from gkd_core.errors import DataError
 from gkd_core.settings import Settings
+from gkd_core.stages.facts import STAGES
 from gkd_core.stages.origin import data_origin
 from gkd_core.stages.run import StageRun
 
@@ -73,22 +74,20 @@ def domains_read(settings: Settings, catalog: Catalog, run: StageRun) -> dict[st
         for reference in references:
             parts.setdefault(reference, []).append(part)
 
-    everything = run.stage == "prepare-data"
-    if run.stage == "distill-proxy" or (everything and has_proxy_stage(settings)):
+    reads = STAGES[run.stage].reads
+    if "proxy" in reads and has_proxy_stage(settings):
         note("proxy", [settings.data.proxy])
     for name, source in sources(settings, catalog).items():
-        if everything or (run.stage in ("distill-source", "learn-task") and run.source == name):
+        if "source" in reads and run.source in (None, name):
             note("source", (reference for reference in source.references if "source" not in parts.get(reference, ())))
-    read = [benchmark for benchmark in benchmarks(settings, catalog) if everything or _measures(run, benchmark)]
-    note("validation", dict.fromkeys(benchmark.validation for benchmark in read))
-    note("target", dict.fromkeys(target for benchmark in read for target in benchmark.targets.values()))
+    own = [benchmark for benchmark in benchmarks(settings, catalog) if run.source in (None, benchmark.source.name)]
+    if "validation" in reads:
+        note("validation", dict.fromkeys(benchmark.validation for benchmark in own))
+    if "target" in reads:
+        note("target", dict.fromkeys(target for benchmark in own for target in benchmark.targets.values()))
     return {reference: ", ".join(names) for reference, names in parts.items()}
 
 
 def domain_inputs(settings: Settings, catalog: Catalog, reference: str) -> tuple[Path, ...]:
     """Files and folders that a `dataset/split` consists of, relative to the workspace or absolute."""
     return tuple(data_origin(settings, Path()).inputs(*catalog.domain(reference)))
-
-
-def _measures(run: StageRun, benchmark: Benchmark) -> bool:
-    return run.stage in ("evaluate", "illustrate") and benchmark.source.name == run.source

@@ -15,10 +15,10 @@ from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.evaluate.places import Place
 from gkd_core.files import atomic_folder
+from gkd_core.models.flops import student_size
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.notes import clear_file
 from gkd_core.paths import SCORES, SIZE
-from gkd_core.planning.size import student_size
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
 from gkd_core.stages.domains import benchmarks, domains_of
 from gkd_core.stages.machine import device_of
@@ -35,7 +35,7 @@ def evaluate(context: Context) -> None:
     settings, catalog = context.settings, context.catalog
     torch.set_num_threads(settings.compute.threads)
     source = str(context.run.source)
-    folder = context.workspace / context.run.inputs[0]
+    folder = context.workspace / context.run.input("segmentor")
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     clear_file(context.run_folder / SIZE, "it is written anew")
     student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
@@ -91,7 +91,7 @@ def _measuring(context: Context, folder: Path) -> Iterator[Callable[[Domain, Adv
     settings = context.settings
     device = device_of(settings)
     if settings.evaluate.workers > 0:
-        from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
+        from gkd_core.cluster.evaluate import Share, measuring_on_ray
 
         share = Share(folder, settings.evaluate, device, settings.compute.threads, context.run_folder)
         with measuring_on_ray(share) as measured_on:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.data.example import example_batch
 from gkd_core.settings import Settings
 from gkd_core.stages.domains import benchmarks

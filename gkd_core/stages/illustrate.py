@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gkd_core.data.transforms import middle
+from gkd_core.data.augment.transforms import middle
 from gkd_core.distill.attention import patch_attention, query_places, read_head
 from gkd_core.distill.job import step_encoder
 from gkd_core.distill.qsd import matching_weight
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.distill.teacher import Teacher
 from gkd_core.evaluate.matrix import Prediction, predict
-from gkd_core.evaluate.panels import image_miou, panel_sheet, spaced
-from gkd_core.evaluate.sheet import Sheet, save_sheet
-from gkd_core.evaluate.token_sheets import TokenView, attention_sheet, domain_cka, feature_sheet
 from gkd_core.files import atomic_folder
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.paths import PICTURES
 from gkd_core.records import MANIFEST, Picture, PictureList, SegmentorCheckpoint
+from gkd_core.reports.panels import image_miou, panel_sheet, spaced
+from gkd_core.reports.sheet import Sheet, save_sheet
+from gkd_core.reports.token_sheets import TokenView, attention_sheet, domain_cka, feature_sheet
 from gkd_core.seeding import seed_of
 from gkd_core.settings import PictureKind
 from gkd_core.stages.distill import OBJECTIVE
@@ -50,7 +50,7 @@ class _Pictures:
         self._context, self._settings, self._folder = context, context.settings, folder
         self._kinds = picture_kinds(self._settings)
         self._source = str(context.run.source)
-        self._segmentor = context.workspace / context.run.inputs[0]
+        self._segmentor = context.workspace / context.run.input("segmentor")
         self._record = SegmentorCheckpoint.read(self._segmentor / MANIFEST)
         self._whose = f"{self._settings.method}, seed {self._settings.seed}, {self._record.encoder.arch} from {self._source}"
         self._drawn: list[Picture] = []
@@ -146,5 +146,5 @@ class _TokenViews:
 
 
 def _distilled(context: Context) -> Path:
-    """The folder that stage one has left the student in: the last of the stage's inputs."""
-    return context.workspace / context.run.inputs[-1]
+    """The folder that stage one has left the student in."""
+    return context.workspace / context.run.input("distilled")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from gkd_core.data.label_fraction import draw_fraction
-from gkd_core.data.origin import training_files_keep_their_size
-from gkd_core.data.reading import LabelledImages
+from gkd_core.data.files.origin import training_files_keep_their_size
+from gkd_core.data.files.reading import LabelledImages
+from gkd_core.data.order.label_fraction import draw_fraction
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
@@ -113,4 +113,4 @@ def _task_encoder(context: Context) -> EncoderSettings:
         return absolute_weights(settings.teacher, context)
     if method.distillation is None:
         return absolute_weights(settings.student, context)
-    return distilled_encoder(context.workspace / context.run.inputs[0])
+    return distilled_encoder(context.workspace / context.run.input("student"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.methods import task_updates
 from gkd_core.paths import DATA
 from gkd_core.records import MANIFEST, DataManifest
 from gkd_core.settings import Settings
 from gkd_core.stages.domains import domains_of, sources
+from gkd_core.stages.facts import DISTILL_PROXY, STAGES, Unit
 from gkd_core.stages.run import StageRun
 
 
@@ -19,7 +20,7 @@ class Length:
     """The steps of a stage, as its `metrics.jsonl` counts them."""
 
     total: int
-    unit: str
+    unit: Unit
 
 
 def length_of(settings: Settings, catalog: Catalog, run: StageRun, workspace: Path) -> Length | None:
@@ -28,15 +29,16 @@ def length_of(settings: Settings, catalog: Catalog, run: StageRun, workspace: Pa
     Raises:
         GkdError: `prepare-data` has left no record.
     """
-    if run.stage == "learn-task":
-        return Length(task_updates(settings), "updates")
-    if run.stage not in ("distill-proxy", "distill-source", "evaluate"):
+    stage = STAGES[run.stage]
+    if stage.unit is None:
         return None
+    if not stage.distills and stage.trains:
+        return Length(task_updates(settings), stage.unit)
     manifest = DataManifest.read(workspace / DATA / MANIFEST)
     images = {f"{version.dataset}/{version.split}": version.images for version in manifest.versions}
-    if run.stage == "distill-proxy":
-        return Length(settings.distill_proxy.updates_for(images[settings.data.proxy]), "updates")
-    if run.stage == "evaluate":
-        return Length(sum(images[reference] for reference in domains_of(settings, catalog, str(run.source))), "images")
+    if stage is DISTILL_PROXY:
+        return Length(settings.distill_proxy.updates_for(images[settings.data.proxy]), stage.unit)
+    if not stage.trains:
+        return Length(sum(images[reference] for reference in domains_of(settings, catalog, str(run.source))), stage.unit)
     references = sources(settings, catalog)[str(run.source)].references
-    return Length(settings.distill_source.updates_for(sum(images[reference] for reference in references)), "updates")
+    return Length(settings.distill_source.updates_for(sum(images[reference] for reference in references)), stage.unit)

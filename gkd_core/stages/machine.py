@@ -23,7 +23,7 @@ def absolute_weights(encoder: EncoderSettings, context: Context) -> EncoderSetti
         PlatformError: there is no MLflow store.
     """
     if encoder.weights_uri is not None:
-        from gkd_core.adapters.mlflow_weights import fetch_weights, store_address
+        from gkd_core.storage.mlflow_weights import fetch_weights, store_address
 
         shared = (context.workspace / RUNS).resolve()
         address = store_address(context.settings.tracking.uri, project=shared.parents[1])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.evaluate.places import Place, places
 from gkd_core.paths import RUNS, SCORES
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.settings import Settings
 from gkd_core.settings.encoder import MLFLOW_SCHEMES
+from gkd_core.stages.facts import EVALUATE
 from gkd_core.stages.run import Context, StageRun
 from gkd_core.untrusted import given_path
 
@@ -29,7 +30,7 @@ def segmentor_folder(model: str, settings: Settings, project: Path) -> Path:
         GkdError: the folder is not a segmentor's.
     """
     if model.startswith(MLFLOW_SCHEMES):
-        from gkd_core.adapters.mlflow_weights import fetch_segmentor, store_address
+        from gkd_core.storage.mlflow_weights import fetch_segmentor, store_address
 
         address = store_address(settings.tracking.uri, project)
         return fetch_segmentor(model, address, (project / RUNS).resolve() / "weights")
@@ -40,7 +41,8 @@ def segmentor_folder(model: str, settings: Settings, project: Path) -> Path:
 
 def measure_run(folder: Path, output: Path) -> StageRun:
     """The measuring of a segmentor, in the form of a stage, by which its run folder is named."""
-    return StageRun("measure", None, (folder,), ("evaluate", "data.benchmarks"), output)
+    params = (str(EVALUATE.section), "data.benchmarks")
+    return StageRun("measure", None, (folder,), params, output, named=(("segmentor", folder),))
 
 
 def chosen_places(settings: Settings, catalog: Catalog, folder: Path, domains: Sequence[str]) -> list[Place]:
@@ -56,13 +58,13 @@ def measure_on(context: Context, domains: Sequence[str]) -> None:
     """
     import torch
 
-    from gkd_core.evaluate.report import write_report
     from gkd_core.files import atomic_folder
     from gkd_core.records import ScoreTable
+    from gkd_core.reports.report import write_report
     from gkd_core.stages.evaluate import measured, score
 
     torch.set_num_threads(context.settings.compute.threads)
-    folder = context.run.inputs[0]
+    folder = context.run.input("segmentor")
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     chosen = chosen_places(context.settings, context.catalog, folder, domains)
     references = list(dict.fromkeys(place.reference for place in chosen))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gkd_core.data.origin import Folders, LocalSets, Origin, Shards
+from gkd_core.data.files.origin import Folders, LocalSets, Origin, Shards
 from gkd_core.errors import SettingsError
 from gkd_core.paths import DATA
 from gkd_core.settings import Settings
 
 if TYPE_CHECKING:
-    from gkd_core.adapters.s3.sets import S3Sets
+    from gkd_core.storage.sets import S3Sets
 
 
 def data_root(settings: Settings) -> Path:
@@ -36,8 +36,8 @@ def data_origin(settings: Settings, workspace: Path) -> Origin:
 
 def bucket_sets(settings: Settings, indexes: Path) -> S3Sets:
     """The shards of a bucket; `indexes` is the folder of the copies of their indexes, which `prepare-data` makes."""
-    from gkd_core.adapters.s3.keys import Location
-    from gkd_core.adapters.s3.sets import S3Sets
+    from gkd_core.storage.keys import Location
+    from gkd_core.storage.sets import S3Sets
 
     compute = settings.compute
     return S3Sets(Location.parse(str(settings.data.shards)), indexes, compute.shard_cache, compute.shard_cache_bytes)

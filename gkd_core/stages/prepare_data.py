@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkd_core.data.origin import Folders, Origin, Shards
-from gkd_core.data.shards import set_folder
+from gkd_core.data.files.origin import Folders, Origin, Shards
+from gkd_core.data.files.shards import set_folder
 from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, DataManifest, DatasetVersion
 from gkd_core.stages.domains import all_domains
@@ -33,7 +33,7 @@ def _origin(context: Context, folder: Path) -> Origin:
         return Folders(folder)
     if not data.shards_in_bucket:
         return context.origin
-    from gkd_core.adapters.s3.sets import fetch_indexes
+    from gkd_core.storage.sets import fetch_indexes
 
     sets = bucket_sets(context.settings, folder)
     fetch_indexes(sets, _places(context))

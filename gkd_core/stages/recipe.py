@@ -9,13 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog, is_shipped, load_catalog
+from gkd_core.data.catalog.load import Catalog, is_shipped, load_catalog
 from gkd_core.errors import SettingsError
 from gkd_core.messages import shown
 from gkd_core.methods import METHODS, method_of
-from gkd_core.paths import ARTIFACTS, DATA, DISTILLED, REPORT
 from gkd_core.settings import PictureKind, Settings
 from gkd_core.stages.domains import all_domains, domains_of, has_proxy_stage, sources
+from gkd_core.stages.facts import (
+    DISTILL_PROXY,
+    DISTILL_SOURCE,
+    EVALUATE,
+    ILLUSTRATE,
+    LEARN_TASK,
+    MATRIX,
+    PREPARE_DATA,
+)
 from gkd_core.stages.origin import data_origin
 from gkd_core.stages.run import StageRun
 
@@ -68,32 +76,34 @@ def find_run(settings: Settings, stage: str, source: str | None) -> StageRun:
 
 def _prepare_data(settings: Settings, catalog: Catalog) -> StageRun:
     if settings.data.shards_in_bucket:
-        return StageRun("prepare-data", None, _own_files(settings), ("recipe_version", "data"), DATA, always=True)
+        return StageRun(
+            PREPARE_DATA.name, None, _own_files(settings), ("recipe_version", "data"), PREPARE_DATA.output(), always=True
+        )
     inputs: tuple[Path, ...] = ()
     if settings.data.world is None:
         origin = data_origin(settings, Path())
         folders = [path for reference in all_domains(settings, catalog) for path in origin.inputs(*catalog.domain(reference))]
         inputs = (*dict.fromkeys(folders), *_own_files(settings))
-    return StageRun("prepare-data", None, inputs, ("recipe_version", "data"), DATA)
+    return StageRun(PREPARE_DATA.name, None, inputs, ("recipe_version", "data"), PREPARE_DATA.output())
 
 
 def _distill_proxy(settings: Settings, catalog: Catalog) -> StageRun:
     inputs = (*_own_files(settings), *_images(settings, catalog, settings.data.proxy))
     params = (*COMMON, *DISTILLING, *_elastic_params(settings), "data.proxy", "distill_proxy")
-    return StageRun("distill-proxy", None, inputs, params, DISTILLED)
+    return StageRun(DISTILL_PROXY.name, None, inputs, params, DISTILL_PROXY.output())
 
 
 def _distill_source(settings: Settings, catalog: Catalog, source: str) -> StageRun:
-    start = (DISTILLED,) if has_proxy_stage(settings) else ()
-    inputs = (*start, *_own_files(settings), *_of_parts(_images, settings, catalog, source))
+    named = (("start", DISTILL_PROXY.output()),) if has_proxy_stage(settings) else ()
+    inputs = (*_folders(named), *_own_files(settings), *_of_parts(_images, settings, catalog, source))
     weights = _weight_params(settings, catalog, source)
     params = (*COMMON, *DISTILLING, *_elastic_params(settings), *weights, "distill_source")
-    return StageRun("distill-source", source, inputs, params, ARTIFACTS / "distill-source" / source)
+    return StageRun(DISTILL_SOURCE.name, source, inputs, params, DISTILL_SOURCE.output(source), named=named)
 
 
 def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
     method = method_of(settings)
-    inputs = (ARTIFACTS / "distill-source" / source,) if method.distillation else ()
+    named = (("student", DISTILL_SOURCE.output(source)),) if method.distillation else ()
     weights = _weight_params(settings, catalog, source)
     params = [*COMMON, *weights, "method", "seed", "student", "data.streaming", "learn_task"]
     if method.encoder == "teacher" or method.joint_distillation:
@@ -104,34 +114,41 @@ def _learn_task(settings: Settings, catalog: Catalog, source: str) -> StageRun:
         params += [f"{stage}.{key}" for stage in ("distill_proxy", "distill_source") for key in lengths]
     files = (*_of_parts(_images, settings, catalog, source), *_of_parts(_labels, settings, catalog, source))
     return StageRun(
-        "learn-task",
+        LEARN_TASK.name,
         source,
-        (*inputs, *_own_files(settings), *files),
+        (*_folders(named), *_own_files(settings), *files),
         tuple(params),
-        ARTIFACTS / "learn-task" / source,
+        LEARN_TASK.output(source),
+        named=named,
     )
 
 
 def _evaluate(settings: Settings, catalog: Catalog, source: str) -> StageRun:
-    inputs = (ARTIFACTS / "learn-task" / source, *_own_files(settings), *_measured_files(settings, catalog, source))
+    named = (("segmentor", LEARN_TASK.output(source)),)
+    inputs = (*_folders(named), *_own_files(settings), *_measured_files(settings, catalog, source))
     params = (*COMMON, "data.benchmarks", "method", "seed", "teacher", "student", "evaluate")
-    return StageRun("evaluate", source, tuple(dict.fromkeys(inputs)), params, ARTIFACTS / "evaluate" / source)
+    return StageRun(EVALUATE.name, source, tuple(dict.fromkeys(inputs)), params, EVALUATE.output(source), named=named)
 
 
 def _illustrate(settings: Settings, catalog: Catalog, source: str) -> StageRun:
-    inputs = (ARTIFACTS / "learn-task" / source, *_own_files(settings), *_measured_files(settings, catalog, source))
+    named: tuple[tuple[str, Path], ...] = (("segmentor", LEARN_TASK.output(source)),)
+    inputs = (*_folders(named), *_own_files(settings), *_measured_files(settings, catalog, source))
     params: tuple[str, ...] = (*COMMON, "data.benchmarks", "method", "seed", "evaluate", "illustrate")
     if {"features", "attention"} & set(picture_kinds(settings)):
-        inputs += (ARTIFACTS / "distill-source" / source,)
+        distilled = DISTILL_SOURCE.output(source)
+        named, inputs = (*named, ("distilled", distilled)), (*inputs, distilled)
         # The view that they are seen in, and the teacher on its grid; all else is in the student's record.
         params += ("teacher", *(f"distill_source.{key}" for key in ("image_size", "patch_size", "num_heads")))
-    return StageRun("illustrate", source, tuple(dict.fromkeys(inputs)), params, ARTIFACTS / "illustrate" / source)
+    return StageRun(ILLUSTRATE.name, source, tuple(dict.fromkeys(inputs)), params, ILLUSTRATE.output(source), named=named)
 
 
 def _report(names: list[str]) -> StageRun:
-    return StageRun(
-        "report", None, tuple(ARTIFACTS / "evaluate" / source for source in names), ("recipe_version", "data.benchmarks"), REPORT
-    )
+    scores = tuple(EVALUATE.output(source) for source in names)
+    return StageRun(MATRIX.name, None, scores, ("recipe_version", "data.benchmarks"), MATRIX.output())
+
+
+def _folders(named: tuple[tuple[str, Path], ...]) -> tuple[Path, ...]:
+    return tuple(folder for _, folder in named)
 
 
 def _elastic_params(settings: Settings) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gkd_core.evaluate.report import write_report
 from gkd_core.files import atomic_folder
 from gkd_core.paths import SCORES
 from gkd_core.records import ScoreTable
+from gkd_core.reports.report import write_report
 from gkd_core.stages.domains import benchmarks
 from gkd_core.stages.run import Context
 

@@ -10,24 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.origin import Origin
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.files.origin import Origin
 from gkd_core.paths import RUNS
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings
 from gkd_core.stages.attempt import attempt
+from gkd_core.stages.facts import STAGES
 from gkd_core.stages.origin import data_origin
-
-# Stage to the module of this package, and the function in it, that does its work.
-FUNCTIONS = {
-    "prepare-data": ("prepare_data", "prepare_data"),
-    "distill-proxy": ("distill", "distill_proxy"),
-    "distill-source": ("distill", "distill_source"),
-    "learn-task": ("learn_task", "learn_task"),
-    "evaluate": ("evaluate", "evaluate"),
-    "illustrate": ("illustrate", "illustrate"),
-    "report": ("report", "report"),
-}
 
 
 @dataclass(frozen=True)
@@ -42,6 +32,7 @@ class StageRun:
         output: the folder that the stage writes.
         always: it looks at what nobody here can see change, a bucket, and so it runs each time; what depends on it does not,
             where it leaves the same.
+        named: those of the inputs that other stages have written, by what this stage calls them.
     """
 
     stage: str
@@ -50,6 +41,19 @@ class StageRun:
     params: tuple[str, ...]
     output: Path
     always: bool = False
+    named: tuple[tuple[str, Path], ...] = ()
+
+    def input(self, name: str) -> Path:
+        """The folder of an earlier stage, relative to the workspace.
+
+        Raises:
+            KeyError: the stage does not have it under these settings.
+        """
+        return dict(self.named)[name]
+
+    def has_input(self, name: str) -> bool:
+        """Whether the stage reads this one under these settings."""
+        return name in dict(self.named)
 
     @property
     def name(self) -> str:
@@ -121,7 +125,7 @@ def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
 
 def _function(stage: str) -> StageFunction:
     """The stage's function; its module is imported only now, so that no process loads what another stage needs."""
-    module, name = FUNCTIONS[stage]
+    module, name = STAGES[stage].work
     function: StageFunction = getattr(importlib.import_module(f"gkd_core.stages.{module}"), name)
     return function
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from gkd_core.settings import Settings
+from gkd_core.stages.facts import names_where
 from gkd_core.stages.run import StageRun
 
 
 def ray_stages(settings: Settings) -> tuple[str, ...]:
     """Stages whose work Ray's workers do: they wait for the cluster, and run one by one."""
-    return ("distill-proxy", "distill-source", *(("evaluate",) if settings.evaluate.workers else ()))
+    return names_where(lambda stage: stage.on_ray(settings))
 
 
 def own_ray_stages(settings: Settings) -> tuple[str, ...]:
     """Those of them for which a cluster is wanted here: stage one may have been given to one elsewhere."""
-    stages = ray_stages(settings)
-    return tuple(stage for stage in stages if stage == "evaluate") if settings.compute.elsewhere else stages
+    return names_where(lambda stage: stage.on_ray(settings) and not (stage.distills and settings.compute.elsewhere))
 
 
 def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gkd_core.data.transforms import to_float
+from gkd_core.data.augment.transforms import to_float
 from gkd_core.data.world.render import render_labelled
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder

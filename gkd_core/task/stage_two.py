@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gkd_core.data.reading import LabelledImages
-from gkd_core.data.sources import Mix
+from gkd_core.data.catalog.sources import Mix
+from gkd_core.data.files.reading import LabelledImages
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor
 from gkd_core.seeding import seed_of

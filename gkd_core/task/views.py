@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gkd_core.data.ahead import ReadAhead
-from gkd_core.data.blobs import DataFile
-from gkd_core.data.photometric import distort_colors
-from gkd_core.data.reading import LabelledImages, read_pair
-from gkd_core.data.sources import Mix
-from gkd_core.data.store import SampleStore
-from gkd_core.data.streaming import training_order
-from gkd_core.data.transforms import jitter_colors, labelled_crop
+from gkd_core.data.augment.photometric import distort_colors
+from gkd_core.data.augment.transforms import jitter_colors, labelled_crop
+from gkd_core.data.catalog.sources import Mix
+from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.reading import LabelledImages, read_pair
+from gkd_core.data.files.store import SampleStore
+from gkd_core.data.files.streaming import training_order
+from gkd_core.data.order.prefetch import ReadAhead
 from gkd_core.seeding import generator
 from gkd_core.settings import LearnTaskSettings, StreamingSettings
 

@@ -14,8 +14,8 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gkd_core.data.blobs import DataFile
-from gkd_core.data.loader import batches_ahead
+from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.order.loader import batches_ahead
 from gkd_core.errors import TrainingError
 from gkd_core.messages import one_line
 from gkd_core.seeding import seed_of

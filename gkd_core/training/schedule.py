@@ -11,7 +11,12 @@ Schedule = Callable[[int], float]
 
 
 def cosine(peak: float, floor: float, updates: int, warmup: int = 0, start: float = 1e-6) -> Schedule:
-    """Linear warm-up from `start` to `peak`, then half a cosine down to `floor` at the last update."""
+    """Linear warm-up from `start` to `peak`, then half a cosine down to `floor` at the last update.
+
+    >>> rate = cosine(peak=1.0, floor=0.0, updates=12, warmup=2, start=0.0)
+    >>> [round(rate(update), 3) for update in (0, 1, 2, 7, 12)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
 
     def rate(update: int) -> float:
         if update < warmup:
@@ -23,7 +28,11 @@ def cosine(peak: float, floor: float, updates: int, warmup: int = 0, start: floa
 
 
 def polynomial(peak: float, updates: int, power: float) -> Schedule:
-    """Decay from `peak` to 0 as (1 - update / updates) ** power."""
+    """Decay from `peak` to 0 as (1 - update / updates) ** power.
+
+    >>> [polynomial(1.0, 4, power=2)(update) for update in (0, 2, 4)]
+    [1.0, 0.25, 0.0]
+    """
     return lambda update: float(peak * max(0.0, 1 - update / updates) ** power)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.colors import to_hex
 
+from gkd_core.data.catalog.taxonomy import IGNORE, Taxonomy
 from gkd_core.data.colors import class_patches, color_label
-from gkd_core.data.taxonomy import IGNORE, Taxonomy
 
 DUO = Taxonomy(name="duo", classes=("road", "car"), colors=((90, 90, 90), (0, 0, 142)))
 

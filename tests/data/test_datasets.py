@@ -15,9 +15,9 @@ import pytest
 from cityscapesscripts.helpers.labels import labels as official  # type: ignore[import-untyped]
 from PIL import Image
 
-from gkd_core.data.catalog import load_catalog
-from gkd_core.data.reading import list_pairs, read_pair, resolve_encoding
-from gkd_core.data.taxonomy import IGNORE, ColorEncoding, LabelEncoding, NamedEncoding
+from gkd_core.data.catalog.load import load_catalog
+from gkd_core.data.catalog.taxonomy import IGNORE, ColorEncoding, LabelEncoding, NamedEncoding
+from gkd_core.data.files.reading import list_pairs, read_pair, resolve_encoding
 from gkd_core.errors import DataError
 
 Table = Mapping[int, str | None]  # what a label file holds, and the class that it is

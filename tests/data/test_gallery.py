@@ -10,9 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from gkd_core.cli import app
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
+from gkd_core.data.files.origin import Folders
 from gkd_core.data.gallery import draw_sample
-from gkd_core.data.origin import Folders
 
 CATALOG = """
 taxonomies:

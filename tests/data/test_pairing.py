@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkd_core.data.entries import DatasetEntry, SplitRule, key_of, path_of
-from gkd_core.data.reading import list_images, list_pairs
+from gkd_core.data.catalog.entries import DatasetEntry, SplitRule, key_of, path_of
+from gkd_core.data.files.reading import list_images, list_pairs
 from gkd_core.errors import DataError
 
 WORD = st.text("abz019_-.", min_size=1, max_size=6).filter(lambda word: word not in (".", ".."))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.data.sources import Mix
+from gkd_core.data.catalog.sources import Mix
 from gkd_core.distill import stage_one, token_cache
 from gkd_core.distill.job import DistillJob, check_batch_divides, step_encoder
 from gkd_core.distill.results import write_objective

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gkd_core.data.catalog import load_catalog
-from gkd_core.data.reading import read_label
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.catalog.load import load_catalog
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.files.reading import read_label
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, confusion, mean_iou
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gkd_core.data.entries import Protocol
-from gkd_core.data.reading import Pair
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.catalog.entries import Protocol
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.files.reading import Pair
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou
 from gkd_core.evaluate.matrix import Domain, measure

@@ -12,8 +12,8 @@ import pytest
 from prefect.states import Cancelled, Cancelling, Crashed, Failed
 
 from flows.hooks import HOOKS, tell_mlflow
-from gkd_core.adapters.mlflow_tracking import FLOW_RUN_TAG, Tracking
 from gkd_core.settings import Settings, dump_settings
+from gkd_core.tracking.flow_runs import FLOW_RUN_TAG, Tracking
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_the_flow_ends_with_its_worker_alone(by_worker: bool, tmp_path: Path) ->
 BUSY = """
 import signal, subprocess, sys, threading
 from flows.lifetime import end_promptly
-from gkd_core.adapters.child import child_process
+from gkd_core.system.child_process import child_process
 class Told(BaseException): pass
 def told(*_): raise Told
 signal.signal(signal.SIGTERM, told)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from flows import promotion
-from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_names import CHAMPION
-from gkd_core.adapters.mlflow_registry import Registry
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.errors import PlatformError
-from gkd_core.evaluate.gate import Verdict
+from gkd_core.registry.champions import Champions
+from gkd_core.registry.gate import Verdict
+from gkd_core.registry.versions import Registry
 from gkd_core.settings import Settings
+from gkd_core.storage.mlflow_names import CHAMPION
+from gkd_core.tracking.flow_runs import Tracking
 
 NAME = "gkd-student-toy"
 BETTER = Verdict(decision="better", challenger="new", champion="old", reasons=("it is better",), domains=())

@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flows.read_gate import SERVER_KEY, VARIABLE, gated, only_reads
-from gkd_core.adapters.metrics import prefect_gauges
-from gkd_core.adapters.metrics.gauges import Gauges
 from gkd_core.errors import PlatformError
+from gkd_core.operations.metrics import prefect_gauges
+from gkd_core.operations.metrics.gauges import Gauges
 
 FULL, READ = "gkd:canary-full", "metrics:canary-read"
 KEYS = {SERVER_KEY: FULL, VARIABLE: READ}

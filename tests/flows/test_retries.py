@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from flows.tasks import RETRY_SECONDS, may_pass
-from gkd_core.adapters.dvc_recipe import StageFailed
 from gkd_core.errors import (
     EXIT_TRANSIENT,
     EXIT_USER_ERROR,
@@ -17,6 +16,7 @@ from gkd_core.errors import (
     TransientError,
     WeightsError,
 )
+from gkd_core.versioning.recipe import StageFailed
 
 
 @pytest.mark.parametrize(

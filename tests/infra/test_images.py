@@ -131,8 +131,8 @@ def test_the_service_image_needs_no_torch() -> None:
     modules = [
         "gkd_core.cli.app",
         "gkd_core.cli.infra",
-        "gkd_core.adapters.infra.bootstrap",
-        "gkd_core.adapters.infra.tracking_user",
+        "gkd_core.operations.bootstrap.stores",
+        "gkd_core.operations.bootstrap.tracking_user",
     ]
     code = BLOCKED_IMPORT.format(blocked=("torch", "timm", "ray", "dvc", "transformers", "PIL", "scipy"), modules=modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY)

@@ -14,17 +14,17 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
-from gkd_core.adapters.backup.manifest import Backup, Dump
-from gkd_core.adapters.backup.retention import prune
-from gkd_core.adapters.backup.seal import seal
-from gkd_core.adapters.backup.vault import BucketShelf, Vault
-from gkd_core.adapters.infra.bootstrap import BUCKETS
-from gkd_core.adapters.s3.bucket import bootstrap_bucket
-from gkd_core.adapters.s3.download import download_file
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import list_objects
-from gkd_core.adapters.s3.upload import upload_file
 from gkd_core.errors import GkdError
+from gkd_core.operations.backup.backup_store import BackupStore, BucketShelf
+from gkd_core.operations.backup.manifest import Backup, Dump
+from gkd_core.operations.backup.retention import prune
+from gkd_core.operations.backup.seal import seal
+from gkd_core.operations.bootstrap.buckets import bootstrap_bucket
+from gkd_core.operations.bootstrap.stores import BUCKETS
+from gkd_core.storage.download import download_file
+from gkd_core.storage.keys import Location
+from gkd_core.storage.trees import list_objects
+from gkd_core.storage.upload import upload_file
 
 POLICIES = Path(__file__).parents[2] / "infra" / "policies"
 ROLES = {path.stem: json.loads(path.read_text()) for path in sorted(POLICIES.glob("*.json"))}
@@ -160,7 +160,7 @@ def test_who_makes_backups_cannot_remove_them_and_who_removes_them_cannot_read_t
     client_of: Callable[[str], Any], tmp_path: Path
 ) -> None:
     place = Location.parse("s3://gkd-backup/cluster")
-    maker, pruner = (Vault(BucketShelf(client_of(role), place)) for role in ("backup", "retention"))
+    maker, pruner = (BackupStore(BucketShelf(client_of(role), place)) for role in ("backup", "retention"))
     (tmp_path / "content").write_bytes(b"content")
     key = tmp_path / "backup.key"
     for second in (1, 2):

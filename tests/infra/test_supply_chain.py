@@ -39,7 +39,7 @@ def test_the_bill_of_materials_names_every_pinned_package_and_is_the_same_each_t
     assert "timestamp" not in bill["metadata"]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-uv.txt", "requirements-fuzz.txt", "requirements-audit.txt"])
+@pytest.mark.parametrize("name", [f"requirements{group}.txt" for group in ("", "-uv", "-fuzz", "-audit", "-docs")])
 def test_every_pin_has_the_digests_of_its_files_and_no_address(name: str) -> None:
     entries = re.split(r"\n(?=\S)", (REPOSITORY / name).read_text(encoding="utf-8").strip())
     assert len(entries) > (300 if name == "requirements.txt" else 0)

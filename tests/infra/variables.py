@@ -23,10 +23,10 @@ READ_IN = {
     "mlflow/cli/__init__.py": ("MLFLOW_BACKEND_STORE_URI",),
     "ray/_private/authentication/authentication_token_setup.py": ("RAY_AUTH_MODE",),
     "ray/_private/authentication_test_utils.py": ("RAY_AUTH_TOKEN_PATH",),
-    "gkd_core/adapters/postgres.py": ("GKD_DATABASE_URL",),
-    "gkd_core/adapters/infra/tracking_user.py": ("GKD_MLFLOW_METRICS_USERNAME", "GKD_MLFLOW_METRICS_PASSWORD"),
+    "gkd_core/operations/postgres.py": ("GKD_DATABASE_URL",),
+    "gkd_core/operations/bootstrap/tracking_user.py": ("GKD_MLFLOW_METRICS_USERNAME", "GKD_MLFLOW_METRICS_PASSWORD"),
     "flows/read_gate.py": ("GKD_PREFECT_READ_AUTH_STRING",),
-    "gkd_core/adapters/infra/databases.py": ("GKD_PREFECT_DATABASE_PASSWORD", "GKD_MLFLOW_DATABASE_PASSWORD"),
+    "gkd_core/operations/bootstrap/databases.py": ("GKD_PREFECT_DATABASE_PASSWORD", "GKD_MLFLOW_DATABASE_PASSWORD"),
 }  # fmt: skip
 # Prefect makes the names from the sections and fields of its settings.
 PREFECT = {

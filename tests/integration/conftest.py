@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from flows.server import PrefectServer, prefect_server
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.settings import Settings
+from gkd_core.system.child_process import child_process
+from gkd_core.tracking.flow_runs import Tracking
 
 REPOSITORY = Path(__file__).parents[2]
 Prefect = Callable[..., "subprocess.CompletedProcess[str]"]

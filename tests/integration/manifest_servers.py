@@ -19,8 +19,8 @@ from subprocess import Popen
 import psutil
 import requests
 
-from gkd_core.adapters.child import child_process
-from gkd_core.loopback import free_port
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import free_port
 from tests.infra.kubernetes import MANIFESTS, REPOSITORY, Manifests, render
 from tests.infra.pod_policy import mounted_variables
 from tests.integration.gate import Gate

@@ -18,8 +18,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from gkd_core.adapters.child import child_process
-from gkd_core.loopback import LOOPBACK, free_port
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import LOOPBACK, free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
 ADMINISTRATOR = "admin"

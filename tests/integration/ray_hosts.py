@@ -16,8 +16,8 @@ from subprocess import Popen
 
 import psutil
 
-from gkd_core.adapters.child import child_process
-from gkd_core.loopback import free_port
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import free_port
 
 START_SECONDS = 180
 HEAD = "127.0.0.101"  # 127.0.0.1 itself Ray would turn into the address of a network card

@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from gkd_core.adapters.infra.bootstrap import BUCKETS
-from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
-from gkd_core.adapters.s3 import download
-from gkd_core.adapters.s3.client import connect
 from gkd_core.cli.app import app
 from gkd_core.errors import GkdError
+from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
+from gkd_core.operations.bootstrap.stores import BUCKETS
+from gkd_core.storage import download
+from gkd_core.storage.client import connect
 from tests.integration.postgres import PostgresServer, postgres_or_skip
 from tests.s3_store import s3_store
 

@@ -18,9 +18,9 @@ import pytest
 from mlflow.entities import Run
 
 from flows.server import PrefectServer
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.doctor.web import basic
+from gkd_core.operations.doctor.web import basic
 from gkd_core.records import ScoreTable
+from gkd_core.tracking.flow_runs import Tracking
 
 Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 DEPLOYMENT = "gkd/full-pipeline"

@@ -15,8 +15,8 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.train import ScalingConfig
 
-from gkd_core.adapters import ray_train
-from gkd_core.adapters.ray_nodes import SharedFolders, nodes
+from gkd_core.cluster import train as ray_train
+from gkd_core.cluster.nodes import SharedFolders, nodes
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, run_folder, run_stage
 from gkd_core.training.metrics import MetricsFollower, MetricsSink

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
 from gkd_core.errors import PlatformError
+from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
 from tests.integration.postgres import postgres_or_skip
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

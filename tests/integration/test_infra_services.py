@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import requests
 
-from gkd_core.adapters.infra.tracking_user import ensure_tracking_user, ensure_users
 from gkd_core.errors import PlatformError
+from gkd_core.operations.bootstrap.tracking_user import ensure_tracking_user, ensure_users
 from tests.integration.manifest_servers import MLFLOW, PREFECT, Cluster, confined, manifest_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -98,7 +98,7 @@ def test_metrics_are_scraped_by_keys_that_alter_nothing(cluster: Cluster, monkey
 
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, keys[name])
-    from gkd_core.adapters.metrics.exporter import PlatformCollector, Watched
+    from gkd_core.operations.metrics.exporter import PlatformCollector, Watched
 
     watched = Watched(cluster.mlflow, "watched", "gkd-student", "watched")
     collector = PlatformCollector(watched, keys | {"PREFECT_API_URL": prefect})

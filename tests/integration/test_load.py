@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load.databases import Databases, PostgresDatabases, SqliteFiles
 from benchmarks.load.measure import measure
-from gkd_core.adapters.postgres import VARIABLE, database_named
+from gkd_core.operations.postgres import VARIABLE, database_named
 from tests.integration.postgres import postgres_or_skip
 
 LIMIT = 4

@@ -16,10 +16,10 @@ from mlflow.tracking import MlflowClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from flows.server import PrefectServer
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.metrics.gauges import GAUGES
-from gkd_core.adapters.mlflow_store import STORE, local_artifacts, local_database
-from gkd_core.loopback import LOOPBACK, free_port
+from gkd_core.operations.metrics.gauges import GAUGES
+from gkd_core.storage.mlflow_store import STORE, local_artifacts, local_database
+from gkd_core.system.child_process import child_process
+from gkd_core.system.loopback import LOOPBACK, free_port
 from tests.infra.test_monitoring import rules
 from tests.integration.conftest import Prefect
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.records import PictureList
+from gkd_core.tracking.flow_runs import Tracking
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCE = "potsdam-rgb"

@@ -16,12 +16,12 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.data.pins import read_pin
 from gkd_core.data.world.writer import write_world
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings, settings_from_tree
 from gkd_core.stages import plan, run_stage
+from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.versioning.pins import read_pin
 from tests.s3_store import s3_bucket
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -26,11 +26,11 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from flows.local_platform import processes
-from gkd_core.adapters.mlflow_store import STORE
-from gkd_core.adapters.process_marks import is_running
-from gkd_core.loopback import answers, free_port
-from gkd_core.platform_state import FOLDER, PlatformState, ServiceState, read_state
-from gkd_core.server_keys import read_keys
+from gkd_core.storage.mlflow_store import STORE
+from gkd_core.system.loopback import answers, free_port
+from gkd_core.system.platform_state import FOLDER, PlatformState, ServiceState, read_state
+from gkd_core.system.process_marks import is_running
+from gkd_core.system.server_keys import read_keys
 from tests.security.listening import beyond_loopback, listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

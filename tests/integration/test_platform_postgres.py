@@ -10,8 +10,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.local_platform import processes
-from gkd_core.adapters.mlflow_store import STORE
-from gkd_core.platform_state import FOLDER
+from gkd_core.storage.mlflow_store import STORE
+from gkd_core.system.platform_state import FOLDER
 from tests.integration.postgres import PostgresServer, postgres_or_skip
 from tests.integration.test_platform import DEPLOYMENT, FINISHED, Platform
 

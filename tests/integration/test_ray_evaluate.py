@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from gkd_core.adapters.ray_connect import own_cluster
-from gkd_core.adapters.ray_evaluate import Share, measuring_on_ray
-from gkd_core.data.entries import Protocol
-from gkd_core.data.reading import Pair
-from gkd_core.data.taxonomy import LabelEncoding
+from gkd_core.cluster.connect import own_cluster
+from gkd_core.cluster.evaluate import Share, measuring_on_ray
+from gkd_core.data.catalog.entries import Protocol
+from gkd_core.data.catalog.taxonomy import LabelEncoding
+from gkd_core.data.files.reading import Pair
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.evaluate.matrix import Domain, measure
 from gkd_core.models.build import build_encoder

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import ray
 
-from gkd_core.adapters.ray_connect import own_cluster
+from gkd_core.cluster.connect import own_cluster
 from gkd_core.errors import SettingsError, TrainingError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
@@ -108,7 +108,7 @@ def updates_logged(folder: Path) -> list[int]:
 
 def groups_lost(caplog: pytest.LogCaptureFixture) -> int:
     """How often a group of workers was started in the place of another."""
-    return len([record for record in caplog.records if record.name == "gkd_core.adapters.ray_train"])
+    return len([record for record in caplog.records if record.name == "gkd_core.cluster.train"])
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_at_once(settings: Settings, world: Path, tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from mlflow.entities import Run
 from typer.testing import CliRunner
 
 from flows.server import PrefectServer
-from gkd_core.adapters.mlflow_aliases import Champions
-from gkd_core.adapters.mlflow_names import CHALLENGER, CHAMPION
-from gkd_core.adapters.mlflow_registry import FACTS, Registry
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.cli import app
 from gkd_core.data.world.writer import write_world
-from gkd_core.doctor.web import basic
+from gkd_core.operations.doctor.web import basic
+from gkd_core.registry.champions import Champions
+from gkd_core.registry.versions import FACTS, Registry
 from gkd_core.settings import Settings, settings_from_tree
+from gkd_core.storage.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.tracking.flow_runs import Tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 REPOSITORY = Path(__file__).parents[2]

@@ -11,16 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from gkd_core.adapters.backup import schemas
-from gkd_core.adapters.backup.make import back_up
-from gkd_core.adapters.backup.postgres import PostgresDatabases
-from gkd_core.adapters.backup.restore import restore
-from gkd_core.adapters.backup.schemas import DATABASES, VERSION_TABLES
-from gkd_core.adapters.backup.stores import Stores
-from gkd_core.adapters.backup.trees import FolderTree
-from gkd_core.adapters.backup.vault import Vault, open_vault
-from gkd_core.adapters.infra.databases import OWNERS, bootstrap_databases
 from gkd_core.errors import PlatformError
+from gkd_core.operations.backup import schemas
+from gkd_core.operations.backup.backup_store import BackupStore, open_backup_store
+from gkd_core.operations.backup.make import back_up
+from gkd_core.operations.backup.postgres import PostgresDatabases
+from gkd_core.operations.backup.restore import restore
+from gkd_core.operations.backup.schemas import DATABASES, VERSION_TABLES
+from gkd_core.operations.backup.stores import Stores
+from gkd_core.operations.backup.trees import FolderTree
+from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
 from tests.integration.postgres import PostgresServer, postgres_or_skip
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -78,8 +78,8 @@ def databases(server: PostgresServer) -> set[str]:
         return {row[0] for row in admin.execute("SELECT datname FROM pg_database WHERE datname LIKE 'gkd%'").fetchall()}
 
 
-def put_back(stores: Stores, vault: Vault) -> None:
-    list(restore(stores, vault, vault.read(vault.newest()), False))
+def put_back(stores: Stores, backup_store: BackupStore) -> None:
+    list(restore(stores, backup_store, backup_store.read(backup_store.newest()), False))
 
 
 def statements_until_killed(number: int, work: Callable[[], object]) -> int:
@@ -111,19 +111,19 @@ def statements_until_killed(number: int, work: Callable[[], object]) -> int:
 
 
 def test_the_same_command_goes_on(server: PostgresServer, stores: Stores, tmp_path: Path) -> None:
-    before, vault = memory(server), open_vault(str(tmp_path / "backups"))
-    list(back_up(stores, vault))
+    before, backup_store = memory(server), open_backup_store(str(tmp_path / "backups"))
+    list(back_up(stores, backup_store))
     make_anew(server)
-    total = statements_until_killed(0, lambda: put_back(stores, vault))
+    total = statements_until_killed(0, lambda: put_back(stores, backup_store))
     assert memory(server) == before
     points = sorted({*range(1, total - LAST, EVERY), *range(total - LAST, total + 1)})
     for point in points:
         make_anew(server)
-        statements_until_killed(point, lambda: put_back(stores, vault))
-        put_back(stores, vault)
+        statements_until_killed(point, lambda: put_back(stores, backup_store))
+        put_back(stores, backup_store)
         assert memory(server) == before, point
         assert databases(server) == set(DATABASES), point
     with sign_in(server, DATABASES[0]) as connection:
         connection.execute("UPDATE notes SET word = '-- 7' WHERE number = 7")
     with pytest.raises(PlatformError, match=f"{DATABASES[0]}: not empty"):
-        put_back(stores, vault)
+        put_back(stores, backup_store)

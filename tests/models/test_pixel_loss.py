@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.taxonomy import IGNORE
 from gkd_core.models.pixel_loss import segmentation_loss
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from gkd_core.models.flops import Cost
 from gkd_core.planning.cluster import Cluster
 from gkd_core.planning.counts import Picture
 from gkd_core.planning.demand import Demand
-from gkd_core.planning.flops import Cost
 from gkd_core.planning.work import StageWork
 
 FREE = 1e12  # a bandwidth or rate that costs no time worth a digit

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import SettingsError
 from gkd_core.planning.demand import demands
 from gkd_core.planning.estimate import estimate_run

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import SettingsError
 from gkd_core.evaluate.sliding import sliding_logits
+from gkd_core.models.flops import segmentor_cost
 from gkd_core.planning.counts import image_count, image_size
-from gkd_core.planning.flops import distillation_cost, segmentor_cost, task_cost
+from gkd_core.planning.flops import distillation_cost, task_cost
 from gkd_core.planning.work import Machine, StageWork, plan_work, window_count
 from gkd_core.settings import EncoderSettings, EvaluateSettings, LearnTaskSettings, Settings, load_settings, settings_from_tree
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.adapters.remote import client
-from gkd_core.adapters.remote.client import fetch_result
-from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result, say_result
-from gkd_core.adapters.s3.keys import Location
+from gkd_core.cluster import remote_client as client
+from gkd_core.cluster.job_log import parse_error, parse_metrics, parse_result, say_result
+from gkd_core.cluster.remote_client import fetch_result
 from gkd_core.errors import DataError
+from gkd_core.storage.keys import Location
 
 FILES = {"encoder.safetensors": b"weights", "manifest.json": b"{}"}
 TOLD = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}

@@ -12,10 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from gkd_core.adapters.dvc_hashes import DATABASE, HASHES, LINKS, SoundRepo, share_hashes
-from gkd_core.adapters.mlflow_costs import damaged_notes, stage_metrics
-from gkd_core.adapters.stage_lock import LOCKS, stage_lock
-from gkd_core.adapters.workspace import IN_USE, SWEEPING, WORKSPACES, sweep_workspaces
 from gkd_core.distill.token_cache import FOLDER as TOKENS
 from gkd_core.distill.token_cache import TokenCache
 from gkd_core.notes import ASIDE
@@ -23,9 +19,13 @@ from gkd_core.records import StudentSize
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
 from gkd_core.stages.attempt import attempt
+from gkd_core.tracking.costs import damaged_notes, stage_metrics
 from gkd_core.training.cost import FOLDER, LOST, ProcessCost, measured, read_cost
 from gkd_core.training.metrics import FILE, MetricsFollower, file_sink
 from gkd_core.training.rank import Rank
+from gkd_core.versioning.hashes import DATABASE, HASHES, LINKS, SoundRepo, share_hashes
+from gkd_core.versioning.stage_lock import LOCKS, stage_lock
+from gkd_core.versioning.workspace import IN_USE, SWEEPING, WORKSPACES, sweep_workspaces
 
 RUN = StageRun("learn-task", "gta5", (), (), Path("artifacts/learn-task/gta5"))
 NOTE = ProcessCost(

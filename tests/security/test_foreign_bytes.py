@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd_core.adapters.backup.manifest import decode
-from gkd_core.adapters.remote.wire import parse_error, parse_result
+from gkd_core.cluster.job_log import parse_error, parse_result
+from gkd_core.data.catalog.taxonomy import LabelEncoding
+from gkd_core.data.files.shards import DIGEST_LENGTH, ShardIndex
 from gkd_core.data.preparing.tar import find_tar, write_tar
-from gkd_core.data.shards import DIGEST_LENGTH, ShardIndex
-from gkd_core.data.taxonomy import LabelEncoding
 from gkd_core.documents import DocumentError, parse_json, parse_yaml
 from gkd_core.errors import DataError, TrainingError, WeightsError
 from gkd_core.models.tensor_files import load_data, read_tensors
+from gkd_core.operations.backup.manifest import decode
 from gkd_core.training.checkpoint import read_state
 from gkd_core.training.metrics import parse_line
 

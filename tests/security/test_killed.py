@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd_core.adapters.backup import schemas
-from gkd_core.adapters.backup.make import back_up
-from gkd_core.adapters.backup.restore import restore
-from gkd_core.adapters.backup.sqlite import FILES
-from gkd_core.adapters.backup.stores import ARTIFACT_FOLDER, stores_of
-from gkd_core.adapters.backup.vault import Vault, open_vault
-from gkd_core.adapters.s3.client import connect
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import download_tree, upload_tree
 from gkd_core.data.preparing.tar import find_tar, write_tar
 from gkd_core.data.world.writer import write_world
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file, is_temporary, scratch_folder
 from gkd_core.models.tensor_files import write_tensors
+from gkd_core.operations.backup import schemas
+from gkd_core.operations.backup.backup_store import BackupStore, open_backup_store
+from gkd_core.operations.backup.make import back_up
+from gkd_core.operations.backup.restore import restore
+from gkd_core.operations.backup.sqlite import FILES
+from gkd_core.operations.backup.stores import ARTIFACT_FOLDER, stores_of
 from gkd_core.settings import WorldSettings
 from gkd_core.stages.attempt import attempt
+from gkd_core.storage.client import connect
+from gkd_core.storage.keys import Location
+from gkd_core.storage.trees import download_tree, upload_tree
 from gkd_core.training.checkpoint import FolderStore
 from tests.platform_memory import REVISION, contents, memory, write, write_artifacts
 from tests.s3_store import s3_bucket
@@ -85,27 +85,27 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def vault(tmp_path: Path) -> Vault:
-    return open_vault(str(tmp_path / "backups"))
+def backup_store(tmp_path: Path) -> BackupStore:
+    return open_backup_store(str(tmp_path / "backups"))
 
 
-def put_back(project: Path, vault: Vault, replace: bool = False) -> None:
-    list(restore(stores_of(project, ()), vault, vault.read(vault.newest()), replace))
+def put_back(project: Path, backup_store: BackupStore, replace: bool = False) -> None:
+    list(restore(stores_of(project, ()), backup_store, backup_store.read(backup_store.newest()), replace))
 
 
-def test_a_restore_goes_on_with_the_same_command(project: Path, vault: Vault, tmp_path: Path) -> None:
+def test_a_restore_goes_on_with_the_same_command(project: Path, backup_store: BackupStore, tmp_path: Path) -> None:
     before = memory(project)
-    list(back_up(stores_of(project, ()), vault))
+    list(back_up(stores_of(project, ()), backup_store))
 
     def check() -> None:
         assert memory(project) == before
 
-    survives(lambda: put_back(project, vault), lambda: shutil.rmtree(project / "artifacts"), tmp_path, check)
+    survives(lambda: put_back(project, backup_store), lambda: shutil.rmtree(project / "artifacts"), tmp_path, check)
 
 
-def test_a_restore_over_what_is_there_goes_on_too(project: Path, vault: Vault, tmp_path: Path) -> None:
+def test_a_restore_over_what_is_there_goes_on_too(project: Path, backup_store: BackupStore, tmp_path: Path) -> None:
     before = memory(project)
-    list(back_up(stores_of(project, ()), vault))
+    list(back_up(stores_of(project, ()), backup_store))
 
     def change() -> None:
         for file in FILES.values():
@@ -115,56 +115,56 @@ def test_a_restore_over_what_is_there_goes_on_too(project: Path, vault: Vault, t
     def check() -> None:
         assert memory(project) == before
 
-    survives(lambda: put_back(project, vault, replace=True), change, tmp_path, check)
+    survives(lambda: put_back(project, backup_store, replace=True), change, tmp_path, check)
 
 
-def test_what_is_whole_is_not_copied_again(project: Path, vault: Vault) -> None:
-    list(back_up(stores_of(project, ()), vault))
+def test_what_is_whole_is_not_copied_again(project: Path, backup_store: BackupStore) -> None:
+    list(back_up(stores_of(project, ()), backup_store))
     shutil.rmtree(project / "artifacts")
-    put_back(project, vault)
+    put_back(project, backup_store)
     inodes = {path: path.stat().st_ino for path in (project / ARTIFACT_FOLDER).rglob("*") if path.is_file()}
     (project / FILES["gkd_prefect"]).unlink()  # as if killed between the two databases
-    parts = list(restore(stores_of(project, ()), vault, vault.read(vault.newest()), False))
+    parts = list(restore(stores_of(project, ()), backup_store, backup_store.read(backup_store.newest()), False))
     assert [part.copied for part in parts] == [0, 0, 1]
     assert {path: path.stat().st_ino for path in inodes} == inodes
 
 
-def test_what_is_foreign_is_refused_all_the_same(project: Path, vault: Vault) -> None:
-    list(back_up(stores_of(project, ()), vault))
+def test_what_is_foreign_is_refused_all_the_same(project: Path, backup_store: BackupStore) -> None:
+    list(back_up(stores_of(project, ()), backup_store))
     shutil.rmtree(project / "artifacts")
     root = project / ARTIFACT_FOLDER
     root.mkdir(parents=True)
     for name in (".model.gkd-short", ".model.abcdefgh", "model.gkd-0123456789ab", ".other.part"):
         (root / name).write_text("foreign")
         with pytest.raises(DataError, match=f"not empty: 1 files are not the backup's, such as {name}"):
-            put_back(project, vault)
+            put_back(project, backup_store)
         assert (root / name).read_text() == "foreign"
         (root / name).unlink()
     (root / ".model.gkd-0123456789ab").symlink_to("/etc/hostname")
     with pytest.raises(DataError, match="no regular file"):
-        put_back(project, vault)
+        put_back(project, backup_store)
     (root / ".model.gkd-0123456789ab").unlink()
     write(project / FILES["gkd_mlflow"], words_of(FILES["gkd_mlflow"], 500))
     with closing(sqlite3.connect(project / FILES["gkd_mlflow"])) as connection, connection:
         connection.execute("UPDATE notes SET word = 'written since' WHERE word LIKE '% 7'")
     with pytest.raises(PlatformError, match="not empty"):
-        put_back(project, vault)
+        put_back(project, backup_store)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
-def test_a_temporary_of_another_user_is_foreign(project: Path, vault: Vault) -> None:
-    list(back_up(stores_of(project, ()), vault))
+def test_a_temporary_of_another_user_is_foreign(project: Path, backup_store: BackupStore) -> None:
+    list(back_up(stores_of(project, ()), backup_store))
     shutil.rmtree(project / "artifacts")
     path = project / ARTIFACT_FOLDER / ".model.gkd-0123456789ab"
     path.parent.mkdir(parents=True)
     path.write_text("of another user")
     os.chown(path, 12345, 12345)
     with pytest.raises(DataError, match="not empty: 1 files"):
-        put_back(project, vault)
+        put_back(project, backup_store)
     assert path.exists()
 
 
-def test_a_backup_goes_on_and_leaves_nothing_in_its_place(project: Path, vault: Vault, tmp_path: Path) -> None:
+def test_a_backup_goes_on_and_leaves_nothing_in_its_place(project: Path, backup_store: BackupStore, tmp_path: Path) -> None:
     before = memory(project)
 
     def anew() -> None:
@@ -172,20 +172,20 @@ def test_a_backup_goes_on_and_leaves_nothing_in_its_place(project: Path, vault: 
         (tmp_path / "backups").mkdir()
 
     def check() -> None:
-        found = open_vault(str(tmp_path / "backups"))
+        found = open_backup_store(str(tmp_path / "backups"))
         found.read(found.newest())
 
-    survives(lambda: list(back_up(stores_of(project, ()), vault)), anew, tmp_path, check)
+    survives(lambda: list(back_up(stores_of(project, ()), backup_store)), anew, tmp_path, check)
     shutil.rmtree(project / "artifacts")
-    put_back(project, vault)
+    put_back(project, backup_store)
     assert memory(project) == before
 
 
-def test_leftovers_are_in_no_backup(project: Path, vault: Vault) -> None:
+def test_leftovers_are_in_no_backup(project: Path, backup_store: BackupStore) -> None:
     left = project / ARTIFACT_FOLDER / "1/run/.model.gkd-0123456789ab"
     left.write_text("half")
-    list(back_up(stores_of(project, ()), vault))
-    (tree,) = vault.read(vault.newest()).trees
+    list(back_up(stores_of(project, ()), backup_store))
+    (tree,) = backup_store.read(backup_store.newest()).trees
     assert left.name not in {Path(file.name).name for file in tree.files}
 
 

@@ -22,11 +22,11 @@ import grpc
 import pytest
 
 from flows.server import prefect_server
-from gkd_core.adapters.ray_cluster import LocalCluster
-from gkd_core.adapters.ray_own import PREFIX
-from gkd_core.loopback import free_port
+from gkd_core.cluster.local import LocalCluster
+from gkd_core.cluster.own_cluster import PREFIX
 from gkd_core.settings import dump_settings, settings_from_tree
 from gkd_core.stages import find_run, run_stage
+from gkd_core.system.loopback import free_port
 from tests.security.listening import Listener, beyond_loopback, listening, reachable, tree, watch
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -35,7 +35,7 @@ GKD = "import sys; sys.argv[0] = 'gkd'; from gkd_core.cli import main; main()"
 # Ray is imported before anything of ours, as the stage `evaluate` and a notebook have it.
 CONNECTED = """
 import ray
-from gkd_core.adapters.ray_connect import connected
+from gkd_core.cluster.connect import connected
 with connected(1):
     print(ray.get(ray.remote(lambda: 42).remote()), ray.get_runtime_context().gcs_address, flush=True)
     input()
@@ -45,7 +45,7 @@ MEETING = """
 import sys
 from datetime import timedelta
 import ray, torch
-from gkd_core.adapters import ray_group
+from gkd_core.cluster import group as ray_group
 ray.util.get_node_ip_address = lambda: "127.0.0.5"
 rank, place = int(sys.argv[1]), ("127.0.0.5", int(sys.argv[2]))
 if rank == 0:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gkd_core.adapters.remote.parcel import RemoteTask
+from gkd_core.cluster.job_package import RemoteTask
 from gkd_core.errors import GkdError
 from gkd_core.records import EncoderCheckpoint, Picture, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings

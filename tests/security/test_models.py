@@ -18,19 +18,19 @@ import torch
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gkd_core.adapters.mlflow_model import log_segmentor
-from gkd_core.adapters.mlflow_registry import MODEL_TAG, SHA256_TAG, UNSIGNED, Registry
-from gkd_core.adapters.mlflow_smoke import check_served
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.adapters.mlflow_weights import fetch_segmentor, fetch_weights
-from gkd_core.adapters.model_files import check_files, digests_of, recorded, tags_of
-from gkd_core.adapters.model_program import program_logits
-from gkd_core.adapters.model_signature import SIGNATURE, verify
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
+from gkd_core.registry.logged_model import log_segmentor
+from gkd_core.registry.model_program import program_logits
+from gkd_core.registry.serving_check import check_served
+from gkd_core.registry.signatures import SIGNATURE, verify
+from gkd_core.registry.versions import MODEL_TAG, SHA256_TAG, UNSIGNED, Registry
 from gkd_core.settings import EncoderSettings, Settings
+from gkd_core.storage.mlflow_weights import fetch_segmentor, fetch_weights
+from gkd_core.storage.model_files import check_files, digests_of, recorded, tags_of
+from gkd_core.tracking.flow_runs import Tracking
 
 NAME = "gkd-student-toy"
 EXAMPLE = torch.arange(2 * 3 * 32 * 32).remainder(17).div(16).reshape(2, 3, 32, 32)

@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from gkd_core.adapters.dvc_recipe import render
-from gkd_core.adapters.workspace import create_workspace
 from gkd_core.cli.app import app
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import DataError, GkdError
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
 from gkd_core.untrusted import PLAIN_NAME
+from gkd_core.versioning.recipe import render
+from gkd_core.versioning.workspace import create_workspace
 
 MARK = "attacked"
 COMMANDS = [f"g$(touch {MARK})", f"g`touch {MARK}`", f"g;touch {MARK}", f"g&&touch {MARK}", f"g|touch {MARK}"]
@@ -165,7 +165,7 @@ def test_the_command_of_a_stage_gives_the_shell_a_name_and_no_command(tmp_path: 
 def test_a_template_of_dvc_in_a_recipe_is_refused(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     parts = {"command": "own", "deps": "in", "outs": "out"} | {place: "${data.root}"}
     run = StageRun("distill-source", parts["command"], (Path(parts["deps"]),), (), Path(parts["outs"]))
-    monkeypatch.setattr("gkd_core.adapters.dvc_recipe.plan", lambda settings: [run])
+    monkeypatch.setattr("gkd_core.versioning.recipe.plan", lambda settings: [run])
     with pytest.raises(DataError, match="which DVC takes for a template"):
         render(Settings())
 

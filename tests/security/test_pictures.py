@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gkd_core.data.pictures import FORMATS, open_deep, open_picture, opened, size_of
+from gkd_core.data.files.pictures import FORMATS, open_deep, open_picture, opened, size_of
 from gkd_core.errors import DataError
 
 READERS: list[Callable[[Path], object]] = [open_picture, open_deep, size_of]
@@ -175,4 +175,4 @@ def test_pillow_is_given_files_in_one_place_alone() -> None:
     root = Path(__file__).parents[2]
     calls = [path.relative_to(root).as_posix() for folder in ("gkd_core", "flows") for path in (root / folder).rglob("*.py")
              if "Image.open(" in path.read_text(encoding="utf-8")]  # fmt: skip
-    assert calls == ["gkd_core/data/pictures.py"]
+    assert calls == ["gkd_core/data/files/pictures.py"]

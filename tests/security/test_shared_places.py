@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.adapters.remote.nodes import SCRATCH, BucketNodes, node_workspace
-from gkd_core.adapters.s3.download import Expected
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.shard_cache import ShardCache
+from gkd_core.cluster.bucket_nodes import SCRATCH, BucketNodes, node_workspace
 from gkd_core.errors import PlatformError
-from gkd_core.own import make_own_folder, own_lock_file
+from gkd_core.storage.download import Expected
+from gkd_core.storage.keys import Location
+from gkd_core.storage.shard_cache import ShardCache
+from gkd_core.system.own import make_own_folder, own_lock_file
 
 CONTENT = b"shard"
 SHARD = Expected(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -24,7 +24,7 @@ SHARD = Expected(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepare the work of a node whose folder for this user is the given one."""
-    monkeypatch.setattr("gkd_core.adapters.remote.nodes.node_workspace", lambda name: folder / name)
+    monkeypatch.setattr("gkd_core.cluster.bucket_nodes.node_workspace", lambda name: folder / name)
     BucketNodes(Location("bucket", "work"), folder / "work", has_inputs=False).prepare()
 
 

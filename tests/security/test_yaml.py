@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.documents import DEEPEST, LARGEST, LONGEST_NUMBER, MOST_NODES, DocumentError, parse_json, parse_yaml
 from gkd_core.errors import GkdError
 from gkd_core.settings import load_settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.settings import load_settings
 from gkd_core.stages import find_run, plan
 from gkd_core.stages.domains import all_domains, domain_inputs, domains_read

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gkd_core.adapters.dvc_recipe import render
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.data.preparing.command import prepare_domains
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.records import MANIFEST, DataManifest, ScoreTable, sha256_of
@@ -21,6 +20,7 @@ from gkd_core.settings import Settings, dump_settings, settings_from_tree
 from gkd_core.stages import find_run, plan, run_stage
 from gkd_core.stages.domains import all_domains, trained_domains
 from gkd_core.stages.origin import data_root
+from gkd_core.versioning.recipe import render
 
 WEIGHTS = (
     "distill-proxy/encoder.safetensors",

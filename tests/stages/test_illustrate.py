@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.data.catalog import load_catalog
-from gkd_core.data.reading import read_pair
+from gkd_core.data.catalog.load import load_catalog
+from gkd_core.data.files.reading import read_pair
 from gkd_core.errors import GkdError, SettingsError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import PictureList, sha256_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import PlatformError
 from gkd_core.settings import EncoderSettings, Settings
 from gkd_core.stages import find_run

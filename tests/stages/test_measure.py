@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.catalog.load import Catalog, load_catalog
 from gkd_core.errors import DataError, GkdError
 from gkd_core.evaluate.places import Place, places
 from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dvc.stage.utils import is_valid_name
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import DataError
 from gkd_core.planning.work import plan_work
 from gkd_core.records import MANIFEST, DataManifest, ScoreTable, SegmentorCheckpoint

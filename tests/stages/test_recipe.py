@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from gkd_core.adapters.dvc_recipe import render
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of, task_updates
 from gkd_core.paths import RUNS
@@ -17,6 +16,7 @@ from gkd_core.settings import Settings, load_settings, settings_from_tree
 from gkd_core.stages import StageRun, find_run, plan, run_folder
 from gkd_core.stages.domains import all_domains
 from gkd_core.stages.recipe import picture_kinds
+from gkd_core.versioning.recipe import render
 
 SOURCES = ("gta5", "cityscapes", "potsdam-rgb")
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import DataError, GkdError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor

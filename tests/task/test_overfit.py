@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.taxonomy import IGNORE
 from gkd_core.evaluate.confusion import class_iou, confusion, mean_iou
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor

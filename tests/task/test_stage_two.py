@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gkd_core.data.reading import LabelledImages, Pair
-from gkd_core.data.sources import Mix, whole
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.catalog.sources import Mix, whole
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.files.reading import LabelledImages, Pair
 from gkd_core.errors import TrainingError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.decoders import DECODERS

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.data.reading import LabelledImages, Pair
-from gkd_core.data.sources import Mix, whole
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.catalog.sources import Mix, whole
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.files.reading import LabelledImages, Pair
 from gkd_core.settings import LearnTaskSettings
 from gkd_core.task.views import LabelledViews, shortest_edge_scale
 

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from gkd_core.data.blobs import DataFile, LocalShards, Member, read_bytes
+from gkd_core.data.files.blobs import DataFile, LocalShards, Member, read_bytes
+from gkd_core.data.files.shards import INDEX, Members, Shard, ShardIndex, key_of
 from gkd_core.data.preparing.conversion import Conversion, Source
 from gkd_core.data.preparing.plan import SetPlan
 from gkd_core.data.preparing.tar import Tar, find_tar, space_of, write_tar
 from gkd_core.data.preparing.workers import ShareOut
-from gkd_core.data.shards import INDEX, Members, Shard, ShardIndex, key_of
 from gkd_core.errors import DataError
 from gkd_core.files import settle, sweep
 from gkd_core.notes import remove

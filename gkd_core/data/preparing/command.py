@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.files.shards import ShardIndex
 from gkd_core.data.preparing.building import Bar, build_set, finished_index
 from gkd_core.data.preparing.plan import plan_domain
 from gkd_core.data.preparing.workers import sharing
-from gkd_core.data.shards import ShardIndex
 
 
 def prepare_domains(

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gkd_core.data.entries import Protocol
-from gkd_core.data.label_files import read_label
-from gkd_core.data.pictures import open_picture, size_of
-from gkd_core.data.reading import read_image
-from gkd_core.data.shards import Preparation
-from gkd_core.data.taxonomy import LabelEncoding
+from gkd_core.data.catalog.entries import Protocol
+from gkd_core.data.catalog.taxonomy import LabelEncoding
+from gkd_core.data.files.label_files import read_label
+from gkd_core.data.files.pictures import open_picture, size_of
+from gkd_core.data.files.reading import read_image
+from gkd_core.data.files.shards import Preparation
 from gkd_core.errors import DataError
 
 IMAGE_COMPRESSION, LABEL_COMPRESSION = 3, 6  # zlib levels: images gain little above, labels much
@@ -124,7 +124,7 @@ def _shown(pixels: np.ndarray, protocol: Protocol | None) -> np.ndarray:
     size = (height, width) if protocol is None else protocol.input_size(height, width)
     if size == (height, width):
         return pixels
-    from gkd_core.data.transforms import resized, to_float  # torch takes seconds to load, and most data are not resized
+    from gkd_core.data.augment.transforms import resized, to_float  # torch takes seconds to load, and most data are not resized
 
     return resized(to_float(pixels), size).mul_(255).round_().byte().permute(1, 2, 0).numpy()
 
@@ -137,6 +137,6 @@ def _scored(ids: np.ndarray, protocol: Protocol | None) -> np.ndarray:
         return ids
     import torch
 
-    from gkd_core.data.transforms import nearest
+    from gkd_core.data.augment.transforms import nearest
 
     return nearest(torch.from_numpy(ids), size).numpy()

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy
 import PIL
 
-from gkd_core.data.catalog import Catalog
-from gkd_core.data.entries import DatasetEntry, Protocol
+from gkd_core.data.catalog.entries import DatasetEntry, Protocol
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.files.reading import Pair, list_images, list_pairs, resolve_encoding
+from gkd_core.data.files.shards import FORMAT, Content, Preparation, TrainIds, is_safe, key_of, set_folder, table_digest
 from gkd_core.data.preparing.conversion import Conversion, ImageConversion, LabelConversion, Source
-from gkd_core.data.reading import Pair, list_images, list_pairs, resolve_encoding
-from gkd_core.data.shards import FORMAT, Content, Preparation, TrainIds, is_safe, key_of, set_folder, table_digest
 from gkd_core.errors import DataError
 
 

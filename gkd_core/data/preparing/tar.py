@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gkd_core.data.shards import DIGEST_LENGTH, is_safe
+from gkd_core.data.files.shards import DIGEST_LENGTH, is_safe
 from gkd_core.errors import DataError
 from gkd_core.files import atomic_file, settle
 from gkd_core.notes import remove

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gkd_core.data.pictures import opened
+from gkd_core.data.files.pictures import opened
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.errors import DataError
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gkd_core.data.entries import fixed_folder
+from gkd_core.data.catalog.entries import fixed_folder
 from gkd_core.data.verify.kinds import Kind
 
 Place = tuple[Path, Kind, str]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gkd_core.data.label_files import read_ids
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.files.label_files import read_ids
 from gkd_core.data.preparing.conversion import read_bands
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
 from gkd_core.data.verify.files import Problem, cannot_decode, image_oddities, label_oddities, unusable, why_refused
 from gkd_core.data.verify.findings import Finding
 from gkd_core.data.verify.kinds import Kind

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
-from gkd_core.data.entries import DatasetEntry, fixed_folder, glob_of, key_of
-from gkd_core.data.reading import listed_names, read_list, resolve_encoding
-from gkd_core.data.taxonomy import LabelEncoding
+from gkd_core.data.catalog.entries import DatasetEntry, fixed_folder, glob_of, key_of
+from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.taxonomy import LabelEncoding
+from gkd_core.data.files.reading import listed_names, read_list, resolve_encoding
 from gkd_core.data.verify.findings import Finding
 from gkd_core.data.verify.folders import Place, walk
 from gkd_core.data.verify.items import Item

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gkd_core.data.entries import DatasetEntry, glob_of, key_of, name_around_wildcard
-from gkd_core.data.reading import label_path
+from gkd_core.data.catalog.entries import DatasetEntry, glob_of, key_of, name_around_wildcard
+from gkd_core.data.files.reading import label_path
 from gkd_core.data.verify.folders import Place, walk
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.data.verify.names import IMAGE_SUFFIXES, loose

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.data.verify.findings import Finding
 from gkd_core.data.verify.items import Facts
 from gkd_core.data.verify.kinds import Kind

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.data.verify.findings import Finding, Report
 from gkd_core.data.verify.items import Facts, check_item, lost_item
 from gkd_core.data.verify.kinds import Kind

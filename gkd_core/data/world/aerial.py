@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.taxonomy import IGNORE
 from gkd_core.data.world.scene import Canvas, Scene, foliage, smooth_noise, white_noise
 
 CLASSES = 6

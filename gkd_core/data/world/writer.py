@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.entries import DatasetEntry, path_of
-from gkd_core.data.reading import resolve_encoding
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding, NamedEncoding, Taxonomy
+from gkd_core.data.catalog.entries import DatasetEntry, path_of
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding, NamedEncoding, Taxonomy
+from gkd_core.data.files.reading import resolve_encoding
 from gkd_core.data.world.layouts import LAYOUTS, MAPILLARY_NAMES, Layout
 from gkd_core.data.world.render import render, render_labelled
 from gkd_core.data.world.sensors import AERIAL_STYLES

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.catalog.load import Catalog, load_catalog
 from gkd_core.data.preparing.command import prepare_domains
 
 YARD = {

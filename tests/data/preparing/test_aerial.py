@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gkd_core.data.blobs import read_bytes
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.origin import Folders, LocalSets, Shards
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.catalog.tiling import Tiling
+from gkd_core.data.files.blobs import read_bytes
+from gkd_core.data.files.origin import Folders, LocalSets, Shards
+from gkd_core.data.files.reading import read_pair
 from gkd_core.data.preparing.command import prepare_domains
 from gkd_core.data.preparing.conversion import read_bands
-from gkd_core.data.reading import read_pair
-from gkd_core.data.tiling import Tiling
 from gkd_core.errors import DataError
 
 # The six official colours in the order of the classes, and the black of boundaries.

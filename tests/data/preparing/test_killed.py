@@ -22,7 +22,7 @@ from pathlib import Path
 from gkd_core.data.preparing import building
 building.PART_FILES = 1
 from gkd_core.data.preparing.command import prepare_domains
-from gkd_core.data.catalog import load_catalog
+from gkd_core.data.catalog.load import load_catalog
 from contextlib import nullcontext
 if __name__ == "__main__":
     print("begins", flush=True)

@@ -17,12 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from gkd_core.cli import app
-from gkd_core.data.blobs import read_bytes
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.origin import Folders, LocalSets, Shards
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.files.blobs import read_bytes
+from gkd_core.data.files.origin import Folders, LocalSets, Shards
+from gkd_core.data.files.reading import list_images, list_pairs, read_image, read_pair
+from gkd_core.data.files.shards import INDEX, ShardIndex
 from gkd_core.data.preparing import building
-from gkd_core.data.reading import list_images, list_pairs, read_image, read_pair
-from gkd_core.data.shards import INDEX, ShardIndex
 from gkd_core.errors import DataError, SettingsError
 
 Prepare = Callable[..., list[str]]

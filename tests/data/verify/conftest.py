@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gkd_core.data.catalog import Catalog, load_catalog
+from gkd_core.data.catalog.load import Catalog, load_catalog
 from gkd_core.data.verify.findings import Report
 from gkd_core.data.verify.run import verify
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gkd_core.data.reading import Pair, read_pair
-from gkd_core.data.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
+from gkd_core.data.files.reading import Pair, read_pair
 from gkd_core.data.verify import items
 from gkd_core.data.verify.items import Item, check_item
 from gkd_core.data.verify.kinds import Kind

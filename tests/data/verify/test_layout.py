@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.reading import list_images, list_pairs
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.files.reading import list_images, list_pairs
 from gkd_core.data.verify.findings import Report
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.data.verify.layout import survey

@@ -11,7 +11,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from gkd_core.cli import app
-from gkd_core.data.catalog import Catalog
+from gkd_core.data.catalog.load import Catalog
 from gkd_core.data.verify.findings import Finding, Report, printable
 from gkd_core.data.verify.kinds import Kind
 from gkd_core.data.verify.run import verify

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.taxonomy import IGNORE
 from gkd_core.data.world.render import Family, render, render_labelled
 from gkd_core.data.world.styles import STREET_STYLES
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gkd_core.data.catalog import load_catalog
-from gkd_core.data.reading import list_images, list_pairs, read_image, read_pair, resolve_encoding
-from gkd_core.data.taxonomy import IGNORE
+from gkd_core.data.catalog.load import load_catalog
+from gkd_core.data.catalog.taxonomy import IGNORE
+from gkd_core.data.files.reading import list_images, list_pairs, read_image, read_pair, resolve_encoding
 from gkd_core.data.world import write_world
 from gkd_core.data.world.layouts import LAYOUTS
 from gkd_core.errors import DataError

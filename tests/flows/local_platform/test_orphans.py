@@ -13,7 +13,7 @@ import pytest
 
 from flows.local_platform.orphans import end_orphans
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import free_port
+from gkd_core.system.loopback import free_port
 
 LIVE = {"RUNNING", "PENDING", "CANCELLING"}
 

@@ -17,7 +17,7 @@ from flows.local_platform.services import PROFILE
 from flows.local_platform.start import check_version
 from flows.local_platform.stop import stop_platform
 from gkd_core.errors import PlatformError
-from gkd_core.platform_state import STATE_FILE, has_unreadable_state, read_state
+from gkd_core.system.platform_state import STATE_FILE, has_unreadable_state, read_state
 
 SLEEP = "import time; time.sleep(120)"
 CONTENTS = [b'{"version": 7, "mark": "abc"}', b"", b"\x00\xff", b"[]", b"{"]

@@ -11,7 +11,7 @@ import time
 import psutil
 
 from flows.local_platform.processes import VARIABLE, mark_of, marked, stop_marked
-from gkd_core.adapters.process_marks import is_running
+from gkd_core.system.process_marks import is_running
 
 # A child in a session of its own that ignores SIGTERM, and the parent that started it.
 PAIR = """

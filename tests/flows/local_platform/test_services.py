@@ -11,12 +11,13 @@ import pytest
 
 from flows.local_platform.services import Ports, client_environment, services
 from flows.local_platform.start import check_ports, write_environment
-from gkd_core.adapters.mlflow_tracking import Tracking, tracking_address
-from gkd_core.adapters.postgres import database_named
 from gkd_core.errors import PlatformError
-from gkd_core.loopback import free_port
-from gkd_core.server_keys import ServerKeys
+from gkd_core.operations.postgres import database_named
 from gkd_core.settings import Settings
+from gkd_core.storage.mlflow_store import tracking_address
+from gkd_core.system.loopback import free_port
+from gkd_core.system.server_keys import ServerKeys
+from gkd_core.tracking.flow_runs import Tracking
 
 REPOSITORY = Path(__file__).parents[3]
 PASSWORD = "s3cr3t"

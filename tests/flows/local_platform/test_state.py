@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.local_platform.journal import Journal, first_state
 from flows.local_platform.processes import mark_of
 from flows.local_platform.services import Ports, services
 from flows.local_platform.start import running_state
+from flows.local_platform.state_writer import StateWriter, first_state
 from flows.local_platform.stop import stop_platform
-from gkd_core.platform_state import STATE_FILE, PlatformState, ProcessMark, read_state
-from gkd_core.server_keys import ServerKeys
+from gkd_core.system.platform_state import STATE_FILE, PlatformState, ProcessMark, read_state
+from gkd_core.system.server_keys import ServerKeys
 
 KEYS = ServerKeys.new()
 
@@ -35,17 +35,17 @@ def gone() -> ProcessMark:
 
 
 def test_a_change_is_on_disk_at_once_and_since_follows_the_health(tmp_path: Path, gone: ProcessMark) -> None:
-    journal = Journal(tmp_path, state_of(tmp_path, gone))
-    early = journal._state.services[0].since.replace(year=2000)
-    journal.note("prefect", since=early)
-    journal.note("prefect", pid=7)
+    state_writer = StateWriter(tmp_path, state_of(tmp_path, gone))
+    early = state_writer._state.services[0].since.replace(year=2000)
+    state_writer.note("prefect", since=early)
+    state_writer.note("prefect", pid=7)
     state = read_state(tmp_path)
     assert state is not None
     assert (state.services[0].pid, state.services[0].since) == (7, early)
-    journal.note("prefect", health="healthy")
+    state_writer.note("prefect", health="healthy")
     state = read_state(tmp_path)
     assert state is not None
-    assert state.services[0].health == journal.health("prefect") == "healthy"
+    assert state.services[0].health == state_writer.health("prefect") == "healthy"
     assert state.services[0].since > early
     assert not state.is_well
     assert [path.name for path in (tmp_path / STATE_FILE).parent.iterdir()] == [STATE_FILE.name]

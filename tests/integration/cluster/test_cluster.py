@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from gkd_core.adapters.mlflow_names import CHAMPION
-from gkd_core.adapters.mlflow_open_runs import OpenRuns
-from gkd_core.adapters.mlflow_registry import Registry
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.records import ScoreTable
+from gkd_core.registry.versions import Registry
+from gkd_core.storage.mlflow_names import CHAMPION
+from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.tracking.open_runs import OpenRuns
 from tests.integration.cluster.canaries import places_of_secrets
 from tests.integration.cluster.stack import DISTILLING, EVERY, SOURCE, UPDATES, Stack
 from tests.integration.kills.orchestration import wait_for

@@ -11,10 +11,10 @@ import psutil
 import pytest
 import yaml
 
-from gkd_core.adapters.child import child_process
-from gkd_core.adapters.mlflow_open_runs import OpenRuns
-from gkd_core.adapters.mlflow_tracking import Tracking
 from gkd_core.settings import Settings, settings_from_tree
+from gkd_core.system.child_process import child_process
+from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.tracking.open_runs import OpenRuns
 from tests.integration.kills.orchestration import Platform, alive, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -16,12 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
-from gkd_core.adapters.mlflow_open_runs import OpenRuns
-from gkd_core.adapters.mlflow_tracking import Tracking
-from gkd_core.adapters.ray_own import PREFIX
+from gkd_core.cluster.own_cluster import PREFIX
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, TrackingSettings, dump_settings, settings_from_tree
 from gkd_core.stages import plan
+from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.tracking.open_runs import OpenRuns
 from tests.integration.kills.orchestration import PATIENCE, Platform, alive, end_of, forget_all, trained, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -154,7 +154,7 @@ def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, own:
     wait_for(lambda: _in_the_middle(platform, "distill-proxy", 0), "distill-proxy to be in the middle")
     started = platform.processes()
     names = " ".join(alive(started))
-    assert all(name in names for name in ("raylet", "gcs_server", "RayTrainWorker", "dvc_stage", "gkd_core.adapters.child"))
+    assert all(name in names for name in ("raylet", "gcs_server", "RayTrainWorker", "dvc_stage", "gkd_core.system.child_process"))
     folders = set(re.findall(rf"{tempfile.gettempdir()}/{PREFIX}\w+", names))
     assert len(folders) == 1
     platform.call(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})

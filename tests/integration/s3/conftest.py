@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gkd_core.adapters.s3.client import connect
+from gkd_core.storage.client import connect
 from tests.integration.s3.faulty_proxy import SECRET, STEADY, FaultyProxy, faulty_proxy, sound
 from tests.s3_store import s3_store
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-from gkd_core.adapters.s3.client import Patience
+from gkd_core.storage.client import Patience
 
 # For clients of it: what passes shall be outlasted, on a busy machine too; what lasts shall end soon.
 STEADY = Patience(connect_seconds=10, read_seconds=10, attempts=4, base_seconds=30)

@@ -17,28 +17,28 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.adapters.dvc_recipe import reproduce
-from gkd_core.adapters.s3.bucket import bootstrap_bucket
-from gkd_core.adapters.s3.client import connect
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.shard_cache import ShardCache
-from gkd_core.adapters.s3.shards import S3Shards
-from gkd_core.adapters.s3.trees import upload_tree
-from gkd_core.adapters.workspace import create_workspace
-from gkd_core.data.catalog import Catalog, load_catalog
-from gkd_core.data.origin import Folders
-from gkd_core.data.reading import read_label
-from gkd_core.data.shards import INDEX, Content, Members, Shard, ShardIndex, TrainIds, set_folder, table_digest
-from gkd_core.data.sources import whole
-from gkd_core.data.streaming import shard_of, training_order
+from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.catalog.sources import whole
+from gkd_core.data.files.origin import Folders
+from gkd_core.data.files.reading import read_label
+from gkd_core.data.files.shards import INDEX, Content, Members, Shard, ShardIndex, TrainIds, set_folder, table_digest
+from gkd_core.data.files.streaming import shard_of, training_order
 from gkd_core.distill.views import ViewMaker
 from gkd_core.errors import DataError, SettingsError
+from gkd_core.operations.bootstrap.buckets import bootstrap_bucket
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages import find_run, run_stage
 from gkd_core.stages.domains import all_domains
 from gkd_core.stages.origin import data_origin
+from gkd_core.storage.client import connect
+from gkd_core.storage.keys import Location
+from gkd_core.storage.shard_cache import ShardCache
+from gkd_core.storage.shards import S3Shards
+from gkd_core.storage.trees import upload_tree
 from gkd_core.training.rank import Rank
+from gkd_core.versioning.recipe import reproduce
+from gkd_core.versioning.workspace import create_workspace
 from tests.integration.s3.faulty_proxy import QUICK, FaultyProxy, failing, sound, truncated, wrong
 
 pytestmark = pytest.mark.integration
@@ -342,7 +342,7 @@ def test_damage_on_the_way_stops_training_with_the_shard_s_name(
     settings = reading(tree, ADDRESS, tmp_path / "cache", loaders=2)
     run_stage(settings, find_run(settings, "prepare-data", None), tmp_path)
     proxy.misbehave(fault)
-    monkeypatch.setattr("gkd_core.adapters.s3.download.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("gkd_core.storage.download.LONGEST_PAUSE", 0.05)
     with pytest.raises(DataError, match=rf"^s3://shards-bucket/v1/proxy/all/images/proxy-all-images-\d+-\w+\.tar: .*{words}"):
         run_stage(settings, find_run(settings, "distill-proxy", None), tmp_path)
     assert not list((tmp_path / "cache").glob("*.shard"))

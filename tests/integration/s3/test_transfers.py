@@ -13,14 +13,14 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
-from gkd_core.adapters.s3.bucket import BucketRules, bootstrap_bucket
-from gkd_core.adapters.s3.client import Patience, connect
-from gkd_core.adapters.s3.download import Expected, download_file
-from gkd_core.adapters.s3.keys import Location
-from gkd_core.adapters.s3.trees import Moved, download_tree, upload_tree
-from gkd_core.adapters.s3.upload import upload_file, write_once
 from gkd_core.cli import app
 from gkd_core.errors import DataError, GkdError, PlatformError
+from gkd_core.operations.bootstrap.buckets import BucketRules, bootstrap_bucket
+from gkd_core.storage.client import Patience, connect
+from gkd_core.storage.download import Expected, download_file
+from gkd_core.storage.keys import Location
+from gkd_core.storage.trees import Moved, download_tree, upload_tree
+from gkd_core.storage.upload import upload_file, write_once
 from tests.integration.s3.faulty_proxy import (
     QUICK,
     SECRET,

@@ -13,24 +13,24 @@ from unittest.mock import patch
 
 import numpy as np
 
-from gkd_core import platform_state
-from gkd_core.adapters.backup.manifest import Backup
-from gkd_core.adapters.backup.seal import check_seal
-from gkd_core.adapters.backup.vault import MANIFESTS, SEALS, FolderShelf, Vault
-from gkd_core.adapters.model_files import FILE_TAG, check_files, digests_of, recorded
-from gkd_core.adapters.remote.wire import parse_error, parse_metrics, parse_result
-from gkd_core.data import catalog as catalogs
-from gkd_core.data.pins import PinnedInputs, pins_of, read_pin
-from gkd_core.data.taxonomy import LabelEncoding, unknown_values
+from gkd_core.cluster.job_log import parse_error, parse_metrics, parse_result
+from gkd_core.data.catalog import load as catalogs
+from gkd_core.data.catalog.taxonomy import LabelEncoding, unknown_values
 from gkd_core.documents import DocumentError, parse_json, read_text, read_yaml
 from gkd_core.errors import DataError, GkdError, PlatformError, SettingsError, WeightsError
+from gkd_core.operations.backup.backup_store import MANIFESTS, SEALS, BackupStore, FolderShelf
+from gkd_core.operations.backup.manifest import Backup
+from gkd_core.operations.backup.seal import check_seal
 from gkd_core.planning.measured import read_measured
 from gkd_core.records import DataManifest, EncoderCheckpoint, PictureList, Record, ScoreTable, SegmentorCheckpoint
-from gkd_core.server_keys import OWNER_ALONE, read_keys
 from gkd_core.settings import dump_settings, load_settings
+from gkd_core.storage.model_files import FILE_TAG, check_files, digests_of, recorded
+from gkd_core.system import platform_state
+from gkd_core.system.server_keys import OWNER_ALONE, read_keys
 from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
+from gkd_core.versioning.pins import PinnedInputs, pins_of, read_pin
 from tests.security.fuzz.harness import Target
 from tests.security.fuzz.readers import each_of, put
 
@@ -129,10 +129,10 @@ def backup_manifest(content: bytes, folder: Path) -> None:
     name = f"{moment}-{hashlib.sha256(content).hexdigest()[:16]}.json"
     (folder / MANIFESTS).mkdir()
     put(content, folder / MANIFESTS / name)
-    vault = Vault(FolderShelf(folder))
-    assert vault.names() == [name]
-    backup = check_seal(vault, name, folder / "none", hashlib.sha256(content).hexdigest())
-    assert backup == vault.read(name)
+    backup_store = BackupStore(FolderShelf(folder))
+    assert backup_store.names() == [name]
+    backup = check_seal(backup_store, name, folder / "none", hashlib.sha256(content).hexdigest())
+    assert backup == backup_store.read(name)
     assert backup.contents is not None
 
 
@@ -140,10 +140,10 @@ def backup_seal(content: bytes, folder: Path) -> None:
     """What lies in the place of a seal: none but the key's own fits, which nobody can guess."""
     text, name = SEALED
     for shelf, body in ((MANIFESTS, text), (SEALS, content)):
-        (folder / "vault" / shelf).mkdir(parents=True)
-        put(body, folder / "vault" / shelf / name)
+        (folder / "backup_store" / shelf).mkdir(parents=True)
+        put(body, folder / "backup_store" / shelf / name)
     put(KEY, folder / "key").chmod(0o600)
-    check_seal(Vault(FolderShelf(folder / "vault")), name, folder / "key", None)
+    check_seal(BackupStore(FolderShelf(folder / "backup_store")), name, folder / "key", None)
 
 
 def cost_notes(content: bytes, folder: Path) -> None:

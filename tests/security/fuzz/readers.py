@@ -11,14 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gkd_core.data.blobs import LocalShards, Member, read_bytes
-from gkd_core.data.entries import DatasetEntry, SplitRule
-from gkd_core.data.label_files import read_label
-from gkd_core.data.pictures import open_deep, size_of
+from gkd_core.data.catalog.entries import DatasetEntry, SplitRule
+from gkd_core.data.catalog.taxonomy import (
+    IGNORE,
+    ColorEncoding,
+    LabelEncoding,
+    NamedEncoding,
+    Taxonomy,
+    resolve_colors,
+    resolve_names,
+)
+from gkd_core.data.files.blobs import LocalShards, Member, read_bytes
+from gkd_core.data.files.label_files import read_label
+from gkd_core.data.files.pictures import open_deep, size_of
+from gkd_core.data.files.reading import list_images, read_image
+from gkd_core.data.files.shards import DIGEST_LENGTH, ShardIndex
 from gkd_core.data.preparing.tar import find_tar
-from gkd_core.data.reading import list_images, read_image
-from gkd_core.data.shards import DIGEST_LENGTH, ShardIndex
-from gkd_core.data.taxonomy import IGNORE, ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy, resolve_colors, resolve_names
 from gkd_core.errors import DataError, GkdError, TrainingError, WeightsError
 from gkd_core.interop.checkpoint import read_released
 from gkd_core.models.tensor_files import read_checked, read_tensors

@@ -18,13 +18,13 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from gkd_core.adapters.backup.manifest import Backup, Dump, File, Tree
-from gkd_core.adapters.model_files import FILE_TAG
+from gkd_core.data.files.shards import Members, Shard, ShardIndex, TrainIds
 from gkd_core.data.preparing.tar import write_tar
-from gkd_core.data.shards import Members, Shard, ShardIndex, TrainIds
-from gkd_core.platform_state import PlatformState, ProcessMark, ServiceState
+from gkd_core.operations.backup.manifest import Backup, Dump, File, Tree
 from gkd_core.records import EncoderCheckpoint, Record, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings
+from gkd_core.storage.model_files import FILE_TAG
+from gkd_core.system.platform_state import PlatformState, ProcessMark, ServiceState
 from gkd_core.training.checkpoint import write_state
 from gkd_core.training.cost import ProcessCost
 from tests.security.fuzz.corpus import CORPUS, VALID

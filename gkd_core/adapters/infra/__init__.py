@@ -1,1 +1,0 @@
-"""What a cluster's stores need before anything runs: databases with owners of their own, and buckets."""

@@ -1,1 +1,0 @@
-"""A stage of the recipe on a Ray cluster elsewhere, reached by its Jobs API alone."""

@@ -1,0 +1,1 @@
+"""How an image is changed before it is shown."""

@@ -1,0 +1,1 @@
+"""Images and labels as files, in folders or shards."""

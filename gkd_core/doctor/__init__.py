@@ -1,8 +1,0 @@
-"""`gkd doctor`: what of this machine and its services would stop a run, and what to do about each."""
-
-from gkd_core.doctor.checks import CHECKS
-from gkd_core.doctor.examine import examine
-from gkd_core.doctor.finding import Finding, Level
-from gkd_core.doctor.machine import Machine, this_machine
-
-__all__ = ["CHECKS", "Finding", "Level", "Machine", "examine", "this_machine"]

@@ -1,0 +1,1 @@
+"""What keeps the platform well: doctor, backup, bootstrap, metrics, keys."""

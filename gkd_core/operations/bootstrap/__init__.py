@@ -1,0 +1,1 @@
+"""Stores and accounts that a platform needs, made where they are not there."""

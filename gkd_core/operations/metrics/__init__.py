@@ -1,0 +1,1 @@
+"""Metrics of the platform, for Prometheus."""

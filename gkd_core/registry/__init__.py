@@ -1,0 +1,1 @@
+"""Registered models: gate, versions, champions, model card, when to retrain."""

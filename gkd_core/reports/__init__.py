@@ -1,0 +1,1 @@
+"""Everything that draws, prints or compares results."""

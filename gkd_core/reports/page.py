@@ -1,0 +1,177 @@
+"""The comparison as one page of HTML that needs nothing else: styles, script and pictures are in it."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib import colormaps
+
+from gkd_core.files import atomic_file
+from gkd_core.reports.classes import class_means
+from gkd_core.reports.comparability import protocol_words
+from gkd_core.reports.comparison import Comparison, Entry
+from gkd_core.reports.cost_columns import MEASURES, figure
+from gkd_core.reports.findings import description, findings, headline
+from gkd_core.reports.radar import save_radar
+from gkd_core.reports.rows import Cell, benchmarks_of, cells_of, spread
+
+TEMPLATE = "comparison.html.j2"
+LIGHT_BELOW = 0.55  # share of the colour scale below which text must be light
+MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+
+
+class Tile(NamedTuple):
+    """A cell of a table: its text, its value to sort by, a small line below, and the colours that show it."""
+
+    text: str
+    value: float | None
+    note: str = ""
+    background: str | None = None
+    ink: str | None = None
+
+
+class ClassTable(NamedTuple):
+    """Classes by domains, and the classes that have no pixels in any of them."""
+
+    cells: list[Cell]
+    lines: list[tuple[str, list[Tile]]]
+    absent: list[str]
+
+
+def write_page(comparison: Comparison, path: Path, title: str = "Cross-domain comparison") -> None:
+    """Write the page; one comparison gives the same bytes each time."""
+    # The template is ours, its content is not: names of runs, settings and pictures are escaped.
+    environment = Environment(
+        loader=PackageLoader("gkd_core.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template(TEMPLATE).render(title=title, comparison=comparison, **_content(comparison))
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    rows, entries = comparison.rows, comparison.entries
+    measures = [measure for measure in MEASURES if any(entry.cost(measure.metric) is not None for entry in entries)]
+    data = sorted({name for run in comparison.runs for name in run.data})
+    return {
+        "findings": [*headline(rows), *findings(rows)],
+        "descriptions": {entry.row.label: description(entry.row) for entry in entries},
+        "seeds": sorted({seed for row in rows for seed in row.seeds}),
+        "several_students": len({row.key.student for row in rows}) > 1,
+        "several_fractions": len({row.key.label_fraction for row in rows}) > 1,
+        "benchmarks": benchmarks_of(rows),
+        "cells": cells_of(rows),
+        "summary": [_summary(entry, benchmarks_of(rows)) for entry in entries],
+        "matrix": _matrix(entries, cells_of(rows)),
+        "classes": [(entry.row.label, _classes(entry)) for entry in entries],
+        "radar": _radar(comparison),
+        "measures": measures,
+        "costs": [(entry, [_plain(entry.cost(measure.metric)) for measure in measures]) for entry in entries],
+        "settings": [(key, [entry.setting(key) for entry in entries]) for key in comparison.differing_settings()],
+        "data": [(name, [_digests(entry, name) for entry in entries]) for name in data],
+        "protocols": _protocols(comparison),
+        "galleries": [(entry.row.label, _pictures(entry)) for entry in entries if any(run.pictures for run in entry.runs)],
+    }
+
+
+def _summary(entry: Entry, benchmarks: Sequence[str]) -> dict[str, Any]:
+    row = entry.row
+    worst = row.worst
+    return {
+        "entry": entry,
+        "benchmarks": [_pooled(row.benchmark_targets(name)) for name in benchmarks],
+        "targets": _pooled(row.targets),
+        "in_domain": _pooled(row.in_domain),
+        "worst": _pooled(row.cells[worst])._replace(note=" ".join(worst)) if worst else Tile("–", None),
+        "gap": _pooled(row.gaps),
+    }
+
+
+def _pooled(values: Sequence[float]) -> Tile:
+    return Tile(spread(values), statistics.fmean(values) if values else None)
+
+
+def _plain(value: float | None) -> Tile:
+    return Tile(figure(value), value)
+
+
+def _matrix(entries: Sequence[Entry], cells: Sequence[Cell]) -> list[tuple[str, list[Tile]]]:
+    """A line a row: the two means, then each cell."""
+    columns = [[entry.row.in_domain, entry.row.targets, *(entry.row.cells.get(cell, ()) for cell in cells)] for entry in entries]
+    highest = max((statistics.fmean(values) for line in columns for values in line if values), default=0.0)
+    lines = [[_tile(values, highest) for values in line] for line in columns]
+    return [(entry.row.label, line) for entry, line in zip(entries, lines, strict=True)]
+
+
+def _classes(entry: Entry) -> list[ClassTable]:
+    """The row's classes by domains, one table for each set of classes: benchmarks of one taxonomy share it."""
+    means = class_means(entry.scores).get(entry.row.key, {})
+    cells: dict[tuple[str, ...], dict[Cell, None]] = {}
+    for score in entry.scores:
+        cells.setdefault(tuple(score.class_iou), {})[score.benchmark, score.domain] = None
+    return [_class_table(list(own), {name: means[name] for name in names}) for names, own in cells.items()]
+
+
+def _class_table(cells: list[Cell], means: Mapping[str, Mapping[Cell, float]]) -> ClassTable:
+    lines = []
+    for name, found in means.items():
+        tiles = [_tile((found[cell],), 100.0) if cell in found else Tile("–", None) for cell in cells]
+        lines.append((name, tiles))
+    seen = [line for line in lines if any(tile.value is not None for tile in line[1])]
+    absent = [name for name, tiles in lines if all(tile.value is None for tile in tiles)]
+    return ClassTable(cells, seen, absent)
+
+
+def _tile(values: Sequence[float], highest: float) -> Tile:
+    """Mean and deviation, on a colour scale from 0 to the highest value."""
+    if not values:
+        return Tile("–", None)
+    value = statistics.fmean(values)
+    share = value / highest if highest else 0.0
+    red, green, blue = (round(255 * part) for part in colormaps["viridis"](share)[:3])
+    ink = "#fff" if share < LIGHT_BELOW else "#000"
+    note = f"± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return Tile(f"{value:.1f}", value, note, f"#{red:02x}{green:02x}{blue:02x}", ink)
+
+
+def _radar(comparison: Comparison) -> str | None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "radar.png"
+        return _embedded(path) if save_radar(comparison.rows, path) else None
+
+
+def _protocols(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Each way of measuring, and where it was used."""
+    found: dict[str, dict[str, None]] = {}
+    for score in comparison.scores:
+        place = f"{score.benchmark} {score.domain} ({score.dataset}, {score.images} images)"
+        found.setdefault(protocol_words(score.protocol), {})[place] = None
+    return [(words, list(places)) for words, places in found.items()]
+
+
+def _digests(entry: Entry, name: str) -> str:
+    return " / ".join(dict.fromkeys(run.data[name] for run in entry.runs if name in run.data)) or "–"
+
+
+def _pictures(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Captioned pictures of the row's first run that has any, by kind: the other seeds' would show the same images."""
+    run = next(run for run in entry.runs if run.pictures)
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for picture in run.pictures:
+        caption = picture.title if picture.domain in picture.title else f"{picture.title} · {picture.domain}"
+        kinds.setdefault(picture.kind, []).append((caption, _embedded(picture.path)))
+    return list(kinds.items())
+
+
+def _embedded(path: Path) -> str:
+    return f"data:{MEDIA[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

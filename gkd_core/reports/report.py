@@ -1,0 +1,66 @@
+"""The matrix for people: CSVs, a JSON with every score's protocol, a heatmap, a radar, a page of text and a page of HTML."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from gkd_core.files import atomic_file
+from gkd_core.records import ScoreTable
+from gkd_core.reports.classes import write_classes
+from gkd_core.reports.comparison import Comparison
+from gkd_core.reports.findings import description, findings, headline
+from gkd_core.reports.heatmap import save_heatmap
+from gkd_core.reports.page import write_page
+from gkd_core.reports.radar import save_radar
+from gkd_core.reports.rows import Row, matrix_lines, pool
+
+COLUMNS = ("method", "teacher", "student", "seed", "benchmark", "domain", "miou")
+FRACTION = "label_fraction"  # a column of its own only where labels were left out
+
+
+def write_report(table: ScoreTable, folder: Path) -> None:
+    """Write `matrix.csv`, `matrix.json`, `matrix.png`, `classes.csv`, `summary.md`, `report.html` and, where there are three
+    target domains, `radar.png` into a folder."""
+    write_csv(table, folder / "matrix.csv")
+    write_classes(table, folder / "classes.csv")
+    table.write(folder / "matrix.json")
+    rows = pool(table)
+    save_heatmap(rows, folder / "matrix.png")
+    save_radar(rows, folder / "radar.png")
+    with atomic_file(folder / "summary.md") as temporary:
+        temporary.write_text(summary(table, rows), encoding="utf-8")
+    write_page(Comparison.of_table(table), folder / "report.html")
+
+
+def write_csv(table: ScoreTable, path: Path) -> None:
+    """One line a score; mIoU in percent with two decimals."""
+    further = (FRACTION,) if any(score.label_fraction != 1 for score in table.scores) else ()
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*COLUMNS, *further])
+        for score in table.scores:
+            line = [score.method, score.teacher, score.student, score.seed, score.benchmark, score.domain, f"{score.miou:.2f}"]
+            writer.writerow([*line, f"{score.label_fraction:g}"] if further else line)
+
+
+def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
+    """The matrix as Markdown, with what the numbers are and what they show."""
+    seeds = sorted({score.seed for score in table.scores})
+    lines = [
+        "# Cross-domain matrix",
+        "",
+        f"mIoU in percent. Seeds: {', '.join(map(str, seeds))}"
+        + (" (mean ± standard deviation over seeds)." if len(seeds) > 1 else "."),
+        f"Selection: {', '.join(sorted({score.protocol.selection for score in table.scores}))}; "
+        "no target was looked at before it was scored.",
+        "",
+        *matrix_lines(rows),
+        "",
+        *(f"- **{row.label}**: {text}." for row in rows if (text := description(row)) is not None),
+        "",
+        *headline(rows),
+        *findings(rows),
+    ]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,1 @@
+"""DVC: pinned data, workspaces, cached stages and their locks."""
