@@ -13,11 +13,9 @@ from prefect.runtime import flow_run as this_run
 from pydantic import AfterValidator, Field
 
 from flows.artifacts import places, show_page
-from flows.flow_context import run_tags, settings_of
+from flows.flow_context import ray_cluster, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
-from flows.server import LOGS
-from gkd_core.cluster.local import shared_cluster
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.messages import one_line
@@ -27,7 +25,6 @@ from gkd_core.reports.report import write_report
 from gkd_core.settings import MethodName, ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt, PositiveInt, PositiveShare
 from gkd_core.settings.encoder import parse_spec
-from gkd_core.stages.waves import own_ray_stages
 from gkd_core.tracking.flow_runs import Tracking
 
 COMPARISON = ARTIFACTS / "compare"
@@ -108,11 +105,7 @@ def compare(
 
     tracking = Tracking(trees[0], project)
     tags = run_tags(project, "comparison")
-    widest = _widest(trees)
-    with (
-        tracking.group_run(f"comparison-{this_run.name}", tags) as group,
-        shared_cluster(widest, own_ray_stages(widest), project / LOGS),
-    ):
+    with tracking.group_run(f"comparison-{this_run.name}", tags) as group, ray_cluster(_widest(trees), project):
         scores, failed = run_cells(wanted, run, at_once)
         report = _publish(scores, project)
         if report is not None:

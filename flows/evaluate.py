@@ -12,11 +12,9 @@ from prefect.tasks import Task
 from pydantic import Field
 
 from flows.artifacts import run_page, show_page, stage_progress
-from flows.flow_context import own_workspace, run_tags, settings_of
+from flows.flow_context import own_workspace, ray_cluster, run_tags, settings_of
 from flows.hooks import HOOKS
-from flows.server import LOGS
 from flows.tasks import Job, fetch_task, retried_task, stage_task
-from gkd_core.cluster.local import shared_cluster
 from gkd_core.data.catalog.load import load_catalog
 from gkd_core.evaluate.places import Place
 from gkd_core.paths import ARTIFACTS, REPORT
@@ -27,7 +25,6 @@ from gkd_core.stages.facts import EVALUATE, PREPARE_DATA
 from gkd_core.stages.length import Length
 from gkd_core.stages.measure import NO_TEACHER, chosen_places, measure_run, segmentor_folder
 from gkd_core.stages.origin import data_origin
-from gkd_core.stages.waves import own_ray_stages
 from gkd_core.system.child_process import child_process
 from gkd_core.tracking.flow_runs import Tracking
 from gkd_core.versioning.recipe import StageFailed
@@ -82,7 +79,7 @@ def _run(subject: Subject, project: Path, workspace: Path, settings: Settings) -
     tags = {**run_tags(project, "evaluation"), **model_tags(subject)}
     with (
         tracking.flow_run(f"evaluation-{this_run.name}", settings, tags) as parent,
-        shared_cluster(settings, own_ray_stages(settings), project / LOGS) as cluster,
+        ray_cluster(settings, project) as cluster,
     ):
         job = Job(settings, workspace, cluster, tracking, parent)
         prepare = find_run(settings, PREPARE_DATA.name, None)

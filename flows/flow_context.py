@@ -1,7 +1,7 @@
 """What every flow run has, whatever it does: settings from its parameters, a workspace of its own, tags in MLflow."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,10 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.runtime import flow_run as this_run
 
+from flows.server import LOGS
+from gkd_core.cluster.local import LocalCluster, shared_cluster
 from gkd_core.settings import Changes, Settings, load_settings
+from gkd_core.stages.waves import own_ray_stages
 from gkd_core.tracking.flow_runs import FLOW_RUN_TAG, source_tags
 from gkd_core.versioning.workspace import create_workspace, sweep_workspaces, workspace_in_use
 
@@ -28,6 +31,11 @@ def settings_of(parameters: Mapping[str, Any]) -> Settings:
     changes = parameters.get("settings")
     tree = changes.tree() if isinstance(changes, Changes) else changes
     return load_settings(PARAMS, parameters.get("profile"), parameters.get("overrides") or (), tree)
+
+
+def ray_cluster(settings: Settings, project: Path) -> AbstractContextManager[LocalCluster]:
+    """The Ray cluster of the stages that work on one here, for a block; its log lies in the project."""
+    return shared_cluster(settings, own_ray_stages(settings), project / LOGS)
 
 
 @contextmanager

@@ -8,22 +8,18 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run as this_run
 
 from flows.artifacts import run_page, show_page
-from flows.flow_context import own_workspace, run_tags, settings_of
+from flows.flow_context import own_workspace, ray_cluster, run_tags, settings_of
 from flows.hooks import HOOKS
-from flows.server import LOGS
 from flows.tasks import Job, fetch_task, stage_task
-from gkd_core.cluster.local import shared_cluster
 from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import StageRun, find_run, plan
 from gkd_core.stages.facts import ILLUSTRATE, PREPARE_DATA
-from gkd_core.stages.waves import own_ray_stages, waves
+from gkd_core.stages.waves import waves
 from gkd_core.tracking.flow_runs import Tracking, run_name
 from gkd_core.versioning.recipe import Outcome
 from gkd_core.versioning.workspace import anchor_paths, publish_report
-
-PICTURE_STAGE = ILLUSTRATE.name
 
 
 @prefect_flow(name="gkd", persist_result=False, **HOOKS)
@@ -53,7 +49,7 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
     name = f"{run_name(settings)}-{this_run.name}"
     with (
         tracking.flow_run(name, settings, run_tags(project, "pipeline")) as parent,
-        shared_cluster(settings, own_ray_stages(settings), project / LOGS) as cluster,
+        ray_cluster(settings, project) as cluster,
     ):
         job = Job(settings, workspace, cluster, tracking, parent)
         fetch_task(job, project)()
@@ -63,7 +59,7 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         parent.log_costs()
         parent.log_report(table, workspace / REPORT)
         for run in plan(settings):
-            if run.stage == PICTURE_STAGE:
+            if run.stage == ILLUSTRATE.name:
                 parent.log_pictures(run, workspace)
     report = publish_report(workspace, project)
     matrix = (workspace / REPORT / "summary.md").read_text(encoding="utf-8")

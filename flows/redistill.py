@@ -14,13 +14,11 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.automations import NOTHING_TO_DO
-from flows.flow_context import run_tags, settings_of
+from flows.flow_context import ray_cluster, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
 from flows.promotion import artifact_key, promote, verdict_table
-from flows.server import LOGS
 from flows.unfinished import undo_unfinished
-from gkd_core.cluster.local import shared_cluster
 from gkd_core.data.catalog.load import load_catalog
 from gkd_core.paths import RUNS
 from gkd_core.registry.challenge import champion_of, judge, trials_of
@@ -30,7 +28,6 @@ from gkd_core.registry.versions import Registry
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt
 from gkd_core.stages.domains import sources
-from gkd_core.stages.waves import own_ray_stages
 from gkd_core.tracking.flow_runs import Tracking
 from gkd_core.versioning.fingerprint_now import fingerprint_now
 
@@ -106,7 +103,7 @@ def _distil(
     project: Path, tree: Settings, seeds: list[int], profile: ProfileName | None, settings: SettingsChanges, overrides: list[str]
 ) -> list[dict[str, Any]]:
     """Run the pipeline once for each seed, all on one cluster; what each gives."""
-    with shared_cluster(tree, own_ray_stages(tree), project / LOGS):
+    with ray_cluster(tree, project):
         return [full_pipeline(profile=profile, settings=settings, overrides=[*overrides, f"seed={seed}"]) for seed in seeds]
 
 
