@@ -1,5 +1,9 @@
 # Every target sets up what it needs: on a bare machine, python3, make and git are enough.
-PYTHON ?= python3
+SERVES := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+NAMES := python3 python3.14 python3.13 python3.12 python3.11
+ifndef PYTHON  # the first that serves; make PYTHON=… names another
+PYTHON := $(shell for name in $(NAMES); do "$$name" -c '$(SERVES)' 2>/dev/null && echo "$$name" && break; done)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -8,9 +12,14 @@ AUDIT := .venv-audit
 DOCS := .venv-docs
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# uv ends where its cache cannot be written, as without a home of one's own.
+CACHE := "$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cache}/uv}"
+ifneq ($(shell mkdir -p $(CACHE) 2>/dev/null && test -w $(CACHE) && echo yes),yes)
+export UV_CACHE_DIR := $(CURDIR)/$(VENV)/uv-cache
+endif
 export DO_NOT_TRACK := 1
 
-.PHONY: docs up down status demo compare camvid camvid-compare teacher test test-all lint types lock sbom audit fuzz clean help
+.PHONY: docs up down status demo compare camvid camvid-compare teacher test test-all test-containers lint types lock sbom audit fuzz clean help
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,12 +52,17 @@ teacher: $(READY)  ## Train the demo's teacher again, from nothing, into artifac
 
 # Two processes share the tests, then three those of real servers, which wait more than they work: the longest files first.
 test: $(READY) $(AUDIT)/.ready  ## Run the tests that are quick enough for every change.
-	$(BIN)/python -m pytest -m "not slow and not integration" -n 2 --dist loadscope
-	$(BIN)/python -m pytest -m "not slow and integration" -n 3 --dist loadfile \
-		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration
+	$(BIN)/python -m pytest -m "not slow and not integration and not containers" -n 2 --dist loadscope
+	$(BIN)/python -m pytest -m "not slow and integration and not containers" -n 3 --dist loadfile \
+		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration tests
 
-test-all: $(READY) $(AUDIT)/.ready  ## Run all tests, the long ones too.
-	$(BIN)/python -m pytest
+test-all: test  ## Run all tests, the long ones too (about an hour and a half on two cores).
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile tests/integration/cluster tests/integration/kills tests
+
+# The engine stays for the next time; tests/containers/set-up down removes it with everything it has.
+test-containers: $(READY)  ## Run the tests that want an engine of containers, which they set up: root on Debian (half an hour).
+	tests/containers/set-up
+	$(BIN)/python -m pytest -m containers tests/containers
 
 # Under atheris, which steers by coverage; where it has no wheel, mutations alone. What led to a fault stays in artifacts/fuzz.
 fuzz: $(READY) $(FUZZ)/.ready  ## Fuzz every reader of foreign bytes (about three minutes, or SECONDS=600).
@@ -61,7 +75,7 @@ types: $(READY)  ## Check types.
 	$(BIN)/mypy
 
 lock:  ## Compile requirements.txt and those of fuzz, audit and docs from pyproject.toml.
-	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.txt; }
+	test -x $(BIN)/uv || { "$(PYTHON)" -m venv $(VENV) && $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.txt; }
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
 	for group in fuzz audit docs; do \
@@ -90,7 +104,11 @@ clean:  ## Remove the environment and everything that runs left behind.
 # uv installs the pinned list in seconds; pip would search for many minutes among dvc's and boto3's botocore pins.
 # Compiled once here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would else compile torch anew.
 $(READY): requirements.txt requirements-uv.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v git >/dev/null || { echo "make: git is missing; install it (Debian: apt-get install git)" >&2; exit 2; }
+	@test -x $(BIN)/python || "$(PYTHON)" -c '$(SERVES)' 2>/dev/null || { \
+		echo "make: $(or $(PYTHON),none of $(NAMES)) is no Python of 3.11 to 3.14 with its module venv (Debian:" \
+			"apt-get install python3-venv); install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
@@ -103,11 +121,11 @@ $(FUZZ)/.ready: requirements-fuzz.txt $(READY)
 	touch $@
 
 $(AUDIT)/.ready: requirements-audit.txt $(READY)
-	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	test -x $(AUDIT)/bin/python || "$(PYTHON)" -m venv $(AUDIT)
 	$(BIN)/uv pip install --quiet --require-hashes --python $(AUDIT)/bin/python -r $<
 	touch $@
 
 $(DOCS)/.ready: requirements-docs.txt $(READY)
-	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	test -x $(DOCS)/bin/python || "$(PYTHON)" -m venv $(DOCS)
 	$(BIN)/uv pip install --quiet --require-hashes --python $(DOCS)/bin/python -r $<
 	touch $@

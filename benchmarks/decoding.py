@@ -21,7 +21,7 @@ import torch
 import typer
 from photographs import write_photographs
 
-from gkd_core.data.augment.views import LightAugmentation, ReleasedAugmentation
+from gkd_core.data.augment.augmentation import LightAugmentation, ReleasedAugmentation
 from gkd_core.data.files.pictures import opened
 from gkd_core.data.files.reading import read_image
 

@@ -28,19 +28,18 @@ from photographs import write_photographs
 from rich.console import Console
 from rich.table import Table
 
-from gkd_core.data.catalog.entries import DatasetEntry
-from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.catalog.load import Domain, load_catalog
 from gkd_core.data.files.blobs import DataFile, Member, read_bytes
 from gkd_core.data.files.origin import Folders, LocalSets, Origin, Shards
 from gkd_core.data.files.shards import set_folder
 from gkd_core.data.order.loader import batches_ahead
+from gkd_core.data.order.samples import Reading
 from gkd_core.data.order.sampling import batch_indices
-from gkd_core.data.preparing.command import prepare_domains
+from gkd_core.data.preparing.building import prepare_domains
 from gkd_core.distill.views import ViewMaker
 from gkd_core.settings import DistillSettings, StreamingSettings
 from gkd_core.storage.keys import Location
 from gkd_core.storage.sets import S3Sets, fetch_indexes
-from gkd_core.training.rank import Rank
 
 DATASET, SPLIT = "photographs", "all"
 ENTRY = {"folder": DATASET, "images": "images/*.jpg", "splits": {SPLIT: {}}}
@@ -58,25 +57,25 @@ class Place:
     streaming: StreamingSettings | None = None
 
 
-def local(origin: Origin, entry: DatasetEntry) -> Place:
+def local(origin: Origin, domain: Domain) -> Place:
     """Files or shards on the disk."""
 
     def cold() -> Files:
-        files = origin.images(entry, SPLIT)
+        files = origin.images(domain)
         _forget(files)
         return files
 
-    return Place(cold, lambda: origin.images(entry, SPLIT))
+    return Place(cold, lambda: origin.images(domain))
 
 
-def bucket(address: Location, workspace: Path, entry: DatasetEntry) -> Place:
+def bucket(address: Location, workspace: Path, domain: Domain) -> Place:
     """Shards by S3 through the cache: cold, it is empty."""
     indexes, cache = workspace / "indexes", workspace / "cache"
     sets = S3Sets(address, indexes, str(cache), 1024**4)
-    fetch_indexes(sets, [set_folder(entry.name, SPLIT, "images")])
+    fetch_indexes(sets, [set_folder(DATASET, SPLIT, "images")])
 
     def warm() -> Files:
-        return Shards(sets).images(entry, SPLIT)
+        return Shards(sets).images(domain)
 
     def cold() -> Files:
         if cache.exists():
@@ -103,13 +102,12 @@ def main(
     )
     with ExitStack() as stack:
         workspace = stack.enter_context(_workspace(folder))
-        catalog = _prepared(workspace, images, shard_size)
-        entry = catalog.dataset(DATASET)
+        domain = _prepared(workspace, images, shard_size)
         address = stack.enter_context(loopback_bucket(workspace / "shards", workspace / "server.log"))
         places = {
-            "folder": local(Folders(workspace / "files"), entry),
-            "shards": local(Shards(LocalSets(workspace / "shards")), entry),
-            "shards by S3 (loopback)": bucket(address, workspace, entry),
+            "folder": local(Folders(workspace / "files"), domain),
+            "shards": local(Shards(LocalSets(workspace / "shards")), domain),
+            "shards by S3 (loopback)": bucket(address, workspace, domain),
         }
         rates: dict[str, list[list[float]]] = {name: [] for name in places}
         for _ in range(rounds):
@@ -127,7 +125,7 @@ def _measured(place: Place, settings: DistillSettings, loaders: int) -> list[flo
 
     def make_batches(files: Files) -> None:
         updates = len(files) // settings.batch_size
-        views = ViewMaker("benchmark", 0, settings, files, 1, Rank(), loaders, None, place.streaming, updates)
+        views = ViewMaker(settings, files, Reading("benchmark", 0, None, place.streaming, updates), 1, loaders)
         for _ in batches_ahead(views, range(updates), loaders, pinned=False):
             pass
 
@@ -153,15 +151,14 @@ def _forget(files: Files) -> None:
             os.close(handle)
 
 
-def _prepared(workspace: Path, images: int, shard_size: int) -> Catalog:
-    """Photographs in `files` and, as shards, in `shards`; gives the catalog that declares them."""
+def _prepared(workspace: Path, images: int, shard_size: int) -> Domain:
+    """Photographs in `files` and, as shards, in `shards`; gives the domain that they are."""
     write_photographs(workspace / "files" / DATASET / "images", images)
     declared = workspace / "catalog.yaml"
     declared.write_text(yaml.safe_dump({"datasets": {DATASET: ENTRY}}))
-    catalog = load_catalog([declared])
+    domain = load_catalog([declared]).domain(f"{DATASET}/{SPLIT}")
     prepare_domains(
-        catalog,
-        [f"{DATASET}/{SPLIT}"],
+        [domain],
         workspace / "files",
         workspace / "shards",
         shrunk=[],
@@ -170,7 +167,7 @@ def _prepared(workspace: Path, images: int, shard_size: int) -> Catalog:
         bar=lambda title, total: nullcontext(lambda done: None),
         say=lambda line: None,
     )
-    return catalog
+    return domain
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from gkd_core.planning.demand import Demand, demands
 from gkd_core.planning.simulate import StageEstimate, simulate_stage
 from gkd_core.planning.work import StageWork, plan_work
 from gkd_core.settings import load_settings
+from gkd_core.stages import Recipe
 
 NODES = (1, 2, 4, 8, 16, 32, 64, 128)
 PARTS = ("compute", "input", "storage", "all-reduce", "stragglers", "checkpoints", "failures", "start")
@@ -73,13 +74,13 @@ def _estimates(demand: Demand, cluster: Cluster, share: int | None) -> list[Stag
 def _work(profile: str) -> StageWork:
     """The arithmetic of stage 1a, which no scene changes."""
     settings = load_settings(None, profile)
-    works = plan_work(settings, load_catalog(settings.data.catalogs), Path.cwd())
+    works = plan_work(Recipe(settings, load_catalog(settings.data.catalogs)), Path.cwd())
     return next(work for work in works if work.name == "distill-proxy")
 
 
 def _demand(profile: str, work: StageWork, changes: Sequence[str]) -> Demand:
     settings = load_settings(None, profile, changes)
-    return demands(settings, load_catalog(settings.data.catalogs), Path.cwd(), [work])[0]
+    return demands(Recipe(settings, load_catalog(settings.data.catalogs)), Path.cwd(), [work])[0]
 
 
 def _with_batch(demand: Demand, batch: int) -> Demand:

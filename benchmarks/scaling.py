@@ -33,10 +33,11 @@ from gkd_core.methods import method_of
 from gkd_core.planning.cluster import Cluster
 from gkd_core.planning.collectives import bucket_count
 from gkd_core.planning.demand import Demand, demands
-from gkd_core.planning.measured import Measured, Pace
+from gkd_core.planning.paces import Pace, Paces
 from gkd_core.planning.simulate import simulate_stage
 from gkd_core.planning.work import plan_work
 from gkd_core.settings import Settings, load_settings
+from gkd_core.stages import Recipe
 
 WORKERS = 2
 NO_LIMIT = 1e6  # for what a prediction of updates does not depend on
@@ -76,8 +77,8 @@ def main(
 def _demand(settings: Settings, stage: str) -> Demand:
     """What the first stage run of this stage asks for."""
     catalog = load_catalog(settings.data.catalogs)
-    works = [work for work in plan_work(settings, catalog, Path.cwd()) if work.name.startswith(stage)]
-    return demands(settings, catalog, Path.cwd(), works[:1])[0]
+    works = [work for work in plan_work(Recipe(settings, catalog), Path.cwd()) if work.name.startswith(stage)]
+    return demands(Recipe(settings, catalog), Path.cwd(), works[:1])[0]
 
 
 def _shapes(job: DistillJob) -> list[torch.Size]:
@@ -161,9 +162,9 @@ def _cluster(runs: dict[str, Run], demand: Demand, whole: float, empty: float) -
 
 def _show(runs: dict[str, Run], demand: Demand, pace: Pace, cluster: Cluster, whole: float, launcher: str) -> None:
     batch = demand.work.batch_size
-    measured = Measured({demand.name: pace})
-    together = simulate_stage(demand, cluster, measured).update_seconds
-    alone = simulate_stage(demand, cluster.model_copy(update={"gpus_per_node": 1}), measured).update_seconds
+    paces = Paces({demand.name: pace})
+    together = simulate_stage(demand, cluster, paces).update_seconds
+    alone = simulate_stage(demand, cluster.model_copy(update={"gpus_per_node": 1}), paces).update_seconds
     table = Table(box=None)
     for column in ("", "ms an update", "images / s", "speed-up"):
         table.add_column(column, justify="right" if column else "left")

@@ -90,7 +90,7 @@ def _together_on_ray(job: DistillJob, count: int, folder: Path) -> Run:
     """Workers of Ray Train, as stage one has them."""
     from gkd_core.cluster.train import Group, distill_on_ray
 
-    distill_on_ray(job, Group(count, count, 0), folder)
+    distill_on_ray(job, Group(count, count, 0, start_minutes=5), folder)
     return _read(job, folder)
 
 

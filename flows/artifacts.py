@@ -1,6 +1,6 @@
 """What a run shows in Prefect: how far its long stages are, and at the end a page that sums it up.
 
-It is for people's eyes alone. A server that does not take it is told of in the log, and the run goes on.
+It is for people only. Where the server does not take it, a line in the log says so, and the run goes on.
 """
 
 import re
@@ -28,7 +28,7 @@ Log = Logger | LoggerAdapter[Any]
 
 @contextmanager
 def stage_progress(name: str, length: Length | None, folder: Path, log: Log) -> Iterator[None]:
-    """Keep a progress artifact for a stage while the block runs, by the step metrics in its run folder.
+    """Update a progress artifact for a stage while the block runs, from the step metrics in its run folder.
 
     Args:
         length: of the stage; None shows nothing.
@@ -57,7 +57,7 @@ class StageProgress:
         self._spoke = 0.0
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Take note of new lines of step metrics, those of an earlier attempt left out."""
+        """Read new lines of step metrics, without those of an earlier attempt."""
         fresh = [line for line in lines if line["time"] >= self._began]
         if not fresh:
             return
@@ -97,7 +97,7 @@ def describe(length: Length, first: Line, last: Line) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `48 s`, `12 min`, `3 h 20 min`."""
+    """Seconds as readable text: `48 s`, `12 min`, `3 h 20 min`."""
     if seconds < 120:
         return f"{max(0.0, seconds):.0f} s"
     minutes = round(seconds / 60)
@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
 
 
 def show_page(key: str, page: Callable[[], str], log: Log) -> None:
-    """Put a page of Markdown on the run in Prefect; whatever goes wrong in writing it is told of, and no more."""
+    """Put a page of Markdown on the run in Prefect; a failure to write it is logged, and no more."""
     with told_only(log, f"the page '{key}'"):
         text = page()
         create_markdown_artifact(text, key=key_of(key), description=text.partition("\n")[0].lstrip("# "))
@@ -142,7 +142,7 @@ def costs_of(tracking: Tracking, run_id: str) -> dict[str, float]:
 
 @contextmanager
 def told_only(log: Log, what: str) -> Iterator[None]:
-    """Let a failure in the block be told of, and no more."""
+    """Log a failure in the block, and no more."""
     try:
         yield
     except Exception as error:

@@ -24,6 +24,7 @@ FLOW = "gkd"
 TIDY = "tidy"
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS  # one heartbeat may be late and one lost
 HEARTBEAT = "prefect.flow-run.heartbeat"
+SILENT = f"no heartbeat for {SILENCE_SECONDS} s"
 NOTHING_TO_DO = "NothingToDo"  # what a flow may call its end, Completed in type, so that lists and terminals say it
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", NOTHING_TO_DO)
 # A run that waits has no process, and so no heartbeat.
@@ -60,7 +61,7 @@ def heartbeat_automation() -> AutomationCore:
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 name="Crashed",
-                message=f"no heartbeat for {SILENCE_SECONDS} s: its process is gone; run it again, it goes on where it was",
+                message=f"{SILENT}: its process is gone; run it again, it goes on where it was",
             )
         ],
     )
@@ -70,7 +71,7 @@ def tidy_automation(tidy: UUID) -> AutomationCore:
     """Runs the deployment `gkd/tidy` after a run of another deployment of `gkd` crashed or was cancelled."""
     return AutomationCore(
         name="gkd: tidy after a crash or a cancellation",
-        description="MLflow is told of runs whose process could not tell it, and old workspaces are swept.",
+        description="Runs whose process could not record its end in MLflow are ended there, and old workspaces are removed.",
         trigger=EventTrigger(
             expect=_state_events(("Crashed", "Cancelled")),
             match={"prefect.resource.id": "prefect.flow-run.*"},

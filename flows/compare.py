@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def overrides(self) -> list[str]:
-        """What sets it apart, as overrides of the settings."""
+        """What distinguishes it, as overrides of the settings."""
         lines = [f"method={self.method}", f"seed={self.seed}"]
         if self.label_fraction is not None:
             lines.append(f"learn_task.label_fraction={self.label_fraction}")

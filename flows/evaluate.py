@@ -1,4 +1,4 @@
-"""The flow that measures a model that is there already, registered or in a folder, on domains of one's choice."""
+"""The flow that measures an existing model, registered or in a folder, on chosen domains."""
 
 import time
 from dataclasses import dataclass
@@ -15,19 +15,18 @@ from flows.artifacts import run_page, show_page, stage_progress
 from flows.flow_context import own_workspace, ray_cluster, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.tasks import Job, fetch_task, retried_task, stage_task
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.evaluate.places import Place
 from gkd_core.paths import ARTIFACTS, REPORT
 from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
-from gkd_core.settings import ProfileName, Settings, SettingsChanges
-from gkd_core.stages import find_run, run_folder
+from gkd_core.settings import ProfileName, SettingsChanges
+from gkd_core.stages import Recipe, run_folder
 from gkd_core.stages.facts import EVALUATE, PREPARE_DATA
 from gkd_core.stages.length import Length
 from gkd_core.stages.measure import NO_TEACHER, chosen_places, measure_run, segmentor_folder
-from gkd_core.stages.origin import data_origin
 from gkd_core.system.child_process import child_process
+from gkd_core.system.last_words import LastWords
 from gkd_core.tracking.flow_runs import Tracking
-from gkd_core.versioning.recipe import StageFailed
+from gkd_core.versioning.recipe import SAID, StageFailed
 from gkd_core.versioning.workspace import anchor_paths, publish_report
 
 EVALUATION = ARTIFACTS / "evaluation"
@@ -56,17 +55,17 @@ def evaluate(
     """
     project = Path.cwd()
     tree = anchor_paths(settings_of({"profile": profile, "settings": settings, "overrides": overrides}), project)
-    folder = segmentor_folder(model, tree, project)
+    recipe, folder = Recipe.of(tree), segmentor_folder(model, tree, project)
     # Looked at before anything is started.
-    chosen = chosen_places(tree, load_catalog(tree.data.catalogs), folder, domains)
+    chosen = chosen_places(recipe, folder, domains)
     get_run_logger().info("%s, on %s", model, ", ".join(place.reference for place in chosen))
     with own_workspace(project, tree) as workspace:
-        return _run(Subject(model, folder, domains, chosen), project, workspace, tree)
+        return _run(Subject(model, folder, domains, chosen), project, workspace, recipe)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a model as it was named, its folder here, the domains as they were named, and what that makes."""
+    """What is measured: the model as named, its folder here, the domains as named, and their places in the matrix."""
 
     model: str
     folder: Path
@@ -74,15 +73,16 @@ class Subject:
     places: list[Place]
 
 
-def _run(subject: Subject, project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
+def _run(subject: Subject, project: Path, workspace: Path, recipe: Recipe) -> dict[str, Any]:
+    settings = recipe.settings
     tracking = Tracking(settings, project)
     tags = {**run_tags(project, "evaluation"), **model_tags(subject)}
     with (
         tracking.flow_run(f"evaluation-{this_run.name}", settings, tags) as parent,
         ray_cluster(settings, project) as cluster,
     ):
-        job = Job(settings, workspace, cluster, tracking, parent)
-        prepare = find_run(settings, PREPARE_DATA.name, None)
+        job = Job(recipe, workspace, cluster, tracking, parent)
+        prepare = recipe.find(PREPARE_DATA.name)
         fetch_task(job, project)()
         stages = {prepare.name: stage_task(job, prepare)(), MEASURE: measure_task(job, subject)()}
         parent.log_report(ScoreTable.read(workspace / REPORT / "scores.json"), workspace / REPORT)
@@ -115,7 +115,7 @@ def model_tags(subject: Subject) -> dict[str, str]:
 
 
 def measure_task(job: Job, subject: Subject) -> Task[[], str]:
-    """The task that measures, in a process of its own: it can be stopped, and takes its memory with it."""
+    """The task that measures, in a process of its own: it can be stopped, and its memory is freed when it ends."""
 
     @retried_task(MEASURE)
     def measure() -> str:
@@ -127,10 +127,13 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
         notes = run_folder(job.settings, measure_run(subject.folder, REPORT), job.workspace)
         with cluster.turn(EVALUATE.name), stage_progress(MEASURE, _length(job, subject), notes, log):
             cluster.before(EVALUATE.name)
-            with child_process(command, cwd=job.workspace, env=cluster.environment(EVALUATE.name)) as child:
+            said = LastWords(job.workspace / SAID / MEASURE)
+            with child_process(
+                command, cwd=job.workspace, env={**cluster.environment(EVALUATE.name), **said.environment}
+            ) as child:
                 status = child.wait()
                 if status:
-                    raise StageFailed(MEASURE, status)
+                    raise StageFailed(MEASURE, status, said.read())
         job.seconds[MEASURE] = time.monotonic() - started
         log.info("%s: done in %.1f s", MEASURE, job.seconds[MEASURE])
         return "ran"
@@ -139,7 +142,6 @@ def measure_task(job: Job, subject: Subject) -> Task[[], str]:
 
 
 def _length(job: Job, subject: Subject) -> Length:
-    catalog = load_catalog(job.settings.data.catalogs)
-    origin = data_origin(job.settings, job.workspace)
+    origin, catalog = job.recipe.origin(job.workspace), job.recipe.catalog
     references = {place.reference for place in subject.places}
-    return Length(sum(origin.count(*catalog.domain(reference)) for reference in references), "images")
+    return Length(sum(origin.count(catalog.domain(reference)) for reference in references), "images")

@@ -1,4 +1,4 @@
-"""What every flow run has, whatever it does: settings from its parameters, a workspace of its own, tags in MLflow."""
+"""The context of every flow run: settings from its parameters, its own workspace, tags in MLflow."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -11,12 +11,11 @@ from prefect.runtime import flow_run as this_run
 
 from flows.server import LOGS
 from gkd_core.cluster.local import LocalCluster, shared_cluster
+from gkd_core.paths import PARAMS
 from gkd_core.settings import Changes, Settings, load_settings
 from gkd_core.stages.waves import own_ray_stages
 from gkd_core.tracking.flow_runs import FLOW_RUN_TAG, source_tags
 from gkd_core.versioning.workspace import create_workspace, sweep_workspaces, workspace_in_use
-
-PARAMS = Path("params.yaml")
 
 
 def settings_of(parameters: Mapping[str, Any]) -> Settings:

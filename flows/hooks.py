@@ -2,7 +2,7 @@
 
 Prefect calls a hook in the flow's process, or in one of the worker's where the flow's was killed or cancelled. Where the worker
 died too nobody calls it; then the server marks the run Crashed and runs `gkd/tidy` (`flows/automations.py`), and the next run
-of any flow reconciles as well. A hook never raises: what it cannot do it says.
+of any flow reconciles as well. A hook never raises: it logs what it could not do.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow, FlowStateHook
 from prefect.logging import get_logger
 
+from flows.counted_dead import end_where_counted_dead
 from flows.flow_context import settings_of
 from flows.lifetime import end_promptly
 from flows.reconciliation import reconcile
@@ -34,9 +35,10 @@ class Hooks(TypedDict):
 
 
 def begin(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # Prefect gives the names
-    """Called when a run begins: end when told to or left alone, and end in MLflow what earlier runs could not end."""
+    """Called when a run begins: arranges its end by signal, or loss of worker or server; ends in MLflow what others left open."""
     end_promptly()
     if flow_run.parent_task_run_id is None:
+        end_where_counted_dead(flow_run.id)
         _try("reconcile MLflow with Prefect", lambda: reconcile(_address(flow_run.parameters)))
 
 
@@ -62,9 +64,9 @@ def _try(what: str, action: Callable[[], object]) -> None:
 
 
 def _address(parameters: Mapping[str, Any]) -> str:
-    """Where the run logs to; where its settings cannot be loaded, as they may be what it failed by, where it would by default."""
+    """Where the run logs to: by its settings, or by default where they cannot be loaded, as that may be why it failed."""
     try:
         settings = settings_of(parameters)
     except Exception:  # parameters may be anything, and the flow's own message names what is wrong with them
         settings = Settings()
-    return tracking_address(settings, Path.cwd())
+    return tracking_address(settings.tracking.uri, Path.cwd())

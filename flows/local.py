@@ -13,11 +13,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from flows.lifetime import end_in_time
 from flows.server import prefect_server
 from gkd_core.cli import run_command_line
+from gkd_core.cli.run import INTERRUPTED
 from gkd_core.errors import GkdError
+from gkd_core.system.child_process import is_ending
 
-DELIVERY_SECONDS = 10
+DELIVERY_SECONDS, HASTY_DELIVERY_SECONDS = 10, 2
 console = Console(highlight=False, markup=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -83,7 +86,7 @@ def evaluate_command(
     set_: Set = None,
     port: Port = None,
 ) -> None:
-    """Measure a model on domains, without training. Example: models:/gkd-student-gta5@champion --domain acdc/night"""
+    """Measure a model on domains, without training. Example: models:/gkd-student-gta5@champion --domain acdc-night/val"""
 
     def run() -> dict[str, Any]:
         from flows.evaluate import evaluate
@@ -103,9 +106,10 @@ def _seeds(text: str) -> list[int]:
 
 def _check_settings(profile: str | None, overrides: list[str] | None) -> None:
     """Refuse bad settings before anything is started."""
+    from gkd_core.paths import PARAMS
     from gkd_core.settings import load_settings
 
-    load_settings(Path("params.yaml"), profile, overrides or [])
+    load_settings(PARAMS, profile, overrides or [])
 
 
 def _run_here(run: Callable[[], dict[str, Any]], port: int | None) -> None:
@@ -116,6 +120,7 @@ def _run_against_server(run: Callable[[], dict[str, Any]], port: int | None) -> 
     started = time.monotonic()
     with prefect_server(Path.cwd(), port) as server:
         os.environ.update(server.environment)
+        end_in_time(f"gkd: {INTERRUPTED}", lambda: server.key_file.unlink(missing_ok=True))
         with console.status("starting the Prefect server"):
             import flows.pipeline  # noqa: F401  # loads while the server starts
 
@@ -131,12 +136,12 @@ def _run_against_server(run: Callable[[], dict[str, Any]], port: int | None) -> 
 
 
 def _deliver() -> None:
-    """Send the server what Prefect still has queued: when the server is gone it would try for a minute, in vain."""
+    """Send the server what Prefect still has queued: once the server is gone it would retry for a minute."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     for worker in (EventsWorker, APILogWorker):
-        worker.drain_all(timeout=DELIVERY_SECONDS)
+        worker.drain_all(timeout=HASTY_DELIVERY_SECONDS if is_ending() else DELIVERY_SECONDS)
 
 
 @contextmanager

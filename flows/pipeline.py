@@ -14,7 +14,7 @@ from flows.tasks import Job, fetch_task, stage_task
 from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
-from gkd_core.stages import StageRun, find_run, plan
+from gkd_core.stages import Recipe, StageRun
 from gkd_core.stages.facts import ILLUSTRATE, PREPARE_DATA
 from gkd_core.stages.waves import waves
 from gkd_core.tracking.flow_runs import Tracking, run_name
@@ -51,14 +51,15 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         tracking.flow_run(name, settings, run_tags(project, "pipeline")) as parent,
         ray_cluster(settings, project) as cluster,
     ):
-        job = Job(settings, workspace, cluster, tracking, parent)
+        recipe = Recipe.of(settings)
+        job = Job(recipe, workspace, cluster, tracking, parent)
         fetch_task(job, project)()
-        outcomes = {name: outcome for wave in waves(plan(settings), settings) for name, outcome in _run_wave(job, wave).items()}
-        parent.log_datasets(parent.run_id, job.datasets(find_run(settings, PREPARE_DATA.name, None)))
+        outcomes = {name: outcome for wave in waves(recipe.plan, settings) for name, outcome in _run_wave(job, wave).items()}
+        parent.log_datasets(parent.run_id, job.datasets(recipe.find(PREPARE_DATA.name)))
         table = ScoreTable.read(workspace / REPORT / "matrix.json")
         parent.log_costs()
         parent.log_report(table, workspace / REPORT)
-        for run in plan(settings):
+        for run in recipe.plan:
             if run.stage == ILLUSTRATE.name:
                 parent.log_pictures(run, workspace)
     report = publish_report(workspace, project)

@@ -1,18 +1,23 @@
-"""A student becomes champion in a transaction: what fails afterwards gives the old champion back."""
+"""A student becomes champion in a transaction: if a later step fails, the old champion is restored."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.transactions import Transaction, transaction
 
 from gkd_core.errors import PlatformError
 from gkd_core.registry.champions import Champions, Move
 from gkd_core.registry.gate import Verdict
 from gkd_core.registry.model_card import render_card
-from gkd_core.storage.mlflow_names import CHAMPION
+from gkd_core.storage.mlflow_store import CHAMPION
+
+BY_FLOW = "flow run "
 
 
 def promote(
@@ -86,3 +91,32 @@ def verdict_table(verdict: Verdict) -> str:
         cells = [line.benchmark, line.domain, number(line.champion), number(line.challenger), number(line.change), line.verdict]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def undo_unfinished(champions: Champions, name: str) -> None:
+    """Restore the old champion where a dead flow run left a promotion open.
+
+    Raises:
+        PlatformError: the process that began it is still at work, or was no flow run.
+    """
+    if not champions.registry.is_registered(name):
+        return
+    left = champions.open_promotion(name)
+    if left is None:
+        return
+    if not left.by.startswith(BY_FLOW) or _is_at_work(left.by.removeprefix(BY_FLOW)):
+        raise PlatformError(
+            f"{name}: {left.by} began to promote version {left.after} at {left.at} and has not ended; wait for it, "
+            f"or, where it is dead: gkd registry rollback {name}"
+        )
+    champions.undo(name, left, "the flow run that began it ended before it finished")
+    get_run_logger().warning("%s: took back the promotion of version %s, which a dead flow run left open", name, left.after)
+
+
+def _is_at_work(flow_run: str) -> bool:
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except ObjectNotFound:
+        return False  # of another Prefect server, or deleted with its history
+    return state is not None and not state.is_final()

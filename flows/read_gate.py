@@ -2,7 +2,7 @@
 
 It wraps the server's application. A request with the read key goes on with the server's own key where it only reads, and is
 refused where it does not; all others go on as they are, for Prefect to judge. What holds secrets (blocks, variables, settings,
-inputs of runs) it does not read. Its list is of what may pass: routes of a later version are refused until somebody has looked.
+inputs of runs) it does not read. It is an allow list: routes of a later version are refused until somebody has reviewed them.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""MLflow told of flow runs whose process could not tell it, by what Prefect knows of them."""
+"""Ends in MLflow the flow runs whose process could not do so, by what Prefect knows of them."""
 
 import sys
 from dataclasses import dataclass

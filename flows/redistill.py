@@ -1,4 +1,4 @@
-"""The flow `redistill`: looks whether a new student is due, and if so distils, registers, judges and promotes it."""
+"""The flow `redistill`: checks whether a new student is needed, and if so distils, registers, judges and promotes it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,7 @@ from flows.automations import NOTHING_TO_DO
 from flows.flow_context import ray_cluster, run_tags, settings_of
 from flows.hooks import HOOKS
 from flows.pipeline import full_pipeline
-from flows.promotion import artifact_key, promote, verdict_table
-from flows.unfinished import undo_unfinished
-from gkd_core.data.catalog.load import load_catalog
+from flows.promotion import artifact_key, promote, undo_unfinished, verdict_table
 from gkd_core.paths import RUNS
 from gkd_core.registry.challenge import champion_of, judge, trials_of
 from gkd_core.registry.champions import Champions
@@ -27,7 +25,7 @@ from gkd_core.registry.retraining import Due, seeds_to_run, what_is_due
 from gkd_core.registry.versions import Registry
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt
-from gkd_core.stages.domains import sources
+from gkd_core.stages import Recipe
 from gkd_core.tracking.flow_runs import Tracking
 from gkd_core.versioning.fingerprint_now import fingerprint_now
 
@@ -37,7 +35,7 @@ Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at the registry found: what is due of each registered model, and the seeds to run."""
+    """What a check of the registry found: what each registered model needs, and the seeds to run."""
 
     dues: dict[str, Due]
     seeds: list[int]
@@ -55,7 +53,7 @@ def redistill(
     seeds: Seeds = [0],  # noqa: B006
     max_age_days: Annotated[float, Field(gt=0)] | None = None,
 ) -> State[dict[str, Any]]:
-    """Distil anew where the pinned data, the recipe or the champion's age asks for it; say which; end at once where none does.
+    """Distil again where the pinned data, the recipe or the champion's age asks for it; say which; end at once where none does.
 
     Args:
         profile: Shipped profile to start from instead of the project's params.yaml.
@@ -68,7 +66,7 @@ def redistill(
     tree = settings_of({"profile": profile, "settings": settings, "overrides": overrides})
     tracking = Tracking(tree, project)
     champions = Champions(Registry(tracking.client, tracking.address))
-    names = {source: f"{tree.registry.name}-{source}" for source in sources(tree, load_catalog(tree.data.catalogs))}
+    names = {source: f"{tree.registry.name}-{source}" for source in Recipe.of(tree).sources}
     for name in names.values():
         undo_unfinished(champions, name)
     look = _look(project, tree, champions, list(names.values()), seeds, max_age_days)
@@ -89,7 +87,7 @@ def redistill(
 def _look(
     project: Path, settings: Settings, champions: Champions, names: list[str], seeds: list[int], max_age_days: float | None
 ) -> Look:
-    """What is due, from settings, pins and the registry alone: no Ray, no training."""
+    """What is needed, from settings, pins and the registry alone: no Ray, no training."""
     now, moment = fingerprint_now(project, settings), datetime.now(UTC)
     age = settings.registry.max_age_days if max_age_days is None else max_age_days
     trials = {name: trials_of(champions.registry, name) for name in names}
@@ -122,7 +120,7 @@ def _settle(champions: Champions, name: str, versions: list[str], settings: Sett
     verdict = judge(champions, name, number, settings.registry)
     log = get_run_logger()
     if verdict is None:
-        log.info("%s: version %s is the champion itself, measured anew", name, number)
+        log.info("%s: version %s is the champion itself, measured again", name, number)
         return {"version": number, "decision": "is the champion", "reasons": []}
     create_markdown_artifact(verdict_table(verdict), key=artifact_key("gate", name), description=f"{name}: {verdict.decision}")
     for reason in verdict.reasons:

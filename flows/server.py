@@ -1,4 +1,4 @@
-"""A Prefect server of our own: on loopback, with its home in the project, ended with us."""
+"""A temporary Prefect server: on loopback, with its home in the project, ended with this process."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -70,7 +70,7 @@ def server_command(port: int) -> list[str]:
 
 @contextmanager
 def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectServer]:
-    """Start a server, to be waited for, and stop it with the block. Its key is its own, and goes with it.
+    """Start a server, to be waited for, and stop it with the block. It has a key of its own, removed with it.
 
     Args:
         port: port to listen on; None takes a free one.
@@ -89,7 +89,7 @@ def prefect_server(project: Path, port: int | None = None) -> Iterator[PrefectSe
     write_private(key_file, f"{keys.prefect}\n")
     try:
         variables = {**environment, **guarded(url, keys), **LEASES_ON_DISK}
-        with child_process(server_command(port), cwd=home, env=variables, log=log) as process:
+        with child_process(server_command(port), cwd=home, env=variables, log=log, last=True) as process:
             yield PrefectServer(url, environment, key_file, lambda: process.poll() is not None, log)
     finally:
         key_file.unlink(missing_ok=True)

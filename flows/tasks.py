@@ -1,8 +1,8 @@
 """The recipe's stages as Prefect tasks: each has DVC reproduce one stage and MLflow told what came of it."""
 
+import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -15,22 +15,24 @@ from prefect.tasks import Task
 
 from flows.artifacts import stage_progress
 from gkd_core.cluster.local import LocalCluster
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import TransientError
+from gkd_core.messages import one_line
 from gkd_core.settings import Settings
-from gkd_core.stages import StageRun, find_run, run_folder
-from gkd_core.stages.facts import LEARN_TASK, PREPARE_DATA, names_where
-from gkd_core.stages.length import Length, length_of
+from gkd_core.stages import Recipe, StageRun, run_folder
+from gkd_core.stages.facts import LEARN_TASK, STAGES
+from gkd_core.stages.length import length_of
 from gkd_core.storage.mlflow_errors import explained
+from gkd_core.system.child_process import wait_unless_ending
 from gkd_core.tracking.datasets import DatasetInput, dataset_inputs, version_tags
 from gkd_core.tracking.flow_runs import ParentRun, Tracking
 from gkd_core.versioning.pinned_inputs import RECORD, fetch_pinned, pinned_inputs
 from gkd_core.versioning.pins import PinnedInputs
-from gkd_core.versioning.recipe import Outcome, StageFailed, reproduce
+from gkd_core.versioning.recipe import Outcome, Reproduction, StageFailed, reproduction
 from gkd_core.versioning.stage_lock import digest_of, stage_lock
 
-TRAINING_STAGES = names_where(lambda stage: stage.trains)
 Result = TypeVar("Result")
+LONGEST_REASON = 500
+log = logging.getLogger("prefect.flow_runs")  # as the flow's own: on the terminal, and with the run on Prefect's server
 RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced node minutes
 
 
@@ -38,23 +40,21 @@ RETRY_SECONDS = [10, 60, 300]  # a restarted service takes seconds, a replaced n
 class Job:
     """What the tasks of one flow run share."""
 
-    settings: Settings
+    recipe: Recipe
     workspace: Path
     cluster: LocalCluster
     tracking: Tracking
     parent: ParentRun
     seconds: dict[str, float] = field(default_factory=dict)  # what each stage took, as they end
 
+    @property
+    def settings(self) -> Settings:
+        """The recipe's settings."""
+        return self.recipe.settings
+
     def datasets(self, run: StageRun) -> list[DatasetInput]:
         """What MLflow is to know of the data that a stage reads; prepare-data is done by then."""
-        prepare = find_run(self.settings, PREPARE_DATA.name, None)
-        catalog = load_catalog(self.settings.data.catalogs)
-        pinned = PinnedInputs.read(self.workspace / RECORD)
-        return dataset_inputs(self.settings, catalog, run, pinned, prepare, self.workspace)
-
-    def length(self, run: StageRun) -> Length | None:
-        """How long a stage is; prepare-data is done by then."""
-        return length_of(self.settings, load_catalog(self.settings.data.catalogs), run, self.workspace)
+        return dataset_inputs(self.recipe, run, PinnedInputs.read(self.workspace / RECORD), self.workspace)
 
 
 def _fetch_data(job: Job, project: Path) -> None:
@@ -65,7 +65,7 @@ def _fetch_data(job: Job, project: Path) -> None:
     """
     log = get_run_logger()
     started = time.monotonic()
-    pinned = pinned_inputs(project, job.settings)
+    pinned = pinned_inputs(project, job.recipe)
     pinned.write(job.workspace / RECORD)
     job.parent.add_tags(version_tags(pinned))
     absent = [pin for pin in pinned.pins if not (project / pin.path).exists()]
@@ -111,7 +111,8 @@ def retried_task(name: str) -> Callable[[Callable[[], Result]], Task[[], Result]
             task_run_name=name,
             cache_policy=NO_CACHE,
             retries=len(RETRY_SECONDS),
-            retry_delay_seconds=list(RETRY_SECONDS),
+            # The pause is ours, within the condition: Prefect's sleep would not hear that the process is told to end.
+            retry_delay_seconds=0,
             retry_condition_fn=_is_retried,
         )(function)
 
@@ -119,7 +120,17 @@ def retried_task(name: str) -> Callable[[Callable[[], Result]], Task[[], Result]
 
 
 def _is_retried(failed: Task[..., object], task_run: TaskRun, state: State[object]) -> bool:
-    return may_pass(state.result(raise_on_failure=False))
+    error = state.result(raise_on_failure=False)
+    if not may_pass(error):
+        return False
+    made = task_run.run_count
+    seconds = RETRY_SECONDS[min(made, len(RETRY_SECONDS)) - 1]
+    log.warning(
+        "%s: try %d of %d failed: %s; the next comes in %d s, at %s",
+        failed.name, made, len(RETRY_SECONDS) + 1, one_line(error, LONGEST_REASON), seconds,
+        time.strftime("%H:%M:%S", time.localtime(time.time() + seconds)),
+    )  # fmt: skip
+    return wait_unless_ending(seconds)
 
 
 def stage_task(job: Job, run: StageRun) -> Task[[], Outcome]:
@@ -145,31 +156,35 @@ def _run_stage(job: Job, run: StageRun) -> Outcome:
     def on_wait(holder: str) -> None:
         log.info("%s: %s works on it; waiting for its result", run.name, holder)
 
-    holder = f"the flow run {this_run.name}"
-    with stage_lock(job.workspace, run, digest_of(folder, run), holder, on_wait) as lock, ExitStack() as stack:
-        child_run: list[str] = []
-
-        def on_start() -> None:
-            stack.enter_context(job.cluster.turn(run.stage))
-            log.info("%s: running", run.name)
-            job.cluster.before(run.stage)
-            metrics = folder if run.stage in TRAINING_STAGES else None
-            child_run.append(stack.enter_context(job.parent.stage_run(run, job.workspace, metrics, folder)))
-            length = job.length(run)
-            if length is not None and metrics is not None:
-                job.parent.note_planned(child_run[0], length.total)
-            stack.enter_context(stage_progress(run.name, length, folder, log))
-
-        outcome = reproduce(job.workspace, run, on_start, job.cluster.environment(run.stage), held=[lock])
-        if child_run:
-            job.parent.log_datasets(child_run[0], job.datasets(run))
-        if outcome == "ran" and run.stage == LEARN_TASK.name:
-            _log_model(job, run, child_run[0])
-    if outcome != "ran":
+    with (
+        stage_lock(job.workspace, run, digest_of(folder, run), f"the flow run {this_run.name}", on_wait) as lock,
+        reproduction(job.workspace, run, job.cluster.environment(run.stage), held=[lock]) as dvc,
+    ):
+        if dvc.is_due:
+            _work(job, run, folder, dvc)
+    if not dvc.is_due:
         job.parent.note_restored(run, job.workspace)
     job.seconds[run.name] = time.monotonic() - started
-    log.info("%s: %s in %.1f s", run.name, OUTCOME_WORDS[outcome], job.seconds[run.name])
-    return outcome
+    log.info("%s: %s in %.1f s", run.name, OUTCOME_WORDS[dvc.outcome], job.seconds[run.name])
+    return dvc.outcome
+
+
+def _work(job: Job, run: StageRun, folder: Path, dvc: Reproduction) -> None:
+    """Have the stage's command run, and MLflow and Prefect follow it by what it writes in its run folder."""
+    log = get_run_logger()
+    metrics = folder if STAGES[run.stage].trains else None
+    with job.cluster.turn(run.stage):
+        log.info("%s: running", run.name)
+        job.cluster.before(run.stage)
+        with job.parent.stage_run(run, job.workspace, metrics, folder) as child_run:
+            length = length_of(job.recipe, run, job.workspace)
+            if length is not None and metrics is not None:
+                job.parent.note_planned(child_run, length.total)
+            with stage_progress(run.name, length, folder, log):
+                dvc.work()
+            job.parent.log_datasets(child_run, job.datasets(run))
+            if run.stage == LEARN_TASK.name:
+                _log_model(job, run, child_run)
 
 
 OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from the cache", "unchanged": "up to date"}
@@ -180,6 +195,6 @@ def _log_model(job: Job, run: StageRun, child_run: str) -> None:
     from gkd_core.registry.logged_model import log_segmentor
     from gkd_core.stages.example import source_example
 
-    example = source_example(job.settings, str(run.source), job.workspace)
+    example = source_example(job.recipe, str(run.source), job.workspace)
     key = job.settings.registry.private_key
     log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, example, key)

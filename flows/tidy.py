@@ -1,4 +1,4 @@
-"""The flow behind `gkd/tidy`: what runs that were killed could not do themselves."""
+"""The flow behind `gkd/tidy`: cleans up after runs that were killed."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def tidy() -> dict[str, Any]:
     """
     project = Path.cwd()
     settings = settings_of({})
-    found = reconcile(tracking_address(settings, project))
+    found = reconcile(tracking_address(settings.tracking.uri, project))
     workspaces = sweep_workspaces(project, settings.compute.keep_workspaces, settings.compute.keep_hours)
     clusters = sweep_folders()
     text = summary(found, workspaces, clusters)

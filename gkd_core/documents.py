@@ -1,4 +1,8 @@
-"""YAML and JSON from outside: plain data, bounded in size, depth and expansion, no key twice, errors with file and line."""
+"""YAML and JSON from outside: plain data, bounded in size, depth and expansion, no key twice, errors with file and line.
+
+Scalars of YAML are those of its version 1.2 (the core schema), as for DVC, which reads the same files: PyYAML's own rules are
+version 1.1's, by which `010` is 8, `1:30` is 90, `no` is false, and `5e-5` is text.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if node not in self._sizes:
-                raise ConstructorError(None, None, "an alias of the group that it stands in", mark)
+                raise ConstructorError(None, None, "an alias of the group that contains it", mark)
             self._count(self._sizes[node], mark)
             return node
         self._depth += 1
@@ -94,6 +98,46 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:  # a tag that the text does not fit
             raise ConstructorError(None, None, f"not a value ({error})", node.start_mark) from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which also quotes the texts that version 1.2 takes for numbers."""
+
+
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+CORE_SCHEMA = {
+    "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    INT: (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    FLOAT: (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "tag:yaml.org,2002:merge": (r"<<", ["<"]),  # of version 1.1, and widely used
+}
+
+
+def _int(loader: _Loader, node: ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _float(loader: _Loader, node: ScalarNode) -> float:
+    return float(re.sub(r"\.(inf|nan)$", r"\1", loader.construct_scalar(node).lower()))
+
+
+_Loader.yaml_implicit_resolvers = {}
+for tag, (pattern, first) in CORE_SCHEMA.items():
+    for kind in (_Loader, _Dumper):
+        kind.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), first)
+_Loader.add_constructor(INT, _int)
+_Loader.add_constructor(FLOAT, _float)
+
+
+def dump_yaml(tree: object, width: int = 120) -> str:
+    """Plain data as a YAML document that `parse_yaml`, and readers of YAML 1.1, read back as it was; keys in their order."""
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
+    return text
 
 
 def parse_yaml(text: str) -> Any:

@@ -1,8 +1,10 @@
-"""Foreign text in messages: bounded, on one line, without control characters, without passwords."""
+"""Untrusted text in messages: bounded, on one line, without control characters, without passwords."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 
 LONGEST_SHOWN = 200  # characters of foreign text in a message
 LONGEST_VALUE = 80
@@ -77,3 +79,9 @@ def _repr(value: object) -> str:
         return repr(value)
     except ValueError:  # of a whole number with more digits than Python writes
         return f"a whole number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown word: the known one that looks most like it; empty where none does."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -36,12 +36,12 @@ def set_aside(path: Path, why: object, lost: str) -> None:
 
 
 def clear_file(path: Path, lost: str) -> None:
-    """Set aside what stands in the place of a note's file and cannot be read and written as one."""
+    """Set aside whatever is at the path of a note's file and cannot be read and written as one."""
     _clear(path, stat.S_ISREG, "no file", os.R_OK | os.W_OK, lost)
 
 
 def clear_folder(path: Path, lost: str) -> None:
-    """Set aside what stands in the place of a folder of notes and cannot be used as one."""
+    """Set aside whatever is at the path of a folder of notes and cannot be used as one."""
     _clear(path, stat.S_ISDIR, "no folder", os.R_OK | os.W_OK | os.X_OK, lost)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,7 +12,7 @@ from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file
 from gkd_core.messages import one_line, shown
-from gkd_core.settings import EncoderSettings, Mask2FormerSettings, PictureKind
+from gkd_core.settings import EncoderSettings, FeatureNorm, Mask2FormerSettings, PictureKind
 from gkd_core.untrusted import PlainName, Sha256
 
 MANIFEST = "manifest.json"
@@ -20,8 +20,12 @@ LARGEST_RECORD = 64 * 2**20  # bytes
 
 
 class Record(BaseModel):
-    """A frozen value object with a file form."""
+    """A frozen value object with a file form.
 
+    `remedy` is what to do about a file that is none, as messages say it.
+    """
+
+    remedy: ClassVar[str] = "run its stage again"
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def write(self, path: Path) -> None:
@@ -45,13 +49,13 @@ class Record(BaseModel):
         except OSError as error:
             raise GkdError(f"{path}: cannot be read ({error.strerror or error})") from None
         except DocumentError as error:
-            raise GkdError(f"{path}: not a {cls.__name__} ({error}); run its stage again") from None
+            raise GkdError(f"{path}: not a {cls.__name__} ({error}); {cls.remedy}") from None
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise GkdError(
                 f"{path}: not a {cls.__name__} of this version ({error.error_count()} fields differ, such as {shown(key)}: "
-                f"{one_line(first['msg'])}); run its stage again"
+                f"{one_line(first['msg'])}); {cls.remedy}"
             ) from None
 
 
@@ -75,7 +79,7 @@ class DataManifest(Record):
 class EncoderCheckpoint(Record):
     """An encoder's weights, with all that is needed to build it again.
 
-    `objective_sha256` is of the student with its heads, which lies beside it where a later step goes on from there.
+    `objective_sha256` is of the student with its heads, which is stored next to it where a later step continues from it.
     """
 
     kind: Literal["encoder"] = "encoder"
@@ -92,6 +96,8 @@ class EncoderCheckpoint(Record):
 class SegmentorCheckpoint(Record):
     """An encoder and its decoder, trained on one source domain. `mask2former` counts where that is the decoder.
 
+    `feature_norm` is of the maps that the decoder was trained on; records that do not state it are of versions that normed them.
+
     `teacher` is the architecture that the student learnt from; null where there was none, or where it is not known.
     """
 
@@ -100,6 +106,7 @@ class SegmentorCheckpoint(Record):
     decoder: str
     decoder_width: int
     mask2former: Mask2FormerSettings = Mask2FormerSettings()
+    feature_norm: FeatureNorm = "final"
     taxonomy: str
     classes: tuple[str, ...]
     source: str
@@ -116,12 +123,14 @@ class SegmentorCheckpoint(Record):
 class ScoreProtocol(Record):
     """How a score was measured. Sizes are (height, width) in pixels.
 
-    An image is scaled by `scale` and then shrunk into `max_size` (null: no bound); labels are scored at their own size, or,
-    with `labels_resized`, at that times `scale`. It is then seen at each of `scales` and, with `flip`, mirrored too; the mean
+    An image is scaled by `scale`, resampled as `scaling` says, and then shrunk into `max_size` (null: no bound) bilinearly;
+    before recipe version 3 both were one bilinear step. Labels are scored at their own size, or, with `labels_resized`, at that
+    times `scale`. It is then seen at each of `scales` and, with `flip`, mirrored too; the mean
     of the `averaged` decides.
     """
 
     scale: float
+    scaling: Literal["bilinear", "bicubic"] = "bilinear"
     max_size: tuple[int, int] | None
     labels_resized: bool
     window: tuple[int, int]

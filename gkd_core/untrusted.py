@@ -1,4 +1,4 @@
-"""What comes from outside is hostile until checked: names, digests and paths in data, and text that a message repeats."""
+"""Checks of untrusted input: names, digests and paths in data, and text that a message repeats."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def objection_to(path: str) -> str | None:
-    """Why text is no relative path of plain names, on any system; None where it is one."""
+    """Why text is not a relative path of plain names, on any system; None where it is one."""
     if not path:
         return "it is empty"
     try:

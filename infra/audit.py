@@ -159,6 +159,7 @@ def audit(requirements: Sequence[str], advisories: Path | None) -> int:
     command = [sys.executable, "-m", "pip_audit", "--strict", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
     command += [word for file in requirements for word in ("--requirement", file)]
     if advisories is None:
+        command += ["--cache-dir", str(Path(sys.prefix) / "cache")]  # not in a home, which may not be there
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode and UNREACHABLE.search(done.stderr):
             raise AuditError("the advisory service cannot be reached; without network give ADVISORIES=folder (OSV files)")

@@ -28,7 +28,7 @@ from gkd_core.models.encoder import Encoder
 from gkd_core.paths import DATA
 from gkd_core.seeding import generator
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import find_run, run_stage
+from gkd_core.stages import Recipe, run_stage
 
 SIDE = 64  # pixels of a view
 BATCH = 8
@@ -187,11 +187,11 @@ def _pupil(settings: Settings, kind: type[QuerySoftDistillation], loss: Loss, te
 def _images(settings: Settings, folder: Path) -> Tensor:
     """Random squares of the proxy images, (count, 3, SIDE, SIDE) in 0..1."""
     if not (folder / DATA).exists():
-        run_stage(settings, find_run(settings, "prepare-data", None), folder)
-    entry, split = load_catalog().domain(settings.data.proxy)
+        run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), folder)
+    proxy = load_catalog().domain(settings.data.proxy)
     draws = generator("qsd-cause-views", settings.seed)
     views = []
-    for path in list_images(entry, folder / DATA, split):
+    for path in list_images(proxy.entry, folder / DATA, proxy.split):
         image = torch.from_numpy(read_image(path)).permute(2, 0, 1) / 255
         top, left = (int(torch.randint(0, side - SIDE + 1, (1,), generator=draws)) for side in image.shape[1:])
         views.append(image[:, top : top + SIDE, left : left + SIDE])

@@ -23,7 +23,7 @@ from gkd_core.paths import DATA, REPORT
 from gkd_core.records import Score, ScoreTable
 from gkd_core.reports.rows import source_mean, spread, target_mean
 from gkd_core.settings import Settings, dump_settings, load_settings
-from gkd_core.stages import find_run, plan, run_folder, run_stage
+from gkd_core.stages import Recipe, run_folder, run_stage
 from gkd_core.training.metrics import MetricsFollower
 from studies.figures import save_curves
 
@@ -151,7 +151,7 @@ def _data_overrides(study: Study, arguments: argparse.Namespace, folder: Path) -
     world = folder / f"world-{arguments.world_seed}"
     settings = load_settings(profile=study.profile, overrides=[*study.overrides, f"data.world.seed={arguments.world_seed}"])
     if not (world / DATA).exists():
-        run_stage(settings, find_run(settings, "prepare-data", None), world)
+        run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), world)
     return ("data.world=null", f"data.root={world / DATA}")
 
 
@@ -161,9 +161,9 @@ def _outcome(study: Study, variant: str, own: Sequence[str], seed: int, folder: 
     settings = load_settings(profile=study.profile, overrides=overrides)
     workspace = folder / "runs" / _name(variant, seed, settings)
     steps: tuple[Mapping[str, float], ...] = ()
-    for run in plan(settings):
+    for run in Recipe.of(settings).plan:
         if not (workspace / run.output).exists():
-            run_stage(settings, run, workspace)
+            run_stage(Recipe.of(settings), run, workspace)
         if run.stage == "distill-proxy":
             steps = tuple(MetricsFollower(run_folder(settings, run, workspace)).read())
     return Outcome(variant, seed, ScoreTable.read(workspace / REPORT / "matrix.json").scores, steps)

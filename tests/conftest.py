@@ -41,12 +41,9 @@ def _key_of_backups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of golden values and real images beside the checkout."""
-    folder = Path(__file__).parents[1] / ".." / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: no golden values or real images to compare with")
-    return folder
+def official() -> Path:
+    """The folder of values that the authors' code computed."""
+    return Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session")

@@ -89,12 +89,13 @@ def own_postgres() -> Iterator[PostgresDatabases]:
     Raises:
         PlatformError: none is installed here.
     """
+    from tests.integration.hosts import Host
     from tests.integration.postgres import postgres_server, server_programs
 
     programs = server_programs()
     if programs is None:
         raise PlatformError("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
-    with postgres_server(programs) as server:
+    with postgres_server(programs, Host()) as server:
         named = database_named({VARIABLE: server.address_with_password})
         assert isinstance(named, Database)
         yield PostgresDatabases(named)

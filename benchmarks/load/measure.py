@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from flows.server import LOGS
 from gkd_core.errors import PlatformError
 from gkd_core.system.platform_state import PlatformState, read_state
+from gkd_core.system.server_keys import PREFECT_VARIABLE
 from gkd_core.versioning.workspace import WORKSPACES
 
 from .databases import Databases
@@ -87,7 +89,8 @@ def measure(project: Path, runs: int, limit: int, databases: Databases, say: Cal
 
 def _load(project: Path, state: PlatformState, runs: int, databases: Databases, say: Callable[[str], None]) -> _Seen:
     pages = {service.name: service.page for service in state.services}
-    with SyncPrefectClient(f"{pages['prefect']}/api") as client:
+    # Prefect's settings were read when it was imported, before the platform had a key.
+    with SyncPrefectClient(f"{pages['prefect']}/api", auth_string=os.environ[PREFECT_VARIABLE]) as client:
         queue = Queue(client, "gkd/full-pipeline")
         say("computing the recipe once")
         first = _first(queue)

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
 from gkd_core.errors import PlatformError
 from gkd_core.settings import dump_settings, load_settings
 from gkd_core.system.loopback import free_port
-from gkd_core.system.platform_state import PlatformState, read_state
+from gkd_core.system.platform_state import FOLDER, PlatformState, read_state
+from gkd_core.system.server_keys import read_keys
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOYMENTS = ("full-pipeline", "tidy")
@@ -62,10 +64,11 @@ def platform(project: Path, variables: Mapping[str, str]) -> Iterator[PlatformSt
     environment = {**environment, **ports, **variables, "PYTHONPATH": path}
     try:
         _command("up", project, environment)
-        state = read_state(project)
-        if state is None:
+        state, keys = read_state(project), read_keys(project / FOLDER)
+        if state is None or keys is None:
             raise PlatformError(f"{project}: the platform has ended; see artifacts/logs")
-        yield state
+        with patch.dict(os.environ, keys.variables()):  # clients of MLflow in this process read its environment alone
+            yield state
     finally:
         _command("down", project, environment)
 

@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 
-from gkd_core.storage.mlflow_names import PARENT_TAG
+from gkd_core.storage.mlflow_store import PARENT_TAG
 from gkd_core.tracking.flow_runs import FLOW_RUN_TAG
 
 from .judge import Change, History, Trace

@@ -1,6 +1,7 @@
 """What the platform consists of: each service's command, its environment, and how one sees that it is well."""
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from gkd_core.system.server_keys import PREFECT_VARIABLE, PROFILE_FILE, USER, Se
 
 POOL = "gkd"
 MLFLOW_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-# MLflow's users, of whom there is one; its password comes by the environment.
+# MLflow's users, of whom there is one; its password comes from the environment.
 MLFLOW_USERS = FOLDER / "mlflow-users.db"
 MLFLOW_SIGN_IN = FOLDER / "mlflow-sign-in.ini"
 PROFILE = FOLDER / PROFILE_FILE  # named by prefect.toml
@@ -140,7 +141,8 @@ def _mlflow(project: Path, ports: Ports, database: Database | None, keys: Server
 
 
 def _worker(project: Path, ports: Ports, keys: ServerKeys) -> Service:
-    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"{POOL}-{platform.node()}"]
+    command = [sys.executable, "-m", "flows.local_platform.worker", "worker", "start"]
+    command += ["--pool", POOL, "--type", "process", "--name", f"{POOL}-{platform.node()}"]
     return Service(
         name="worker",
         title=f"worker of pool {POOL}",

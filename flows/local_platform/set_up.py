@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from flows.automations import ensure_automations
 from flows.local_platform.services import POOL
 from gkd_core.errors import GkdError
-from gkd_core.system.own import own_lock_file
+from gkd_core.system.locks import own_lock_file
 
 
 def ensure_work_pool() -> None:

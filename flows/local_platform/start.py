@@ -1,6 +1,5 @@
 """Starting the supervisor, once for a project, and watching it bring the services up."""
 
-import fcntl
 import os
 import shlex
 import subprocess
@@ -19,6 +18,8 @@ from gkd_core.errors import PlatformError
 from gkd_core.operations.backup.sqlite import FILES
 from gkd_core.operations.postgres import Database, database_named
 from gkd_core.system.child_process import child_process
+from gkd_core.system.environment import NO_PROXY, OWN_HOSTS
+from gkd_core.system.locks import try_lock
 from gkd_core.system.loopback import is_free
 from gkd_core.system.platform_state import FOLDER, PlatformState, has_unreadable_state, read_state
 from gkd_core.system.process_marks import is_running
@@ -83,12 +84,7 @@ def _lock(project: Path) -> Iterator[IO[str] | None]:
     """The platform's lock; None where another has it. The supervisor inherits it, so it is held for as long as that lives."""
     (project / FOLDER).mkdir(parents=True, exist_ok=True)
     with (project / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield stream
+        yield stream if try_lock(stream) else None
 
 
 def _start(project: Path, ports: Ports, lock: IO[str]) -> None:
@@ -162,6 +158,8 @@ def prepare_keys(project: Path) -> ServerKeys:
 def write_environment(project: Path, ports: Ports, keys: ServerKeys) -> None:
     """Write the variables by which other programs find this platform and sign in, for `source`; the owner's alone."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in client_environment(ports, keys).items()]
+    spared = ",".join(OWN_HOSTS)  # by a proxy of this network, which the prefect command would ask for our own server
+    lines += [f'export {name}="${{{name}:+${name},}}{spared}"\n' for name in NO_PROXY]
     write_private(project / ENVIRONMENT_FILE, "".join(lines))
 
 

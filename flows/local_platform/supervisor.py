@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import Event, Thread
-from typing import NamedTuple
+from threading import Event, Lock, Thread
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -23,16 +23,60 @@ from flows.local_platform.orphans import end_orphans, living
 from flows.local_platform.service_monitor import Report, ServiceMonitor
 from flows.local_platform.services import Ports, Service, client_environment, services
 from flows.local_platform.start import keys_of
-from flows.local_platform.state_writer import StateWriter, first_state
 from gkd_core.errors import GkdError
 from gkd_core.operations.postgres import VARIABLE, database_named
 from gkd_core.system.child_process import child_process
 from gkd_core.system.loopback import answers
-from gkd_core.system.platform_state import Health, PlatformState, now
+from gkd_core.system.platform_state import Health, PlatformState, ServiceState, now
 
 LOG_CHECK_SECONDS = 60.0
 CHILD_SECONDS = 10.0
 RECONCILIATION_SECONDS = 30.0
+
+
+class StateWriter:
+    """The platform's state, shared by the monitors' threads."""
+
+    def __init__(self, project: Path, state: PlatformState) -> None:
+        self._project = project
+        self._state = state
+        self._lock = Lock()
+        state.write(project)
+
+    def health(self, name: str) -> Health:
+        """How a service is."""
+        with self._lock:
+            return next(service.health for service in self._state.services if service.name == name)
+
+    def note(self, name: str, **changes: Any) -> None:
+        """Change what is known of a service. `since` is when its health last changed."""
+        with self._lock:
+            services = tuple(_changed(service, changes) if service.name == name else service for service in self._state.services)
+            self._state = self._state.model_copy(update={"services": services})
+            print(f"{now().isoformat()} {name}: {changes}", file=sys.stderr, flush=True)
+            try:
+                self._state.write(self._project)
+            except OSError as error:  # a full disk must not end a service that runs well
+                print(f"{now().isoformat()} the state file could not be written: {error}", file=sys.stderr, flush=True)
+
+
+def first_state(service: Service) -> ServiceState:
+    """A service before it is started."""
+    return ServiceState(
+        name=service.name,
+        title=service.title,
+        health="waiting",
+        page=service.page,
+        check=service.check,
+        log=str(service.log),
+        since=now(),
+        detail=f"for {' and '.join(service.needs)}" if service.needs else "",
+    )
+
+
+def _changed(service: ServiceState, changes: dict[str, Any]) -> ServiceState:
+    since = now() if changes.get("health", service.health) != service.health else service.since
+    return service.model_copy(update={"since": since, **changes})
 
 
 class _Run(NamedTuple):

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gkd_core.cli import bundle as bundling
+from gkd_core.cli import predict as predicting
 from gkd_core.cli.bucket import bucket_app
 from gkd_core.cli.compare import compare
 from gkd_core.cli.data import data_app
@@ -39,8 +41,8 @@ A tour, in the order in which one needs it:
 
 4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
-5. `gkd export artifacts/learn-task/gta5 --output student.safetensors` takes the student away; `gkd import-checkpoint` reads the
-authors' own.
+5. `gkd bundle artifacts/learn-task/gta5 -o student.gkd` takes the student away, `gkd predict student.gkd photographs -o masks`
+writes label maps of anybody's images; `gkd export` is for timm alone, `gkd import-checkpoint` reads the authors' own.
 
 6. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
 
@@ -52,6 +54,8 @@ app.add_typer(bucket_app)
 app.add_typer(doctor_app)
 app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
+app.command("bundle", epilog=f"Example: {bundling.EXAMPLE}")(bundling.bundle)
+app.command("predict", epilog=f"Example: {predicting.EXAMPLE}")(predicting.predict)
 app.add_typer(registry_app)
 app.add_typer(infra_app)
 app.add_typer(metrics_app)
@@ -70,9 +74,10 @@ def profiles() -> None:
     """List the shipped profiles."""
     from gkd_core.settings import PROFILES, profile_names
 
+    width = max(map(len, profile_names())) + 2
     for name in profile_names():
         first = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-        typer.echo(f"{name:<22}{first.removeprefix('#').strip()}")
+        typer.echo(f"{name:<{width}}{first.removeprefix('#').strip()}")
 
 
 app.command(epilog="Example: gkd plan f2l-dinov2-b-deit-s --nodes 8")(plan)
@@ -106,8 +111,8 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gkd_core import stages
 
-    tree = read_settings(profile, set_)
-    stages.run_stage(tree, stages.find_run(tree, stage, source), Path.cwd())
+    recipe = stages.Recipe.of(read_settings(profile, set_))
+    stages.run_stage(recipe, recipe.find(stage, source), Path.cwd())
 
 
 @app.command(epilog="Example: gkd recipe --profile camvid --write")

@@ -1,4 +1,4 @@
-"""The commands `gkd infra backup` and those around it: what the platform remembers, kept elsewhere, and back."""
+"""The commands `gkd infra backup` and those around it: backups of the platform's records and files, and restores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Name = Annotated[str | None, typer.Option("--backup", help="Name of the backup; 
 
 
 def backup(place: Place, bucket: Bucket = None) -> None:
-    """Copy what the platform remembers to a folder or a bucket, while it runs: the databases, then the files they name.
+    """Copy the platform's records to a folder or a bucket, while it runs: the databases, then the files they name.
 
     GKD_DATABASE_URL names PostgreSQL's server (PGPASSWORD has the password); unset, the project's SQLite files are meant. Only
     what no backup there has yet is copied. It is a backup once the last line says so.

@@ -58,7 +58,7 @@ def download(
     address: Annotated[str, typer.Argument(help="Where from: s3://bucket/prefix.")],
     folder: Annotated[Path, typer.Argument(help="Folder to fill.")],
 ) -> None:
-    """Fetch all below a prefix, each file held against its SHA-256. What is here already stays."""
+    """Fetch all below a prefix, each file checked by its SHA-256. Files that exist already stay."""
     from gkd_core.storage.client import connect
     from gkd_core.storage.keys import Location
     from gkd_core.storage.trees import download_tree

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gkd_core.cli.options import PARAMS
 from gkd_core.files import scratch_folder
+from gkd_core.paths import PARAMS
 
 if TYPE_CHECKING:
     from gkd_core.reports.comparison import RunFacts
@@ -51,7 +51,7 @@ def compare(
 
 
 def _reports(folders: list[Path]) -> list[RunFacts]:
-    """Each report as a run that nothing is known of but its scores."""
+    """Each report as a run of which only the scores are known."""
     from gkd_core.records import ScoreTable
     from gkd_core.reports.comparison import RunFacts
 
@@ -62,10 +62,10 @@ def _tracked(
     names: list[str], experiment: str | None, kind: str | None, last: int, where: str | None, folder: Path
 ) -> list[RunFacts]:
     from gkd_core.settings import Settings, load_settings
-    from gkd_core.storage.mlflow_weights import store_address
+    from gkd_core.storage.mlflow_store import existing_store
     from gkd_core.tracking.finished_runs import RunStore
 
     tracking = (load_settings(PARAMS, None, []) if PARAMS.exists() else Settings()).tracking
-    store = RunStore(store_address(tracking.uri, Path.cwd()), experiment or tracking.experiment)
+    store = RunStore(existing_store(tracking.uri, Path.cwd()), experiment or tracking.experiment)
     found = store.named(names) if names else store.recent(last, kind, where)
     return [store.facts(run, folder) for run in found]

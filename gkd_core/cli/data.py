@@ -12,8 +12,8 @@ from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.errors import EXIT_USER_ERROR
 
 if TYPE_CHECKING:
-    from gkd_core.data.catalog.load import Catalog
-    from gkd_core.settings import Settings
+    from gkd_core.data.catalog.load import Domain
+    from gkd_core.stages import Recipe
 
 Domains = Annotated[
     list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="As dataset/split; without any, all that the run reads.")
@@ -41,19 +41,11 @@ def list_(
     all_: Annotated[bool, typer.Option("--all", help="Every dataset of the catalog, not only those that the run reads.")] = False,
 ) -> None:
     """List the dataset splits that a run reads: how many images are stated and found, and where they lie."""
-    from gkd_core.data.catalog.load import load_catalog
-    from gkd_core.data.files.listing import print_domains
-    from gkd_core.stages.domains import all_domains
-    from gkd_core.stages.origin import data_origin
+    from gkd_core.data.tables import print_domains
+    from gkd_core.stages import Recipe
 
-    settings = read_settings(profile, set_)
-    catalog = load_catalog(settings.data.catalogs)
-    references = (
-        [f"{name}/{split}" for name, entry in catalog.datasets.items() for split in entry.splits]
-        if all_
-        else all_domains(settings, catalog)
-    )
-    print_domains(catalog, references, data_origin(settings, Path()))
+    recipe = Recipe.of(read_settings(profile, set_))
+    print_domains(recipe.catalog.domains if all_ else recipe.domains, recipe.origin(Path()))
 
 
 @data_app.command(epilog="Example: gkd data verify camvid/dusk --profile camvid --set data.root=/data")
@@ -70,8 +62,8 @@ def verify(
     from gkd_core.stages.origin import data_root
     from gkd_core.training.progress import progress
 
-    settings, catalog, references = _chosen(domains, profile, set_)
-    found = verify_domains(catalog, references, data_root(settings), jobs or usable_processes(), progress)
+    recipe, chosen = _chosen(domains, profile, set_)
+    found = verify_domains(chosen, data_root(recipe.settings), jobs or usable_processes(), progress)
     for line in found.lines():
         typer.echo(line)
     if report is not None:
@@ -96,14 +88,14 @@ def stats(
     from gkd_core.stages.origin import data_root
     from gkd_core.training.progress import progress
 
-    settings, catalog, references = _chosen(domains, profile, set_)
-    found = read_domains(catalog, references, data_root(settings), jobs or usable_processes(), progress)
-    figures = [summarize(catalog, domain) for domain in found]
+    recipe, chosen = _chosen(domains, profile, set_)
+    found = read_domains(chosen, data_root(recipe.settings), jobs or usable_processes(), progress)
+    figures = [summarize(domain) for domain in found]
     if json_:
         typer.echo(json.dumps({figure.domain: figure.as_tree() for figure in figures}, indent=1))
     else:
         print_stats(figures)
-    errors = sum(finding.kind.severity == "error" for domain in found for finding in domain.findings)
+    errors = sum(fault.kind.severity == "error" for domain in found for fault in domain.faults)
     if errors:
         typer.echo(f"{errors} errors are left out of these figures; `gkd data verify` tells which", err=True)
 
@@ -119,11 +111,10 @@ def show(
 ) -> None:
     """Draw a few images of each domain above their labels in the colours of their classes, with a legend."""
     from gkd_core.data.gallery import draw_sample, save_samples
-    from gkd_core.stages.origin import data_origin
 
-    settings, catalog, references = _chosen(domains, profile, set_)
-    origin = data_origin(settings, Path())
-    save_samples([draw_sample(catalog, reference, origin, images, seed) for reference in references], output)
+    recipe, chosen = _chosen(domains, profile, set_)
+    origin = recipe.origin(Path())
+    save_samples([draw_sample(domain, origin, images, seed) for domain in chosen], output)
     typer.echo(f"wrote {output}")
 
 
@@ -145,19 +136,17 @@ def prepare(
     """
     import os
 
-    from gkd_core.data.preparing.command import prepare_domains
-    from gkd_core.stages.domains import trained_domains
+    from gkd_core.data.preparing.building import prepare_domains
     from gkd_core.stages.origin import data_root
     from gkd_core.training.progress import progress
 
-    settings, catalog, references = _chosen(domains, profile, set_)
-    trained = trained_domains(settings, catalog)
+    recipe, chosen = _chosen(domains, profile, set_)
+    trained = {domain.reference for domain in recipe.trained_domains}
     prepare_domains(
-        catalog,
-        references,
-        data_root(settings),
+        chosen,
+        data_root(recipe.settings),
         output,
-        shrunk=[name for name in references if shrink and name not in trained],
+        shrunk=[domain.reference for domain in chosen if shrink and domain.reference not in trained],
         shard_bytes=shard_size * 1_000_000,
         jobs=jobs or os.cpu_count() or 1,
         bar=progress,
@@ -165,14 +154,12 @@ def prepare(
     )
 
 
-def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Settings, Catalog, list[str]]:
-    """The settings, their catalog, and the domains asked for, else all that the run reads."""
-    from gkd_core.data.catalog.load import load_catalog
-    from gkd_core.stages.domains import all_domains
+def _chosen(domains: list[str] | None, profile: str | None, overrides: list[str] | None) -> tuple[Recipe, list[Domain]]:
+    """The recipe, and the domains asked for, else all that the run reads."""
+    from gkd_core.stages import Recipe
 
-    settings = read_settings(profile, overrides)
-    catalog = load_catalog(settings.data.catalogs)
-    return settings, catalog, list(dict.fromkeys(domains or all_domains(settings, catalog)))
+    recipe = Recipe.of(read_settings(profile, overrides))
+    return recipe, [recipe.catalog.domain(name) for name in dict.fromkeys(domains)] if domains else recipe.domains
 
 
 data_app.command("add", epilog=f"Example: {pins.ADD_EXAMPLE}")(pins.add)

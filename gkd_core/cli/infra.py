@@ -23,7 +23,7 @@ def _group() -> None:
 @infra_app.command(epilog="Example: gkd infra bootstrap --bucket gkd-data --bucket gkd-mlflow")
 def bootstrap(
     bucket: Annotated[
-        list[str] | None, typer.Option(help="Bucket to see to; gkd-data, gkd-mlflow and gkd-backup where left out.")
+        list[str] | None, typer.Option(help="Bucket to set up; gkd-data, gkd-mlflow and gkd-backup where left out.")
     ] = None,
 ) -> None:
     """Make databases, their owners and buckets, or bring them up to date; say what was done. Again, it changes nothing.
@@ -34,25 +34,25 @@ def bootstrap(
     from gkd_core.operations.bootstrap.stores import BUCKETS, bootstrap_stores
 
     changes = 0
-    for finding in bootstrap_stores(bucket or BUCKETS):
-        changes += finding.is_change
-        note = f" ({finding.note})" if finding.note else ""
-        typer.echo(f"{finding.feature}: {finding.state}{note}")
+    for outcome in bootstrap_stores(bucket or BUCKETS):
+        changes += outcome.is_change
+        note = f" ({outcome.note})" if outcome.note else ""
+        typer.echo(f"{outcome.feature}: {outcome.state}{note}")
     typer.echo(f"{changes} changed" if changes else "nothing changed")
 
 
 @infra_app.command("tracking-user", epilog="Example: gkd infra tracking-user")
 def tracking_user() -> None:
-    """Make the MLflow user as whom flow runs write (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or set its password.
+    """Make the MLflow user for flow runs (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or set its password.
 
-    The same for the user as whom metrics are read, where GKD_MLFLOW_METRICS_USERNAME and GKD_MLFLOW_METRICS_PASSWORD are set.
+    The same for the read-only user for metrics, where GKD_MLFLOW_METRICS_USERNAME and GKD_MLFLOW_METRICS_PASSWORD are set.
     MLFLOW_TRACKING_URI names the server, MLFLOW_AUTH_ADMIN_USERNAME and MLFLOW_AUTH_ADMIN_PASSWORD its administrator.
     """
     from gkd_core.operations.bootstrap.tracking_user import ensure_users
 
-    for finding in ensure_users():
-        note = f" ({finding.note})" if finding.note else ""
-        typer.echo(f"{finding.feature}: {finding.state}{note}")
+    for outcome in ensure_users():
+        note = f" ({outcome.note})" if outcome.note else ""
+        typer.echo(f"{outcome.feature}: {outcome.state}{note}")
 
 
 infra_app.command(epilog="Example: gkd infra backup s3://gkd-backup/cluster --bucket gkd-mlflow --bucket gkd-data")(

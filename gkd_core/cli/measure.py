@@ -1,4 +1,4 @@
-"""The command `gkd measure`: a segmentor on domains of one's choice."""
+"""The command `gkd measure`: scores a segmentor on chosen domains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from gkd_core.cli.options import Profile, Set, read_settings
 
-EXAMPLE = "gkd measure models:/gkd-student-gta5@champion --domain acdc/night --output artifacts/night"
+EXAMPLE = "gkd measure models:/gkd-student-gta5@champion --domain acdc-night/val --output artifacts/night"
 
 
 def measure(
@@ -28,14 +28,14 @@ def measure(
 ) -> None:
     """Measure a segmentor on domains, without training; the settings say where the data lie and how images are seen."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from gkd_core.data.catalog.load import load_catalog
     from gkd_core.paths import SCORES
     from gkd_core.records import ScoreTable
     from gkd_core.reports.terminal import print_matrix
     from gkd_core.stages.measure import measure_on, measure_run, segmentor_folder
-    from gkd_core.stages.run import Context
+    from gkd_core.stages.recipe import Recipe
+    from gkd_core.stages.work import Context
 
     settings = read_settings(profile, set_)
     run = measure_run(segmentor_folder(model, settings, Path.cwd()), output)
-    measure_on(Context(settings, load_catalog(settings.data.catalogs), run, Path.cwd()), domains or [])
+    measure_on(Context(Recipe.of(settings), run, Path.cwd()), domains or [])
     print_matrix(ScoreTable.read(output / SCORES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +31,8 @@ def serve(
     MLFLOW_TRACKING_URI names MLflow (unset: the project's store here), PREFECT_API_URL Prefect (unset: left out).
     """
     from gkd_core.operations.metrics.exporter import Watched, serve
-    from gkd_core.storage.mlflow_store import local_database
+    from gkd_core.storage.mlflow_store import tracking_address
 
-    address = os.environ.get("MLFLOW_TRACKING_URI") or local_database(Path.cwd())
+    address = tracking_address(None, Path.cwd())
     typer.echo(f"metrics at http://{host}:{port}/metrics")
     serve(Watched(address, experiment, models, pool), host, port)

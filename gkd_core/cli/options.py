@@ -1,16 +1,16 @@
-"""The options that every command has which needs settings, and how they are read."""
+"""The options of every command that needs settings, and how they are read."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gkd_core.paths import PARAMS
+
 if TYPE_CHECKING:
     from gkd_core.settings import Settings
 
-PARAMS = Path("params.yaml")
 
 Profile = Annotated[
     str | None, typer.Option("--profile", help="Shipped profile to use instead of params.yaml, such as demo or camvid.")

@@ -1,4 +1,4 @@
-"""The commands of `gkd data` that settle on versions of datasets: add, pin and fetch."""
+"""The commands of `gkd data` for versions of datasets: add, pin and fetch."""
 
 from __future__ import annotations
 
@@ -65,11 +65,10 @@ def fetch(names: Names = None, profile: Profile = None, set_: Set = None) -> Non
 
 
 def _store(profile: str | None, set_: list[str] | None) -> DatasetStore:
-    from gkd_core.data.catalog.load import load_catalog
+    from gkd_core.stages import Recipe
     from gkd_core.versioning.dataset_store import DatasetStore
 
-    settings = read_settings(profile, set_)
-    return DatasetStore(Path.cwd(), settings, load_catalog(settings.data.catalogs))
+    return DatasetStore(Path.cwd(), Recipe.of(read_settings(profile, set_)))
 
 
 def _show(pinned: Pinned) -> None:

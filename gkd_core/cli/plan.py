@@ -11,11 +11,10 @@ import typer
 from gkd_core.cli.options import Profile, Set, one_profile, read_settings
 
 if TYPE_CHECKING:
-    from gkd_core.data.catalog.load import Catalog
     from gkd_core.planning.cluster import Cluster
     from gkd_core.planning.estimate import RunEstimate
     from gkd_core.planning.work import StageWork
-    from gkd_core.settings import Settings
+    from gkd_core.stages import Recipe
 
 CLUSTER = "h100-cluster"  # where --nodes alone is given
 ON_A_CLUSTER = "On a cluster"
@@ -33,7 +32,7 @@ def plan(
         typer.Option(min=0.001, help="Peak of one GPU, in TFLOP/s; the cluster's, or 989: an H100's in bf16, without sparsity."),
     ] = None,
     proxy_images: Annotated[
-        int | None, typer.Option(min=1, help="Images of the proxy, whatever is at hand: 14200000 for ImageNet-21k.")
+        int | None, typer.Option(min=1, help="Images of the proxy, instead of those found: 14200000 for ImageNet-21k.")
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Hosts to train on.", rich_help_panel=ON_A_CLUSTER)] = None,
     gpus_per_node: Annotated[int | None, typer.Option(min=1, help="GPUs of each host.", rich_help_panel=ON_A_CLUSTER)] = None,
@@ -58,22 +57,21 @@ def plan(
 
     With --nodes or --cluster: also the time, cost, network and storage of the run on a cluster, and what bounds it.
     """
-    from gkd_core.data.catalog.load import load_catalog
     from gkd_core.errors import SettingsError
     from gkd_core.planning.work import Machine, plan_work
+    from gkd_core.stages import Recipe
 
-    settings = read_settings(one_profile(name, profile), set_)
-    catalog = load_catalog(settings.data.catalogs)
+    recipe = Recipe.of(read_settings(one_profile(name, profile), set_))
     numbers = {"nodes": nodes, "gpus_per_node": gpus_per_node, "mfu": mfu, "peak_tflops": peak_tflops}
     hosts = _cluster(cluster, nodes, [f"{key}={value}" for key, value in numbers.items() if value is not None], set_cluster)
     if hosts is None and any((gpus_per_node, measured, bytes_per_image)):
         raise SettingsError("--gpus-per-node, --measured, --bytes-per-image: only with --nodes or --cluster")
-    works = plan_work(settings, catalog, Path.cwd(), proxy_images)
-    estimate = None if hosts is None else _estimate(settings, catalog, works, hosts, measured, bytes_per_image)
+    works = plan_work(recipe, Path.cwd(), proxy_images)
+    estimate = None if hosts is None else _estimate(recipe, works, hosts, measured, bytes_per_image)
     if as_json:
         typer.echo(json.dumps(_tree(works, hosts, estimate), indent=1))
         return
-    _list_stages(settings, catalog)
+    _list_stages(recipe)
     from gkd_core.planning.table import print_work
 
     if hosts is None:
@@ -81,9 +79,9 @@ def plan(
     else:
         print_work(works, Machine(hosts.peak_tflops, hosts.mfu))
     if hosts is not None and estimate is not None:
-        from gkd_core.planning.cluster_table import print_estimate
+        from gkd_core.planning.table import print_estimate
 
-        print_estimate(estimate, hosts, settings)
+        print_estimate(estimate, hosts, recipe.settings)
 
 
 def _cluster(name: str | None, nodes: int | None, numbers: list[str], changes: list[str] | None) -> Cluster | None:
@@ -96,24 +94,21 @@ def _cluster(name: str | None, nodes: int | None, numbers: list[str], changes: l
 
 
 def _estimate(
-    settings: Settings, catalog: Catalog, works: list[StageWork], hosts: Cluster, file: Path | None, proxy_bytes: float | None
+    recipe: Recipe, works: list[StageWork], hosts: Cluster, file: Path | None, proxy_bytes: float | None
 ) -> RunEstimate:
     from gkd_core.planning.demand import demands
     from gkd_core.planning.estimate import estimate_run
-    from gkd_core.planning.measured import NOTHING, read_measured
-    from gkd_core.stages.recipe import plan as plan_stages
+    from gkd_core.planning.paces import NOTHING, read_paces
     from gkd_core.stages.waves import waves
 
-    grouped = [[run.name for run in wave] for wave in waves(plan_stages(settings, catalog), settings)]
-    paces = NOTHING if file is None else read_measured(file, [work.name for work in works])
-    asked = demands(settings, catalog, Path.cwd(), works, proxy_bytes)
-    return estimate_run(asked, grouped, hosts, paces, settings.compute.max_failures)
+    grouped = [[run.name for run in wave] for wave in waves(recipe.plan, recipe.settings)]
+    paces = NOTHING if file is None else read_paces(file, [work.name for work in works])
+    asked = demands(recipe, Path.cwd(), works, proxy_bytes)
+    return estimate_run(asked, grouped, hosts, paces, recipe.settings.compute.max_failures)
 
 
-def _list_stages(settings: Settings, catalog: Catalog) -> None:
-    from gkd_core import stages
-
-    for run in stages.plan(settings, catalog):
+def _list_stages(recipe: Recipe) -> None:
+    for run in recipe.plan:
         inputs = ", ".join(str(path) for path in run.inputs[:4]) + (
             f" and {len(run.inputs) - 4} more" if len(run.inputs) > 4 else ""
         )

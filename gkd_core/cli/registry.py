@@ -1,4 +1,4 @@
-"""The commands `gkd registry …`: who is champion, why, and how that is changed by hand."""
+"""The commands `gkd registry …`: which version is champion, why, and how to change that by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gkd_core.cli.options import PARAMS, Profile, Set, read_settings
+from gkd_core.cli.options import Profile, Set, read_settings
+from gkd_core.paths import PARAMS
 
 if TYPE_CHECKING:
     from gkd_core.registry.champions import Champions
@@ -87,7 +88,7 @@ def promote(
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
-    """Make a version champion by hand, whatever the gate says, once it is seen to load and to give its own logits."""
+    """Make a version champion by hand, whatever the gate says, once it was checked that it loads and gives its own logits."""
     from gkd_core.registry.serving_check import check_served
 
     champions, settings, _ = _open(profile, set_)

@@ -14,8 +14,11 @@ import typer
 from gkd_core.cli.streams import guarded_output
 from gkd_core.errors import EXIT_TRANSIENT, EXIT_USER_ERROR, GkdError, TransientError
 from gkd_core.messages import one_line
+from gkd_core.system.environment import prepare_environment
+from gkd_core.system.last_words import leave_last_words
 
 EXIT_INTERRUPTED = 130
+INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h: a fault of ours
 EXIT_PIPE = 128 + signal.SIGPIPE  # as of a program that writes to a pipe which nobody reads
 LONGEST_LINE = 2000
@@ -34,9 +37,10 @@ ADVICE = {
 
 
 def run_command_line(commands: typer.Typer) -> None:
-    """Run a command line: 0 on success, 2 for an error that the user can mend, 75 for one that may pass by itself, 130 after
+    """Run a command line: 0 on success, 2 for an error that the user can correct, 75 for one that may pass by itself, 130 after
     Ctrl-C or SIGTERM, 70 for a fault of ours, whose traceback is kept in a file that the line names (GKD_TRACEBACK=1 prints it).
     """
+    prepare_environment()
     # A stage that is told to end must leave its `with` blocks, or half-written files would stay. Both are set, as a process
     # that a script starts in the background inherits a Ctrl-C that is ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,7 +52,7 @@ def run_command_line(commands: typer.Typer) -> None:
         except SystemExit as end:
             # Typer has turned Ctrl-C into an exit already.
             if end.code == EXIT_INTERRUPTED:
-                _say("interrupted; the same command goes on from the last checkpoint")
+                _say(INTERRUPTED)
             raise
         except BrokenPipeError:
             _leave_pipe()
@@ -58,22 +62,26 @@ def run_command_line(commands: typer.Typer) -> None:
 
 
 def _explain(error: Exception) -> int:
-    """Say what happened; gives the exit status."""
+    """Say what happened, here and to who started us; gives the exit status."""
+    lines, status = _verdict(error)
+    for line in lines:
+        _say(line)
+    leave_last_words([one_line(line, LONGEST_LINE) for line in lines])
+    return status
+
+
+def _verdict(error: Exception) -> tuple[list[str], int]:
     if isinstance(error, GkdError):
-        for line in str(error).splitlines():
-            _say(line)
-        return EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_USER_ERROR
+        return str(error).splitlines(), EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_USER_ERROR
     if isinstance(error, OSError) and error.errno is not None:
-        _say(_system_error(error))
-        return EXIT_USER_ERROR
+        return [_system_error(error)], EXIT_USER_ERROR
     if isinstance(error, MemoryError):
-        _say("out of memory; take smaller batches or fewer workers, then run the same command again")
-        return EXIT_USER_ERROR
+        return ["out of memory; take smaller batches or fewer workers, then run the same command again"], EXIT_USER_ERROR
     if os.environ.get(VARIABLE) == "1":
         raise error
     words = one_line(error) or "no further word"
-    _say(f"unexpected {type(error).__name__}: {words}; please report this with its traceback, which is {_keep(error)}")
-    return EXIT_FAULT
+    line = f"unexpected {type(error).__name__}: {words}; please report this with its traceback, which is {_keep(error)}"
+    return [line], EXIT_FAULT
 
 
 def _system_error(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""What is printed: control characters that came with data are shown, not obeyed, and no password reaches the screen or a log."""
+"""Safe output: control characters in data are escaped, and no password reaches the screen or a log."""
 
 from __future__ import annotations
 

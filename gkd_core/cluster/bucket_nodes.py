@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+from filelock import FileLock
 from pyarrow.fs import S3FileSystem
 
 from gkd_core.cluster.job_log import wire_sink
@@ -72,8 +72,7 @@ class BucketNodes:
         self.workspace.mkdir(exist_ok=True)
         if not self.has_inputs:
             return
-        with (self.workspace / ".fetching").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.workspace / ".fetching", fallback_to_soft=False):
             download_tree(connect(), self.place / INPUTS, self.workspace)
 
     def sink(self, folder: Path) -> MetricsSink:

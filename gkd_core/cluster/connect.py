@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -12,7 +13,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
-from gkd_core.cluster.own_cluster import LOOPBACK, own_access, own_folder
+from gkd_core.cluster.own_cluster import LOOPBACK, OBJECT_STORE_BYTES, own_access, own_folder, plain_python
 from gkd_core.errors import PlatformError, TransientError
 from gkd_core.messages import one_line
 
@@ -55,14 +56,15 @@ def _joined() -> Iterator[None]:
 
 @contextmanager
 def own_cluster(cpus: int) -> Iterator[None]:
-    """A cluster that nobody but this process and its children is let in to, while the block lasts."""
-    with own_folder() as folder, _variables({**own_access(), **LOOPBACK}):
+    """A cluster that only this process and its children can reach, while the block lasts."""
+    with own_folder() as folder, _variables({**own_access(), **LOOPBACK}), _executable(plain_python(folder.path)):
         # Ray has read its variable when it was first imported, maybe long before us.
         ray_constants.ENABLE_RAY_CLUSTER = False
         try:
             ray.init(
                 address="local",
                 num_cpus=cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -78,6 +80,16 @@ def _refuse_network() -> None:
     address = ray.util.get_node_ip_address()
     if not ipaddress.ip_address(address).is_loopback:
         raise PlatformError(f"Ray listens at {address} instead of on loopback: is this a version of Ray that we do not know?")
+
+
+@contextmanager
+def _executable(path: str) -> Iterator[None]:
+    """Have Ray start its processes with another path of this Python."""
+    before, sys.executable = sys.executable, path
+    try:
+        yield
+    finally:
+        sys.executable = before
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from ray.util import ActorPool
 from torch import Tensor
 
 from gkd_core.cluster.connect import connected
+from gkd_core.cluster.room import wait_for_room
 from gkd_core.errors import GkdError, PlatformError, TransientError
-from gkd_core.evaluate.matrix import Domain, measure
+from gkd_core.evaluate.matrix import ScoredImages, measure
 from gkd_core.messages import last_words, one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.settings import EvaluateSettings
@@ -28,17 +29,20 @@ RETRIES = 2  # of a shard whose worker was lost; measuring it again gives the sa
 
 @dataclass(frozen=True)
 class Share:
-    """What a worker needs to know once: the segmentor's folder, how it is measured, and where its cost is noted."""
+    """What a worker needs to know once: the segmentor's folder, how it is measured, where its cost is noted; and how long it may
+    take Ray to start it.
+    """
 
     folder: Path
     settings: EvaluateSettings
     device: str
     threads: int
     run_folder: Path
+    start_minutes: float
 
 
 class ShardWorker:
-    """Holds the segmentor and measures one shard after the other."""
+    """Keeps the segmentor loaded and measures one shard after the other."""
 
     def __init__(self, share: Share, number: int) -> None:
         self._meter = Meter(share.run_folder, f"worker-{number}")
@@ -47,7 +51,7 @@ class ShardWorker:
         self._device = torch.device(share.device)
         self._model = load_segmentor(share.folder).to(self._device)
 
-    def measure(self, shard: Domain) -> tuple[int, Tensor]:
+    def measure(self, shard: ScoredImages) -> tuple[int, Tensor]:
         """Number of images, and their confusion matrix."""
         matrix = measure(self._model, shard, self._share.settings, self._device, lambda done: None)
         # After each shard, as the actor is killed in the end: it has no last word.
@@ -56,19 +60,20 @@ class ShardWorker:
 
 
 @contextmanager
-def measuring_on_ray(share: Share) -> Iterator[Callable[[Domain, Callable[[int], None]], Tensor]]:
+def measuring_on_ray(share: Share) -> Iterator[Callable[[ScoredImages, Callable[[int], None]], Tensor]]:
     """Give a function that measures a domain on `share.settings.workers` workers; they live as long as the block.
 
     Every image is in exactly one shard and the counts are integers, so the sum is the matrix of one process, exactly.
 
     Raises:
         GkdError: a worker's own error, as it was raised there.
-        PlatformError: Ray has too few processors or GPUs, or a worker's program failed.
+        PlatformError: Ray has too few processors or GPUs, its nodes cannot reach each other, or a worker's program failed.
         TransientError: Ray could not start, or lost its workers too often.
     """
     workers = share.settings.workers
     with connected(workers):
         _check_room(workers, share.device)
+        wait_for_room("evaluate", workers, share.device, share.start_minutes)
         worker = ray.remote(ShardWorker).options(
             num_cpus=1, num_gpus=int(share.device == "cuda"), max_restarts=RETRIES, max_task_retries=RETRIES
         )
@@ -81,7 +86,7 @@ def measuring_on_ray(share: Share) -> Iterator[Callable[[Domain, Callable[[int],
                 ray.kill(actor)
 
 
-def _measure(pool: ActorPool, domain: Domain, shards: int, advance: Callable[[int], None]) -> Tensor:
+def _measure(pool: ActorPool, domain: ScoredImages, shards: int, advance: Callable[[int], None]) -> Tensor:
     shards = min(shards, max(1, len(domain.pairs)))
     total, done = torch.zeros(domain.classes, domain.classes, dtype=torch.int64), 0
     try:
@@ -104,7 +109,7 @@ def _measure(pool: ActorPool, domain: Domain, shards: int, advance: Callable[[in
 
 
 def _check_room(workers: int, device: str) -> None:
-    """Refuse what Ray would wait for without an end."""
+    """Refuse what Ray would wait for forever."""
     kind = "GPU" if device == "cuda" else "CPU"
     room = int(ray.cluster_resources().get(kind, 0))
     if room < workers:

@@ -1,6 +1,6 @@
-"""What a job says of itself, in lines of its log: step metrics as they come, in the end its error or its result's digests.
+"""What a job reports in lines of its log: step metrics as they come, at the end its error or its result's digests.
 
-A log is all that the Jobs API brings back while a job runs, and Ray puts words of its own before a line of a worker.
+The Jobs API returns nothing but the log while a job runs, and Ray puts a prefix before each line of a worker.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Mapping
 
 from gkd_core import errors
@@ -18,14 +19,18 @@ from gkd_core.training.metrics import Line, MetricsSink, parse_line
 METRICS = "gkd-metrics"
 ERROR = "gkd-error"
 RESULT = "gkd-result"
+WRITTEN = "written"  # seconds since 1970
 LINE = re.compile(rf"({METRICS}|{ERROR}|{RESULT}) (\{{.*\}})$")
 
 
 def wire_sink() -> MetricsSink:
-    """A sink that writes each line of metrics to the log."""
+    """A sink that writes each line of metrics to the log, with the moment by which a reader knows it again.
+
+    A line may come more than once: a node that starts again hands on the logs that it finds on its disk.
+    """
 
     def write(step: int, values: Mapping[str, float]) -> None:
-        _say(METRICS, {"step": step, **values})
+        _say(METRICS, {"step": step, WRITTEN: time.time(), **values})
 
     return write
 
@@ -55,7 +60,7 @@ def parse_result(text: str) -> dict[str, str] | None:
 def parse_metrics(text: str) -> Line | None:
     """The metrics of a line of the log; None where it has none."""
     found = _found(text)
-    return None if found is None or found[1] != METRICS else parse_line(found[2], needed=("step",))
+    return None if found is None or found[1] != METRICS else parse_line(found[2], needed=("step", WRITTEN))
 
 
 def parse_error(text: str) -> GkdError | None:

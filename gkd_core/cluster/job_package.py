@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gkd_core.errors import SettingsError
 from gkd_core.files import atomic_file
+from gkd_core.paths import PARAMS
 from gkd_core.records import Record
 from gkd_core.settings import Settings, dump_settings
 from gkd_core.storage.client import connect
@@ -17,7 +18,6 @@ from gkd_core.storage.upload import upload_file
 from gkd_core.untrusted import PlainName
 
 PACKAGE = Path(__file__).parents[1]
-PARAMS = "params.yaml"
 TASK = "task.json"
 INPUTS = "inputs"
 OUTPUT = "output"

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 
-from gkd_core.cluster.own_cluster import LOOPBACK, START_SECONDS, own_access, own_folder
+from gkd_core.cluster.own_cluster import LOOPBACK, OBJECT_STORE_BYTES, START_SECONDS, own_access, own_folder, plain_python
 from gkd_core.errors import TransientError
 from gkd_core.settings import Settings
 from gkd_core.system.child_process import child_process
@@ -45,7 +45,7 @@ class LocalCluster:
         self._starting = threading.Lock()
 
     def environment(self, stage: str) -> dict[str, str]:
-        """Variables by which a stage finds the cluster and is let in; none for a stage that does not work on it."""
+        """Variables by which a stage finds the cluster and gets access; none for a stage that does not work on it."""
         return self._environment if self._workers and stage in self._stages else {}
 
     @property
@@ -59,7 +59,7 @@ class LocalCluster:
             yield
 
     def before(self, stage: str) -> None:
-        """Called when a stage is about to run: starts the cluster, anew if it is lost, and waits for it where the stage needs it.
+        """Called before a stage runs: starts the cluster (again if it is lost) and waits for it where the stage needs it.
 
         Raises:
             TransientError: Ray did not start; the message names its log.
@@ -83,9 +83,11 @@ class LocalCluster:
     def _start(self) -> subprocess.Popen[bytes]:
         folder = self._stack.enter_context(own_folder())
         cpus = max(self._workers, os.cpu_count() or 1)
-        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
-        command += [f"--port={self._port}", f"--ray-client-server-port={free_port()}"]
+        python = plain_python(folder.path)
+        command = [python, str(Path(python).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--node-ip-address=127.0.0.1", f"--port={self._port}", f"--ray-client-server-port={free_port()}"]
         command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--include-log-monitor=false", f"--temp-dir={folder.ray}"]
+        command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
         environment = {name: value for name, value in self._environment.items() if name != "RAY_ADDRESS"}
         # The lock goes with the open file: held until the last of the cluster's guard and of us is gone.
         return self._stack.enter_context(child_process(command, env=environment, log=self._log, pass_fds=[folder.mark.fileno()]))

@@ -1,4 +1,4 @@
-"""What the nodes of a Ray cluster share with us, and so how workers come by a stage's files and report what they do."""
+"""What the nodes of a Ray cluster share with us, and how workers therefore get a stage's files and report progress."""
 
 from __future__ import annotations
 

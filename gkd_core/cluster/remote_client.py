@@ -1,6 +1,6 @@
 """A stage handed to a Ray cluster elsewhere: submitted by the Jobs API, followed, stopped with us, its result checked.
 
-Who we are the cluster learns from the token that RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) names, with RAY_AUTH_MODE=token.
+Authentication is by the token that RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) names, with RAY_AUTH_MODE=token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from gkd_core.cluster.job_log import parse_error, parse_metrics, parse_result
+from gkd_core.cluster.job_log import WRITTEN, parse_error, parse_metrics, parse_result
 from gkd_core.cluster.job_package import JOB, RemoteWork, pack, place_of, result_of, send_inputs
 from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
 from gkd_core.files import atomic_file, atomic_folder, scratch_folder
@@ -33,6 +33,7 @@ from gkd_core.training.cost import FOLDER as COSTS
 from gkd_core.training.metrics import MetricsSink, file_sink
 
 POLL_SECONDS = 1.0
+QUIET_SECONDS = 30.0
 LONGEST_POLL_SECONDS = 15.0
 CHARACTERS_PER_SECOND = 200_000
 PATIENCE_SECONDS = 180.0  # how long a head that does not answer is waited for
@@ -56,25 +57,25 @@ def run_remotely(work: RemoteWork) -> None:
     Raises:
         GkdError: the stage's own error, as it was raised there.
         TransientError: the cluster does not answer, or lost the job.
-        PlatformError: the cluster refuses us.
+        PlatformError: the cluster refuses us, or does not start the job.
     """
     place = place_of(work.settings, work.name)
     send_inputs(work, place)
     cluster = Cluster(work.settings.compute.address)
     mark = work.run_folder / MARK
-    clear_file(mark, "it is written anew")
+    clear_file(mark, "it is written again")
     with atomic_file(mark) as temporary:
         temporary.write_text(f"{place}\n", encoding="utf-8")
     job = cluster.running(work.name) or _submit(cluster, work, place)
     with _stopped_with_us(cluster, job):
+        _wait_for_start(cluster, job, work.settings.compute.start_minutes)
         error, files = _follow(cluster, job, file_sink(work.run_folder))
         status = cluster.status(job)
     if error is not None:
         raise error
     if status != JobStatus.SUCCEEDED:
-        raise TransientError(
-            f"{work.name}: job {job} at {cluster.address} ended as {status} and left no word; see its log"
-        )
+        word = one_line(cluster.word(job), 400)
+        raise TransientError(f"{work.name}: job {job} at {cluster.address} ended as {status}: {word}; see its log")
     if files is None:
         raise TransientError(f"{work.name}: job {job} at {cluster.address} did not say what it has written; see its log")
     fetch_result(result_of(place, job), work.output, files)
@@ -83,7 +84,7 @@ def run_remotely(work: RemoteWork) -> None:
 
 
 class Cluster:
-    """The Jobs API of one cluster, asked with patience."""
+    """The Jobs API of one cluster, with retries."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -112,6 +113,11 @@ class Cluster:
 
     def status(self, job: str) -> JobStatus:
         return self._patiently(lambda: self._client.get_job_status(job))
+
+    def word(self, job: str) -> str:
+        """What Ray itself says of the job's state."""
+        details = self._patiently(lambda: self._client.get_job_info(job))
+        return details.message or "Ray says nothing more of it"
 
     def log(self, job: str) -> str:
         """All that the job has written."""
@@ -151,10 +157,31 @@ def _submit(cluster: Cluster, work: RemoteWork, place: Location) -> str:
         return cluster.submit(temporary, work.name)
 
 
+def _wait_for_start(cluster: Cluster, job: str, minutes: float) -> None:
+    """Wait until the job's program runs, and say now and then that it does not yet.
+
+    Raises:
+        PlatformError: it was not started in time.
+    """
+    started = spoke = time.monotonic()
+    while cluster.status(job) == JobStatus.PENDING:
+        now = time.monotonic()
+        if now - started > minutes * 60:
+            raise PlatformError(
+                f"{cluster.address}: Ray has not started job {job} within {minutes:g} min (compute.start_minutes): "
+                f"{one_line(cluster.word(job), 400)}; look at the head: its log of that job's agent, its memory, and `ray status`"
+            )
+        if now - spoke >= QUIET_SECONDS:
+            spoke = now
+            print(f"{cluster.address}: job {job} waits: {one_line(cluster.word(job))}", file=sys.stderr, flush=True)
+        time.sleep(POLL_SECONDS)
+
+
 def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> tuple[GkdError | None, dict[str, str] | None]:
     """Show the job's log as it grows and pass its metrics on, until it ends; gives the error that it told of, and the digests of
     its result."""
     seen, error, files = 0, None, None
+    told_of: set[tuple[float, float]] = set()
     while True:
         ended = cluster.status(job).is_terminal()
         lines = cluster.log(job).splitlines(keepends=True)
@@ -164,7 +191,10 @@ def _follow(cluster: Cluster, job: str, sink: MetricsSink) -> tuple[GkdError | N
             seen += 1
             error = parse_error(line) or error
             if (metrics := parse_metrics(line)) is not None:
-                sink(int(metrics.pop("step")), metrics)
+                once = (metrics.pop("step"), metrics.pop(WRITTEN))
+                if once not in told_of:
+                    told_of.add(once)
+                    sink(int(once[0]), metrics)
             elif (told := parse_result(line)) is not None:
                 files = told
             else:
@@ -194,7 +224,7 @@ def _fetch_costs(place: Location, run_folder: Path) -> None:
 
 
 def fetch_result(place: Location, output: Path, files: Mapping[str, str]) -> None:
-    """Fetch a finished stage's output, whole and held against the digests that the job has told.
+    """Fetch a finished stage's output, complete and checked by the digests that the job has logged.
 
     Args:
         place: the prefix of the job's own result.

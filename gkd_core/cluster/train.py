@@ -18,23 +18,26 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.exceptions import RayError
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import FailureConfig  # as ray.train has it, of which the types know the former one
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from gkd_core.cluster.connect import connected
 from gkd_core.cluster.group import GroupConfig
 from gkd_core.cluster.nodes import Nodes, nodes
+from gkd_core.cluster.room import wait_for_room
 from gkd_core.distill.job import DistillJob, check_batch_divides, divides
 from gkd_core.errors import GkdError, PlatformError, TransientError
 from gkd_core.files import scratch_folder
 from gkd_core.messages import last_words
 from gkd_core.training.checkpoint import FILE, State, is_checkpoint, read_state, write_state
-from gkd_core.training.cost import WORKER, measured
+from gkd_core.training.cost import WORKER, noting_cost
 from gkd_core.training.metrics import MetricsSink, following
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
 
+STARTS = 5  # of one group, beyond the first
 RAY_FOLDER = "ray"  # below the run folder: Ray's own checkpoints and notes
 log = logging.getLogger(__name__)
 
@@ -67,13 +70,15 @@ class Group:
     """The workers of a run.
 
     Attributes:
-        least, most: how many; a group is started with as many as the cluster has room for, and anew when that changes.
+        least, most: how many; a group is started with as many as the cluster has room for, and again when that changes.
         max_failures: how often a lost group is rebuilt.
+        start_minutes: for the cluster to have room for it.
     """
 
     least: int
     most: int
     max_failures: int
+    start_minutes: float
 
     @property
     def size(self) -> Any:
@@ -90,6 +95,7 @@ def distill_on_ray(job: DistillJob, group: Group, folder: Path) -> State:
     Raises:
         GkdError: a worker's own error, as it was raised there.
         TransientError: Ray could not start, or lost its workers too often.
+        PlatformError: the cluster has no room for the workers, or its nodes cannot reach each other.
     """
     # Here rather than in the workers: a group of them takes half a minute to start.
     check_batch_divides(job.settings, group.least)
@@ -118,6 +124,7 @@ def _fit(job: DistillJob, group: Group, folder: Path) -> Result:
     place = nodes.get()
     path, file_system = place.storage(folder)
     for failures in itertools.count(1):
+        wait_for_room(job.title, group.least, job.device, group.start_minutes)
         trainer = TorchTrainer(
             _work,
             # Sealed, so that Ray's controller and other helpers of its need not import what only the workers use.
@@ -128,7 +135,8 @@ def _fit(job: DistillJob, group: Group, folder: Path) -> Result:
                 name=RAY_FOLDER,
                 storage_path=path,
                 storage_filesystem=file_system,
-                failure_config=FailureConfig(max_failures=0),
+                # A group that Ray gave room and could not start, a minute each time.
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=STARTS),  # type: ignore[call-arg]  # of V2
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
         )
@@ -161,7 +169,7 @@ def _work(config: Mapping[str, Any]) -> None:
         return
     sink = _with_workers(place.sink(folder), rank.count)
     try:
-        with measured(folder, f"{WORKER}{rank.index}"):
+        with noting_cost(folder, f"{WORKER}{rank.index}"):
             distill(job, rank, store, sink, lambda done: None)
     finally:
         place.finish(folder)
@@ -217,7 +225,7 @@ def _own_ctrl_c() -> Iterator[None]:
 
 
 def _failures(error: TrainingFailedError) -> list[Exception]:
-    """What the workers raised, or what came of them, as far as it is known."""
+    """What the workers raised, or how they ended, as far as it is known."""
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
     return [getattr(failure, "cause", failure) for failure in failures]
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.catalog.taxonomy import Taxonomy
 from gkd_core.data.colors import class_patches, color_label
 from gkd_core.data.files.origin import Origin
@@ -36,21 +36,22 @@ class Sample:
     labels: tuple[np.ndarray, ...]
 
 
-def draw_sample(catalog: Catalog, reference: str, origin: Origin, count: int, seed: int) -> Sample:
+def draw_sample(domain: Domain, origin: Origin, count: int, seed: int) -> Sample:
     """`count` images of a split, or all if there are fewer: a choice that depends on `seed` and the split alone.
 
     Raises:
         DataError: the split is incomplete, or one of the files chosen cannot be read.
     """
-    entry, split = catalog.domain(reference)
-    numbers = np.random.default_rng([seed, zlib.crc32(reference.encode())])
-    if entry.labels is None:
-        files = origin.images(entry, split)
-        return Sample(reference, None, tuple(read_image(files[index]) for index in _choose(numbers, len(files), count)), ())
-    pairs, encoding = origin.pairs(entry, split), origin.encoding(catalog, entry, split)
+    numbers = np.random.default_rng([seed, zlib.crc32(domain.reference.encode())])
+    if not domain.is_labelled:
+        files = origin.images(domain)
+        return Sample(
+            domain.reference, None, tuple(read_image(files[index]) for index in _choose(numbers, len(files), count)), ()
+        )
+    pairs, encoding = origin.pairs(domain), origin.encoding(domain)
     read = [read_pair(pairs[index], encoding) for index in _choose(numbers, len(pairs), count)]
     images, labels = zip(*read, strict=True)
-    return Sample(reference, catalog.taxonomy_of(entry), images, labels)
+    return Sample(domain.reference, domain.taxonomy, images, labels)
 
 
 def save_samples(samples: Sequence[Sample], path: Path) -> None:

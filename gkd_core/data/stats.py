@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from gkd_core.data.catalog.load import Catalog
 from gkd_core.data.catalog.taxonomy import IGNORE, Taxonomy
 from gkd_core.data.tables import new_table, print_table
 from gkd_core.data.verify.run import DomainFacts
@@ -68,16 +67,15 @@ class DomainStats:
         }
 
 
-def summarize(catalog: Catalog, domain: DomainFacts) -> DomainStats:
+def summarize(domain: DomainFacts) -> DomainStats:
     """The figures of a split whose files have been read."""
-    entry, _ = catalog.domain(domain.survey.domain)
     sizes = sorted((fact.size for fact in domain.facts if fact.size is not None), key=lambda size: (size[0] * size[1], size))
     pixels: Counter[int] = Counter()
     for fact in domain.facts:
         pixels.update(fact.pixels)
     return DomainStats(
-        domain=domain.survey.domain,
-        taxonomy=None if entry.labels is None else catalog.taxonomy_of(entry),
+        domain=domain.survey.domain.reference,
+        taxonomy=domain.survey.domain.taxonomy if domain.survey.domain.is_labelled else None,
         images=len(domain.facts),
         labelled=sum(bool(fact.pixels) for fact in domain.facts),
         sizes=tuple(sizes),

@@ -9,10 +9,10 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor
 
-from gkd_core.distill.alignment import Grid
+from gkd_core.data.order.samples import Reading
 from gkd_core.distill.job import DistillJob, check_batch_divides
 from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, QSDObjective
-from gkd_core.distill.teacher import CachedTeacher, Teacher, fill
+from gkd_core.distill.teacher import CachedTeacher, Grid, Teacher, fill
 from gkd_core.distill.token_cache import FOLDER, TokenCache, digest_of
 from gkd_core.distill.views import ViewMaker, Views
 from gkd_core.distill.warm_start import QUERY_LOSSES
@@ -22,12 +22,13 @@ from gkd_core.models.tensor_files import read_tensors
 from gkd_core.models.weights import load_into
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings
+from gkd_core.system.compiler import check_compiler
 from gkd_core.training.checkpoint import CheckpointStore
 from gkd_core.training.loop import Training, train
 from gkd_core.training.metrics import MetricsSink
+from gkd_core.training.optimization import cosine, decay_groups
 from gkd_core.training.precision import DTYPES
 from gkd_core.training.rank import Rank
-from gkd_core.training.schedule import cosine, decay_groups
 
 Objective = QSDObjective | MSEObjective
 
@@ -37,14 +38,16 @@ def distill(job: DistillJob, rank: Rank, store: CheckpointStore, sink: MetricsSi
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     check_batch_divides(job.settings, rank.count)
+    if job.settings.compile:
+        check_compiler(job.device)
     encoder = frozen_teacher(job.teacher, job.seed).to(device)
     objective = _student_side(job, encoder.dim, rank).to(device)
     if job.settings.compile:
         for each in (encoder, objective.student):
             each.tokens = torch.compile(each.tokens)  # type: ignore[method-assign]
     grid = objective.student.grid(*job.settings.image_size)
-    patches, loaders = grid[0] * grid[1], job.loaders
-    views = ViewMaker(job.title, job.seed, job.settings, job.images, patches, rank, loaders, job.mix, job.streaming, job.updates)
+    reading = Reading(job.title, job.seed, job.mix, job.streaming, job.updates, rank.index, rank.count)
+    views = ViewMaker(job.settings, job.images, reading, grid[0] * grid[1], job.loaders)
     teacher = Teacher(encoder, grid, job.settings.precision, device)
     train(_training(job, objective, views, _answers(job, teacher, views, grid, rank), rank), store, sink, advance)
 
@@ -61,7 +64,7 @@ def build_objective(job: DistillJob, teacher_dim: int) -> Objective:
         else:
             objective = MSEObjective(student, teacher_dim)
     if job.start is not None:
-        load_into(objective, read_tensors(job.start), str(job.start))
+        load_into(objective, read_tensors(job.start), str(job.start), resize=job.student.resize)
     return objective
 
 
@@ -87,7 +90,7 @@ def _training(
     settings, device = job.settings, torch.device(job.device)
     scale = settings.batch_size / settings.lr_batch if settings.lr_batch else 1.0
     rate = cosine(settings.lr * scale, settings.min_lr, job.updates, settings.warmup_updates, settings.warmup_lr)
-    groups = decay_groups([objective], settings.weight_decay)
+    groups = decay_groups(objective, settings.weight_decay)
 
     def prepare(made: Views) -> DistillBatch:
         images = made.images.to(device, non_blocking=True)

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gkd_core.data.order.loader import batches_ahead
-from gkd_core.distill.alignment import Grid, align
 from gkd_core.distill.token_cache import TokenCache
 from gkd_core.distill.views import ViewMaker
 from gkd_core.models.encoder import Encoder, Tokens
@@ -18,6 +18,8 @@ from gkd_core.settings import Precision
 from gkd_core.training.precision import autocast
 from gkd_core.training.progress import progress
 from gkd_core.training.rank import Rank
+
+Grid = tuple[int, int]
 
 
 class Teacher:
@@ -86,3 +88,21 @@ def _joined(tokens: Tokens) -> Tensor:
 
 def _apart(joined: Tensor) -> Tokens:
     return Tokens(joined[:, 0], joined[:, 1:])
+
+
+def align(tokens: Tokens, source: Grid, target: Grid) -> Tokens:
+    """Patch tokens (B, rows · columns, C) of the grid `source`, resampled bilinearly to the grid `target`; cls as it is.
+
+    Grids are (rows, columns) over the same view, so each token of the target is a blend of those around its centre.
+
+    Raises:
+        ValueError: the patch tokens are not those of the grid `source`.
+    """
+    rows, columns = source
+    if tokens.patches.shape[1] != rows * columns:
+        raise ValueError(f"{tokens.patches.shape[1]} patch tokens are not a grid of {rows} × {columns}")
+    if source == target:
+        return tokens
+    grid = tokens.patches.transpose(1, 2).unflatten(2, source)
+    resampled = functional.interpolate(grid, size=target, mode="bilinear", align_corners=False)
+    return Tokens(tokens.cls, resampled.flatten(2).transpose(1, 2))

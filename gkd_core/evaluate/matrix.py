@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gkd_core.data.augment.transforms import nearest, resized, to_float
+from gkd_core.data.augment.transforms import resized, to_float
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.catalog.taxonomy import LabelEncoding
 from gkd_core.data.files.reading import Pair, read_image, read_label, read_pair
+from gkd_core.data.files.shown import scored, shown
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import confusion
-from gkd_core.evaluate.views import view_logits
+from gkd_core.evaluate.inference import image_logits
 from gkd_core.settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
-class Domain:
+class ScoredImages:
     """One labelled dataset in one condition, ready to be read.
 
     `protocol` is what images and labels must still be brought to; None where they lie at the sizes that count already.
@@ -30,7 +31,7 @@ class Domain:
     protocol: Protocol | None
     classes: int
 
-    def shard(self, index: int, count: int) -> Domain:
+    def shard(self, index: int, count: int) -> ScoredImages:
         """Part `index` of `count`. Each image is in exactly one, none twice; parts may be empty, where there are more parts
         than images."""
         return replace(self, pairs=self.pairs[index::count])
@@ -38,7 +39,7 @@ class Domain:
 
 @torch.inference_mode()
 def measure(
-    model: nn.Module, domain: Domain, settings: EvaluateSettings, device: torch.device, advance: Callable[[int], None]
+    model: nn.Module, domain: ScoredImages, settings: EvaluateSettings, device: torch.device, advance: Callable[[int], None]
 ) -> Tensor:
     """Confusion matrix (classes, classes), int64, of a model in evaluation mode over a whole domain.
 
@@ -79,22 +80,20 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, pair: Pair, domain: Domain, settings: EvaluateSettings, device: torch.device) -> Prediction:
+def predict(model: nn.Module, pair: Pair, domain: ScoredImages, settings: EvaluateSettings, device: torch.device) -> Prediction:
     """What a model in evaluation mode makes of one image of a domain, by the protocol of the scores; all on the CPU.
 
     Raises:
         DataError: a file cannot be read.
     """
     image, truth = _as_scored(pair, domain)
-    logits = resized(view_logits(model, image.to(device), settings), (truth.shape[0], truth.shape[1]))
+    logits = resized(image_logits(model, image.to(device), settings), (truth.shape[0], truth.shape[1]))
     return Prediction(pair, image, truth, logits.argmax(dim=0).cpu())
 
 
-def _as_scored(pair: Pair, domain: Domain) -> tuple[Tensor, Tensor]:
+def _as_scored(pair: Pair, domain: ScoredImages) -> tuple[Tensor, Tensor]:
     """The image (3, h, w) in 0..1 and the train ids (H, W), uint8, at the sizes that the protocol says."""
     if domain.protocol is None:
         return to_float(read_image(pair.image)), torch.from_numpy(read_label(pair.label, domain.encoding))
     pixels, ids = read_pair(pair, domain.encoding)
-    height, width = ids.shape
-    image = resized(to_float(pixels), domain.protocol.input_size(height, width))
-    return image, nearest(torch.from_numpy(ids), domain.protocol.label_size(height, width))
+    return shown(pixels, domain.protocol), torch.from_numpy(scored(ids, domain.protocol))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gkd_core.data.catalog.load import Benchmark, Catalog
+from gkd_core.data.catalog.load import Benchmark, Catalog, Domain
 from gkd_core.errors import DataError
 from gkd_core.records import SegmentorCheckpoint
 
@@ -56,17 +56,32 @@ def _named(catalog: Catalog, own: Sequence[Benchmark], model: SegmentorCheckpoin
     if "/" not in name:
         found = list(_of_benchmark(catalog.benchmark(name), model))
     else:
-        entry, _ = catalog.domain(name)
+        dataset = catalog.domain(name).entry.name
         known = [place for benchmark in own for place in _of_benchmark(benchmark, model) if place.reference == name]
-        found = known[:1] or [Place(NO_BENCHMARK, name, name, in_domain=entry.name == model.source)]
+        found = known[:1] or [Place(NO_BENCHMARK, name, name, in_domain=dataset == model.source)]
     for place in found:
-        taxonomy = catalog.taxonomy_of(catalog.domain(place.reference)[0])
-        if taxonomy.name != model.taxonomy or tuple(taxonomy.classes) != model.classes:
-            raise DataError(
-                f"{place.reference}: its classes are '{taxonomy.name}' ({len(taxonomy.classes)}), the model's are "
-                f"'{model.taxonomy}' ({len(model.classes)}), so it cannot be scored; choose domains with the model's classes"
-            )
+        check_classes(model, catalog.domain(place.reference))
     return found
+
+
+def check_classes(model: SegmentorCheckpoint, domain: Domain) -> None:
+    """Refuse a domain whose labels are of other classes than the model knows, or number them otherwise.
+
+    Raises:
+        DataError: naming the first difference.
+    """
+    taxonomy = domain.taxonomy
+    if taxonomy.name == model.taxonomy and tuple(taxonomy.classes) == model.classes:
+        return
+    pairs = enumerate(zip(taxonomy.classes, model.classes, strict=False))
+    differs = next(
+        (f"; class {number} is '{here}' here and '{there}' there" for number, (here, there) in pairs if here != there), ""
+    )
+    raise DataError(
+        f"{domain}: its classes are '{taxonomy.name}' ({len(taxonomy.classes)}), the model's are "
+        f"'{model.taxonomy}' ({len(model.classes)}){differs}, so it cannot be scored; choose domains with the model's classes, "
+        "or run learn-task again with the catalog's"
+    )
 
 
 def _of_benchmark(benchmark: Benchmark, model: SegmentorCheckpoint) -> Iterator[Place]:

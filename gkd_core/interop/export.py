@@ -1,4 +1,4 @@
-"""A student of ours as a plain timm state dict, for people who have timm and nothing of ours."""
+"""A student of ours as a plain timm state dict, for people who have timm and not this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.models.tensor_files import read_tensors, write_tensors
-from gkd_core.models.vit_adapters import ANATOMIES
+from gkd_core.models.vit import VIT_ADAPTERS
 from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
@@ -106,13 +106,13 @@ def write_timm(model: TimmModel, path: Path) -> None:
 
 
 def _options(encoder: Encoder, settings: EncoderSettings) -> dict[str, Any]:
-    anatomy = ANATOMIES.get(timm.model_entrypoint(settings.arch).__module__)
-    if anatomy is None:
+    adapters = VIT_ADAPTERS.get(timm.model_entrypoint(settings.arch).__module__)
+    if adapters is None:
         return {"features_only": True, **settings.options}
     grid = {"patch_size": settings.patch_size, "img_size": settings.image_size}
     known = {key: value for key, value in grid.items() if value is not None}
     # Without pooling, no model of timm's has layers behind the tokens.
-    return {"num_classes": 0, "global_pool": "", **anatomy.options, **settings.options, **known}
+    return {"num_classes": 0, "global_pool": "", **adapters[settings.resize].options, **settings.options, **known}
 
 
 def _plain(name: str, encoder: Encoder) -> str:

@@ -14,11 +14,14 @@ from gkd_core.interop.tables import ASIDES, EVA, EVA_SEPARATE, HEADS, PIXEL_DECO
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import Segmentor, build_segmentor
 from gkd_core.models.weights import Coverage, load_into
-from gkd_core.settings import EncoderSettings
+from gkd_core.settings import EncoderSettings, FeatureNorm
 
 STUDENT = "student.backbone."
-# A mask token is of no use after stage one, so stage two's checkpoints may lack it; the model keeps its own.
-OPTIONAL = ("encoder.mask_token",)
+# What their backbones hand to the head: raw outputs of the blocks.
+RELEASED_NORM: FeatureNorm = "none"
+# What stage two's checkpoints may lack, because stage two does not use it; the model keeps its own. The mask token; and EVA-02's
+# final norm, which the authors' stage two has not, as its head sees the blocks' raw outputs.
+OPTIONAL = ("encoder.mask_token", "encoder.backbone.fc_norm.weight", "encoder.backbone.fc_norm.bias")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ def import_stage_two(checkpoint: ReleasedCheckpoint, arch: EncoderSettings, clas
         )
     encoder = on_grid_of(checkpoint, "backbone.", arch)
     decoder, width = decoder_sizes(checkpoint)
-    model = build_segmentor(build_encoder(encoder, seed=0), "mask2former", classes, width, seed=0, mask2former=decoder)
+    model = build_segmentor(
+        build_encoder(encoder, seed=0), "mask2former", classes, width, seed=0, mask2former=decoder, feature_norm=RELEASED_NORM
+    )
     rules = (
         *under(backbone_rules(checkpoint, encoder.arch), "backbone.", "encoder."),
         *under(PIXEL_DECODER, "decode_head.pixel_decoder.", "decoder.pixel_decoder."),

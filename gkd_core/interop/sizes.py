@@ -15,7 +15,8 @@ OFFSETS_OF_A_HEAD = 24
 
 
 def on_grid_of(checkpoint: ReleasedCheckpoint, prefix: str, arch: EncoderSettings) -> EncoderSettings:
-    """The architecture with the patch and image sides that the checkpoint's kernel and position table are laid out for."""
+    """The architecture with the patch and image sides that the checkpoint's kernel and position table are laid out for, and with
+    a layer scale where it has one: the authors' DINO students do, and timm's ViT by default does not."""
     patch = tensor_of(checkpoint, f"{prefix}patch_embed.proj.weight").shape[-1]
     entries = tensor_of(checkpoint, f"{prefix}pos_embed").shape[1]
     side = round((entries - 1) ** 0.5)
@@ -24,7 +25,9 @@ def on_grid_of(checkpoint: ReleasedCheckpoint, prefix: str, arch: EncoderSetting
             f"{checkpoint.path}: {prefix}pos_embed has {entries} entries; one for the class token and a square of patches are "
             "expected"
         )
-    return arch.model_copy(update={"weights": "random", "patch_size": patch, "image_size": side * patch})
+    scaled = any(re.match(rf"{re.escape(prefix)}blocks\..*\.ls1\.gamma", name) for name in checkpoint.tensors)
+    options = ({"init_values": 1.0} if scaled else {}) | arch.options
+    return arch.model_copy(update={"weights": "random", "patch_size": patch, "image_size": side * patch, "options": options})
 
 
 def decoder_sizes(checkpoint: ReleasedCheckpoint) -> tuple[Mask2FormerSettings, int]:

@@ -13,7 +13,7 @@ from gkd_core.interop.names import Aside, Rule, only_row, thirds
 # the index counting through all chunks.
 VIT = (
     Rule(r"mask_token", ("mask_token",), only_row),
-    Rule(r"blocks\.(?:\d+\.)?(\d+)\.([a-z].*)", (r"backbone.blocks.\1.\2",)),
+    Rule(r"blocks\.(?:\d+\.)?(\d+)\.(?!attn\.rope\.freqs_)([a-z].*)", (r"backbone.blocks.\1.\2",)),
     Rule(r"(cls_token|pos_embed|patch_embed\.proj\..+|norm\..+)", (r"backbone.\1",)),
 )
 

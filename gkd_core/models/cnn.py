@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gkd_core.errors import SettingsError
 from gkd_core.models.encoder import PYRAMID_STRIDES, Encoder, Tokens
+from gkd_core.settings import FeatureNorm
 
 TOKEN_STRIDE = 16
 
@@ -51,7 +52,7 @@ class CNNEncoder(Encoder):
         patches = torch.cat(parts, dim=-1)
         return Tokens(patches.mean(dim=1), patches)
 
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
+    def feature_maps(self, images: Tensor, norm: FeatureNorm = "none") -> list[Tensor]:
         levels = self._levels(self.normalise(images))
         return [levels[index] for index in self._pyramid]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gkd_core.errors import SettingsError
 from gkd_core.models.weights import Coverage
+from gkd_core.settings import FeatureNorm
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
@@ -59,8 +60,12 @@ class Encoder(nn.Module, ABC):
         """Tokens of the images; patches where `mask` (B, N, bool) is true are hidden from the encoder."""
 
     @abstractmethod
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Four maps (B, C_i, H / s, W / s) at the strides s = 4, 8, 16, 32, fine to coarse."""
+    def feature_maps(self, images: Tensor, norm: FeatureNorm = "none") -> list[Tensor]:
+        """Four maps (B, C_i, H / s, W / s) at the strides s = 4, 8, 16, 32, fine to coarse.
+
+        A transformer's come from four of its blocks, as they are (as in the authors' release) or each in the final norm. A
+        pyramid has no final norm: its maps are the same either way.
+        """
 
     def enable_checkpointing(self) -> None:
         """Forget activations inside the backbone and compute them again in the backward pass: less memory, more time.

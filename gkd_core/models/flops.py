@@ -39,7 +39,10 @@ def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSetti
     with torch.device("meta"):
         seeing = empty_encoder(encoder).eval()
         # Moved as well: one tensor of Mask2Former is made by a constructor that overlooks the default device.
-        decoder = build_decoder(section.decoder, seeing, classes, section.decoder_width, section.mask2former).eval().to("meta")
+        decoder = build_decoder(
+            section.decoder, seeing, classes, section.decoder_width, section.mask2former, section.feature_norm
+        )
+        decoder = decoder.eval().to("meta")
         images = torch.zeros(1, 3, *size)
     with torch.no_grad():
         features: list[Tensor] = []
@@ -57,7 +60,12 @@ def student_size(record: SegmentorCheckpoint, weights: Path, window: tuple[int, 
     Raises:
         OSError: there are none.
     """
-    section = LearnTaskSettings(decoder=record.decoder, decoder_width=record.decoder_width, mask2former=record.mask2former)
+    section = LearnTaskSettings(
+        decoder=record.decoder,
+        decoder_width=record.decoder_width,
+        mask2former=record.mask2former,
+        feature_norm=record.feature_norm,
+    )
     costs = segmentor_cost("student", record.encoder, section, len(record.classes), window).values()
     return StudentSize(
         parameters=sum(cost.parameters for cost in costs),

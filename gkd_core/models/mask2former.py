@@ -11,7 +11,7 @@ from torch.nn import functional
 from gkd_core.errors import SettingsError
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.mask2former_loss import Prediction, set_loss
-from gkd_core.settings import Mask2FormerSettings
+from gkd_core.settings import FeatureNorm, Mask2FormerSettings
 
 NORM_GROUPS = 32  # channels are normalised in as many groups
 MAP_STRIDE = 4  # of the finest map, and so of the masks
@@ -27,12 +27,15 @@ class Mask2FormerDecoder(nn.Module):
         map_dims: channels of the encoder's four maps, fine to coarse.
         classes: classes of the task; 'no object' comes on top.
         width: channels inside.
+        feature_norm: of the maps that it asks the encoder for.
 
     Raises:
         SettingsError: the width does not divide into heads, or into groups of channels that can be normalised.
     """
 
-    def __init__(self, map_dims: Sequence[int], classes: int, width: int, settings: Mask2FormerSettings) -> None:
+    def __init__(
+        self, map_dims: Sequence[int], classes: int, width: int, settings: Mask2FormerSettings, feature_norm: FeatureNorm
+    ) -> None:
         super().__init__()
         from transformers import Mask2FormerConfig
         from transformers.models.mask2former.modeling_mask2former import (
@@ -59,6 +62,7 @@ class Mask2FormerDecoder(nn.Module):
         )
         config.num_labels = classes
         self.settings = settings
+        self.feature_norm = feature_norm
         self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=list(map_dims))
         self.transformer = Mask2FormerTransformerModule(in_features=width, config=config)
         self.classifier = nn.Linear(width, classes + 1)
@@ -66,7 +70,7 @@ class Mask2FormerDecoder(nn.Module):
 
     def features(self, encoder: Encoder, images: Tensor) -> list[Tensor]:
         """The encoder's four feature maps, strides 4 to 32: a plain ViT has its pyramid made first."""
-        return encoder.feature_maps(images)
+        return encoder.feature_maps(images, self.feature_norm)
 
     def predict(self, maps: Sequence[Tensor]) -> list[Prediction]:
         """Predictions of the queries' first guess and of every layer after it, the last layer last; masks at stride 4."""

@@ -1,8 +1,8 @@
 """Tensors that belong to a grid, brought to another one: patch kernels, position tables, relative-position tables.
 
-This happens once, when weights are loaded. At forward time timm resamples a position table on its own, by antialiased
-bicubic interpolation, whenever an image's grid is not the one that the table is laid out for (`dynamic_img_size`); with
-`image_size` set to the images that a step sees, it never has to.
+This happens once, when weights are loaded. At forward time a position table is resampled whenever an image's grid is not the
+one that the table is laid out for: by timm, antialiased bicubic, or as the authors' backbones do it (`sight_table`). With
+`image_size` set to the images that a step sees, that never happens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from torch.nn import functional
 
 ResizeMethod = Literal["released", "preserving"]
 Size = tuple[int, int]
+
+# What the authors' backbones (DINOv2's) add to the patches along a side before they divide: it keeps a scale factor that is not
+# exact from giving one patch too few, and moves every place a little.
+SIGHT_OFFSET = 0.1
 
 # Entries that a table may hold before the patches' own, where the tokens stored beside it do not tell.
 USUAL_PREFIXES = (1, 0, 2)
@@ -110,6 +114,19 @@ def resize_table(table: Tensor, old: Layout, new: Layout, method: ResizeMethod) 
     prefix, patches = table[:, : new.prefix], table[:, old.prefix :]
     grid = patches.reshape(1, old.rows, old.columns, -1)
     return torch.cat([prefix, _resize_map(grid, (new.rows, new.columns), method).flatten(1, 2)], dim=1)
+
+
+def sight_table(table: Tensor, old: Layout, seen: Size) -> Tensor:
+    """A position table (1, prefix + rows · columns, C) for an image of another grid, as the authors' backbones have it.
+
+    Bicubic without antialias, by a scale factor with an offset (`SIGHT_OFFSET`), in single precision; prefix entries as they are.
+    Source: the release's DINOv2 backbone, which is stage two's and that of 1a's teacher.
+    """
+    prefix, patches = table[:, : old.prefix], table[:, old.prefix :]
+    grid = patches.float().unflatten(1, (old.rows, old.columns)).permute(0, 3, 1, 2)
+    scale = ((seen[0] + SIGHT_OFFSET) / old.rows, (seen[1] + SIGHT_OFFSET) / old.columns)
+    resized = functional.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+    return torch.cat([prefix, resized.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
 def _resize_map(table: Tensor, size: Size, method: ResizeMethod) -> Tensor:

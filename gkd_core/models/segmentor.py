@@ -15,7 +15,7 @@ from gkd_core.models.tensor_files import read_checked
 from gkd_core.models.weights import load_into
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.seeding import seed_of
-from gkd_core.settings import Mask2FormerSettings
+from gkd_core.settings import FeatureNorm, Mask2FormerSettings
 
 
 class Segmentor(nn.Module):
@@ -32,12 +32,32 @@ class Segmentor(nn.Module):
 
 
 def build_segmentor(
-    encoder: Encoder, decoder: str, classes: int, width: int, seed: int, mask2former: Mask2FormerSettings = PUBLISHED_MASK2FORMER
+    encoder: Encoder,
+    decoder: str,
+    classes: int,
+    width: int,
+    seed: int,
+    mask2former: Mask2FormerSettings = PUBLISHED_MASK2FORMER,
+    feature_norm: FeatureNorm = "none",
 ) -> Segmentor:
-    """Put a new decoder, whose weights are a pure function of `seed`, on an encoder."""
+    """Put a new decoder, whose weights are a pure function of `seed`, on an encoder; it sees maps as `feature_norm` says."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("decoder", seed))
-        return Segmentor(encoder, build_decoder(decoder, encoder, classes, width, mask2former))
+        return Segmentor(encoder, build_decoder(decoder, encoder, classes, width, mask2former, feature_norm))
+
+
+def recorded_segmentor(record: SegmentorCheckpoint) -> Segmentor:
+    """The segmentor that a record describes, before its weights are read into it."""
+    encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
+    return build_segmentor(
+        encoder,
+        record.decoder,
+        len(record.classes),
+        record.decoder_width,
+        record.seed,
+        record.mask2former,
+        record.feature_norm,
+    )
 
 
 def load_segmentor(folder: Path) -> Segmentor:
@@ -50,9 +70,6 @@ def load_segmentor(folder: Path) -> Segmentor:
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     weights = folder / record.weights
     tensors = read_checked(weights, record.sha256, str(folder / MANIFEST))
-    encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
-    segmentor = build_segmentor(
-        encoder, record.decoder, len(record.classes), record.decoder_width, record.seed, record.mask2former
-    )
+    segmentor = recorded_segmentor(record)
     load_into(segmentor, tensors, str(weights))
     return segmentor.eval()

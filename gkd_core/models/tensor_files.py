@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from gkd_core.errors import WeightsError
 from gkd_core.files import atomic_file
-from gkd_core.messages import given_value, one_line
+from gkd_core.messages import given_value, one_line, shown
 
 # Keys under which training code keeps the tensors of a checkpoint; of DINO's two networks the teacher is the one to use.
-CONTAINERS = ("state_dict", "model", "module", "teacher")
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "teacher")
+# What torch.compile, FSDP and activation checkpointing put into names, at any depth.
+COMPILED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# Plain values that training code keeps beside its tensors: its options, and numbers of numpy. None of them runs anything.
+PLAIN: tuple[Any, ...] = (
+    argparse.Namespace,
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__ if name.endswith("DType") and not name.startswith("Object")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+)
+FOREIGN = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|Trying to instantiate) (\S+)")
 # torch packs without compressing, and a tensor names each of its numbers once: a small file must not come to fill the memory.
 MOST_UNPACKED, ROOM = 4, 64 * 2**20  # times its size, and bytes beyond that
 
@@ -35,6 +48,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = load_data(path)
+    except pickle.UnpicklingError as error:
+        raise _more_than_data(path, error) from None
     except Exception as error:  # of safetensors and pickles many kinds: an unknown dtype, a size beyond 64 bits
         raise _unreadable(path, error) from None
     for key in CONTAINERS:
@@ -44,7 +59,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     for name, value in content.items():
         check_tensor(path, name, value)
-    return dict(content)
+    return _as_written(content)
+
+
+def _as_written(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names of the network itself, without those of what it was wrapped in to train it."""
+
+    def bare(name: str) -> str:
+        for part in COMPILED:
+            name = name.replace(part, "")
+        return name
+
+    named = {bare(name): value for name, value in tensors.items()}
+    return named if len(named) == len(tensors) else dict(tensors)
+
+
+def _more_than_data(path: Path, error: pickle.UnpicklingError) -> WeightsError:
+    found = FOREIGN.search(str(error))
+    if found is None:
+        return _unreadable(path, error)
+    return WeightsError(
+        f"{path}: it holds a {shown(found[1])} beside its tensors, which only running its code could read; "
+        "save the weights alone: torch.save(model.state_dict(), FILE)"
+    )
 
 
 def load_data(source: Path | IO[bytes]) -> Any:
@@ -56,7 +93,8 @@ def load_data(source: Path | IO[bytes]) -> Any:
     """
     try:
         _check_unpacked(source)
-        return torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(PLAIN)):
+            return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise
     except Exception as error:

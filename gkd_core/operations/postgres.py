@@ -22,6 +22,9 @@ EXAMPLE = "postgresql://user@127.0.0.1:5432"
 PREFECT, MLFLOW = "gkd_prefect", "gkd_mlflow"
 MLFLOW_USERS = "gkd_mlflow_auth"  # where MLflow asks for a password; apart from its runs, as it migrates both on its own
 CONNECT_SECONDS = 5
+ENCODING = "UTF8"
+# Else a server that was made without a locale (SQL_ASCII) hands names to us as bytes.
+CLIENT_ENCODING = "utf8"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Database:
             the names of those made.
 
         Raises:
-            PlatformError: the server cannot be reached, does not let us in, or does not let us make a database.
+            PlatformError: the server cannot be reached, does not let us in, or does not let us make a database; or one that is
+                there has another encoding than UTF-8.
         """
         made = []
         with self.connect() as connection:
@@ -63,11 +67,13 @@ class Database:
                 if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
                     self._create(connection, name)
                     made.append(name)
+                else:
+                    check_encoding(connection, name)
         return made
 
     def _create(self, connection: psycopg.Connection, name: str) -> None:
         try:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            make_database(connection, name)
         except psycopg.errors.DuplicateDatabase:
             return  # somebody else made it just now
         except psycopg.Error as error:
@@ -92,6 +98,7 @@ class Database:
                 dbname=address.database or "postgres",
                 connect_timeout=CONNECT_SECONDS,
                 autocommit=True,
+                client_encoding=CLIENT_ENCODING,
             )
         except psycopg.Error as error:
             raise PlatformError(f"{VARIABLE}: {self.shown}: {first_line(error)}; {_advice(str(error))}") from None
@@ -117,6 +124,40 @@ def database_named(environment: Mapping[str, str] = os.environ) -> Database | No
     if address.query:
         raise PlatformError(f"{VARIABLE}: no ?{next(iter(address.query))}=… here; set PGSSLMODE and the like in the environment")
     return Database(address.set(drivername="postgresql", port=address.port or 5432))
+
+
+def make_database(connection: psycopg.Connection, name: str, owner: str | None = None) -> None:
+    """Make an empty database of UTF-8, also on a server whose own encoding is another: template0 fits any."""
+    words: list[sql.Composable] = [
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(sql.Identifier(name), sql.Literal(ENCODING))
+    ]
+    if encoding_of(connection, "template0") != ENCODING:
+        words.append(sql.SQL("LOCALE_PROVIDER libc LOCALE 'C'"))  # the server's own locale may be of its encoding alone
+    if owner is not None:
+        words.append(sql.SQL("OWNER {}").format(sql.Identifier(owner)))
+    connection.execute(sql.SQL(" ").join(words))
+
+
+def check_encoding(connection: psycopg.Connection, name: str) -> None:
+    """Refuse a database of another encoding than UTF-8: PostgreSQL cannot change it in place.
+
+    Raises:
+        PlatformError: with the commands that do it.
+    """
+    found = encoding_of(connection, name)
+    if found != ENCODING:
+        raise PlatformError(
+            f"database {name}: its encoding is {found}; expected {ENCODING}, as names and logs may hold any character. Stop the "
+            f"servers, then: pg_dump --format=custom --file={name}.dump {name} && dropdb {name}; this command, again; and "
+            f"pg_restore --dbname={name} {name}.dump"
+        )
+
+
+def encoding_of(connection: psycopg.Connection, name: str) -> str | None:
+    """The encoding of a database of the server; None where it is not there."""
+    query = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = %s"
+    row = connection.execute(query, [name]).fetchone()
+    return None if row is None else str(row[0])
 
 
 def first_line(error: psycopg.Error) -> str:

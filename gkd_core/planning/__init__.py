@@ -1,1 +1,1 @@
-"""What a run will cost, before it is begun: images, FLOPs, GPU-hours; and a rehearsal of it in small."""
+"""What a run will cost, before it starts: images, FLOPs, GPU-hours; and a rehearsal of it in small."""

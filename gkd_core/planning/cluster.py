@@ -1,4 +1,4 @@
-"""What a cluster is, in the numbers that a training's time follows from; read from YAML, shipped or one's own."""
+"""A cluster as the numbers that determine a training's time; read from a YAML file, shipped or the user's."""
 
 from __future__ import annotations
 

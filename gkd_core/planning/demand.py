@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.load import Domain
 from gkd_core.methods import encoder_is_frozen, method_of
 from gkd_core.models.flops import FORWARD_AND_BACKWARD, Cost
-from gkd_core.planning.counts import Picture, image_count, picture_of
+from gkd_core.planning.counts import ImageSize, image_count, image_to_read
 from gkd_core.planning.work import StageWork
 from gkd_core.settings import DistillSettings, Precision, Settings
-from gkd_core.stages.domains import domains_of, sources
 from gkd_core.stages.facts import DISTILL_PROXY, EVALUATE, STAGES
-from gkd_core.stages.recipe import plan
+from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.run import StageRun
 
 FLOAT = 4  # bytes: parameters, gradients and the optimizer's state are float32 in every precision
@@ -32,11 +31,11 @@ class Demand:
         section: the settings that it is made of, such as `distill_proxy`.
         workers: workers that it uses; None for all that there are, who then share each update's batch.
         references: the `dataset/split`s that it reads.
-        picture: an image of them, on average.
+        image: an image of them, on average.
         crop_pixels: pixels of a view where images are augmented, else 0.
         repeats: views in a row that an image is read once for.
         lanes: streams that shards are read in; None where any image may be next.
-        bucket_cache: bytes that each node keeps of shards in a bucket; None where images are read anew each time.
+        bucket_cache: bytes that each node keeps of shards in a bucket; None where images are read again each time.
         loaders: processes of each worker that make batches ahead; 0 makes them in it.
         gradient_bytes: what workers exchange in each update.
         backward_share: share of the arithmetic that is the backward pass.
@@ -48,7 +47,7 @@ class Demand:
     section: str
     workers: int | None
     references: tuple[str, ...]
-    picture: Picture
+    image: ImageSize
     crop_pixels: int
     augment: Augment
     repeats: int
@@ -69,37 +68,36 @@ class Demand:
     @property
     def data_bytes(self) -> float:
         """All of its images."""
-        return (self.work.images or 0) * self.picture.bytes
+        return (self.work.images or 0) * self.image.bytes
 
 
-def demands(
-    settings: Settings, catalog: Catalog, workspace: Path, works: Sequence[StageWork], proxy_bytes: float | None = None
-) -> list[Demand]:
+def demands(recipe: Recipe, workspace: Path, works: Sequence[StageWork], proxy_bytes: float | None = None) -> list[Demand]:
     """What each stage run of the plan asks for, in the plan's order.
 
     Args:
         works: its arithmetic, of `plan_work`.
-        proxy_bytes: bytes of a proxy image, where the images at hand or the assumption are not to be asked.
+        proxy_bytes: bytes of a proxy image, instead of those found or assumed.
     """
-    runs = {run.name: run for run in plan(settings, catalog)}
+    settings, runs = recipe.settings, {run.name: run for run in recipe.plan}
     made = []
     for work in works:
         run = runs[work.name]
-        references = tuple(_references(run, settings, catalog))
-        picture = _average(settings, catalog, workspace, references)
+        domains = _domains(run, recipe)
+        references = tuple(domain.reference for domain in domains)
+        image = _average(recipe, workspace, domains)
         stage = STAGES[run.stage]
         if stage is DISTILL_PROXY and proxy_bytes is not None:
-            picture = picture._replace(bytes=proxy_bytes)
+            image = image._replace(bytes=proxy_bytes)
         if stage.distills:
-            made.append(_distillation(settings, run, work, references, picture))
+            made.append(_distillation(settings, run, work, references, image))
         elif stage.trains:
-            made.append(_task(settings, work, references, picture))
+            made.append(_task(settings, work, references, image))
         else:
-            made.append(_evaluation(settings, work, references, picture))
+            made.append(_evaluation(settings, work, references, image))
     return made
 
 
-def _distillation(settings: Settings, run: StageRun, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
+def _distillation(settings: Settings, run: StageRun, work: StageWork, references: tuple[str, ...], image: ImageSize) -> Demand:
     name = run.stage.replace("-", "_")
     section: DistillSettings = getattr(settings, name)
     trained = work.costs["student"].parameters + work.costs["heads"].parameters
@@ -110,7 +108,7 @@ def _distillation(settings: Settings, run: StageRun, work: StageWork, references
         section=name,
         workers=None,
         references=references,
-        picture=picture,
+        image=image,
         crop_pixels=section.image_size[0] * section.image_size[1],
         augment=section.augment,
         repeats=section.repeated_augmentation,
@@ -126,7 +124,7 @@ def _distillation(settings: Settings, run: StageRun, work: StageWork, references
     )
 
 
-def _task(settings: Settings, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
+def _task(settings: Settings, work: StageWork, references: tuple[str, ...], image: ImageSize) -> Demand:
     """Stage two runs in one process, on one device."""
     section, encoder = settings.learn_task, method_of(settings).encoder
     of_segmentor: Mapping[str, Cost] = {part: work.costs[part] for part in (encoder, "decoder")}
@@ -139,7 +137,7 @@ def _task(settings: Settings, work: StageWork, references: tuple[str, ...], pict
         section="learn_task",
         workers=1,
         references=references,
-        picture=picture,
+        image=image,
         crop_pixels=section.image_size[0] * section.image_size[1],
         augment="light",
         repeats=1,
@@ -155,13 +153,13 @@ def _task(settings: Settings, work: StageWork, references: tuple[str, ...], pict
     )
 
 
-def _evaluation(settings: Settings, work: StageWork, references: tuple[str, ...], picture: Picture) -> Demand:
+def _evaluation(settings: Settings, work: StageWork, references: tuple[str, ...], image: ImageSize) -> Demand:
     return Demand(
         work=work,
         section=str(EVALUATE.section),
         workers=max(1, settings.evaluate.workers),
         references=references,
-        picture=picture,
+        image=image,
         crop_pixels=0,
         augment="light",
         repeats=1,
@@ -185,23 +183,21 @@ def _bucket_cache(settings: Settings) -> int | None:
     return settings.compute.shard_cache_bytes if settings.data.shards_in_bucket else None
 
 
-def _references(run: StageRun, settings: Settings, catalog: Catalog) -> Sequence[str]:
-    """The `dataset/split`s that a stage run reads images of."""
+def _domains(run: StageRun, recipe: Recipe) -> list[Domain]:
+    """The domains that a stage run reads images of."""
     stage = STAGES[run.stage]
     if stage is DISTILL_PROXY:
-        return (settings.data.proxy,)
-    if not stage.trains:
-        return domains_of(settings, catalog, str(run.source))
-    return sources(settings, catalog)[str(run.source)].references
+        return [recipe.catalog.domain(recipe.settings.data.proxy)]
+    return recipe.parts(str(run.source)) if stage.trains else recipe.measured_domains(str(run.source))
 
 
-def _average(settings: Settings, catalog: Catalog, workspace: Path, references: Sequence[str]) -> Picture:
-    """The average image of several splits, each weighing as many as it has."""
-    counts = [image_count(settings, catalog, reference, workspace) or 1 for reference in references]
-    pictures = [picture_of(settings, catalog, reference, workspace) for reference in references]
-    return Picture(
+def _average(recipe: Recipe, workspace: Path, domains: Sequence[Domain]) -> ImageSize:
+    """The average image of several domains, each weighing as many as it has."""
+    counts = [image_count(recipe, domain, workspace) or 1 for domain in domains]
+    images = [image_to_read(recipe, domain, workspace) for domain in domains]
+    return ImageSize(
         *(
             sum(count * value for count, value in zip(counts, column, strict=True)) / sum(counts)
-            for column in zip(*pictures, strict=True)
+            for column in zip(*images, strict=True)
         )
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gkd_core.errors import SettingsError
 from gkd_core.planning.cluster import Cluster
 from gkd_core.planning.demand import Demand
-from gkd_core.planning.measured import NOTHING, Measured
-from gkd_core.planning.sharing import check_workers, possible_nodes
+from gkd_core.planning.paces import NOTHING, Paces
 from gkd_core.planning.simulate import StageEstimate, simulate_stage
 from gkd_core.planning.work import SECONDS_IN_AN_HOUR
 
@@ -70,7 +70,7 @@ def estimate_run(
     demands: Sequence[Demand],
     waves: Sequence[Sequence[str]],
     cluster: Cluster,
-    measured: Measured = NOTHING,
+    paces: Paces = NOTHING,
     max_failures: int = 0,
 ) -> RunEstimate:
     """Simulate a run.
@@ -84,7 +84,7 @@ def estimate_run(
     """
     check_workers(demands, cluster)
     known = [demand for demand in demands if demand.work.views is not None]
-    stages = {demand.name: simulate_stage(demand, cluster, measured, max_failures) for demand in known}
+    stages = {demand.name: simulate_stage(demand, cluster, paces, max_failures) for demand in known}
     grouped = tuple(tuple(name for name in wave if name in stages) for wave in waves)
     seconds = sum(_wave_seconds([stages[name].seconds for name in wave], cluster) for wave in grouped)
     hours = seconds / SECONDS_IN_AN_HOUR
@@ -102,7 +102,7 @@ def estimate_run(
         dataset_bytes=dataset,
         checkpoint_bytes=checkpoints,
         storage_month=month,
-        reach=tuple(_reach(demand, cluster, measured) for demand in known if demand.workers is None),
+        reach=tuple(_reach(demand, cluster, paces) for demand in known if demand.workers is None),
     )
 
 
@@ -130,12 +130,51 @@ def _dataset_bytes(demands: Sequence[Demand]) -> float:
     return sum(sizes.values())
 
 
-def _reach(demand: Demand, cluster: Cluster, measured: Measured) -> Reach:
+def _reach(demand: Demand, cluster: Cluster, paces: Paces) -> Reach:
     nodes = possible_nodes(demand, cluster)
     if not nodes:
         return Reach(demand.name, 0, 0)
 
     def seconds(count: int) -> float:
-        return simulate_stage(demand, cluster.model_copy(update={"nodes": count}), measured).seconds
+        return simulate_stage(demand, cluster.model_copy(update={"nodes": count}), paces).seconds
 
     return Reach(demand.name, nodes[-1] * cluster.gpus_per_node, min(nodes, key=seconds) * cluster.gpus_per_node)
+
+
+def possible_nodes(demand: Demand, cluster: Cluster) -> list[int]:
+    """Numbers of whole hosts among whose workers a batch divides, in ascending order; empty where not even one will do."""
+    most = demand.work.batch_size // cluster.gpus_per_node
+    return [nodes for nodes in range(1, most + 1) if _divides(demand, nodes * cluster.gpus_per_node)]
+
+
+def check_workers(demands: Iterable[Demand], cluster: Cluster) -> None:
+    """See that the workers of a cluster can share every stage's batches.
+
+    Raises:
+        SettingsError: they cannot; names the nearest numbers of hosts that could, one line a stage.
+    """
+    lines = [_refusal(demand, cluster) for demand in demands if not _possible(demand, cluster)]
+    if lines:
+        raise SettingsError("\n".join(lines))
+
+
+def _possible(demand: Demand, cluster: Cluster) -> bool:
+    return demand.workers is not None or _divides(demand, cluster.workers)
+
+
+def _divides(demand: Demand, workers: int) -> bool:
+    lanes, batch = demand.lanes, demand.work.batch_size
+    return batch % (workers * demand.accumulate) == 0 and (lanes is None or (lanes % workers == 0 and batch % lanes == 0))
+
+
+def _refusal(demand: Demand, cluster: Cluster) -> str:
+    possible = possible_nodes(demand, cluster)
+    below = [nodes for nodes in possible if nodes < cluster.nodes][-1:]
+    above = [nodes for nodes in possible if nodes > cluster.nodes][:1]
+    nearest = " or ".join(f"{nodes} ({nodes * cluster.gpus_per_node} workers)" for nodes in below + above) or "none"
+    cut = "" if demand.accumulate == 1 else f" in {demand.accumulate} parts"
+    lanes = "" if demand.lanes is None else f" and {demand.lanes} lanes (data.streaming)"
+    return (
+        f"--nodes {cluster.nodes}: {demand.name}: batches of {demand.work.batch_size} images{cut}{lanes} do not divide among "
+        f"{cluster.workers} workers; nearest possible --nodes: {nearest}; or choose another {demand.section}.batch_size"
+    )

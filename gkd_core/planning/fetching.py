@@ -1,4 +1,4 @@
-"""What hosts fetch from where the images lie: all of it anew for each view, or shards through a cache."""
+"""What hosts fetch from storage: every image for each view, or shards through a cache."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def fetching_of(team: Team) -> Fetching:
     """
     demand = team.demand
     if demand.bucket_cache is None:
-        anew = team.images * team.local * demand.picture.bytes
-        return Fetching(anew, 0, anew, 0.0, in_bucket=False)
+        each_time = team.images * team.local * demand.image.bytes
+        return Fetching(each_time, 0, each_time, 0.0, in_bucket=False)
     needed = demand.data_bytes / (1 if demand.lanes is None else team.nodes)
     if demand.lanes is None and needed > demand.bucket_cache:
         raise SettingsError(

@@ -13,8 +13,8 @@ from typing import Any
 from gkd_core.files import scratch_folder
 from gkd_core.settings import Settings, settings_from_tree
 from gkd_core.stages.facts import MATRIX
-from gkd_core.stages.recipe import plan
-from gkd_core.stages.run import run_stage
+from gkd_core.stages.recipe import Recipe
+from gkd_core.stages.work import run_stage
 
 PATCHES = 4  # a side of every crop: with patches of 16 pixels the coarsest map, at stride 32, still has more than one pixel
 SIDE = 64  # of the crop where the encoders keep their own patch
@@ -57,11 +57,12 @@ def rehearse(settings: Settings) -> Iterator[str]:
         GkdError: what would stop the real run too.
     """
     with scratch_folder("dry-run") as folder:
-        for run in plan(settings):
+        recipe = Recipe.of(settings)
+        for run in recipe.plan:
             if run.stage == MATRIX.name:
                 continue  # it draws scores, which mean nothing here
             start = time.monotonic()
-            run_stage(settings, run, folder)
+            run_stage(recipe, run, folder)
             yield f"{run.name}: ran ({time.monotonic() - start:.1f} s)"
 
 

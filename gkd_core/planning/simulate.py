@@ -11,7 +11,7 @@ from gkd_core.planning.cluster import Cluster
 from gkd_core.planning.collectives import bytes_between_nodes
 from gkd_core.planning.demand import Demand
 from gkd_core.planning.fetching import Fetching, fetching_of
-from gkd_core.planning.measured import NOTHING, Measured
+from gkd_core.planning.paces import NOTHING, Paces
 from gkd_core.planning.update_time import Team, UpdateTime, update_time
 
 PART_BYTES = 16 * 1024**2  # of an upload, each a request
@@ -58,13 +58,13 @@ class StageEstimate:
     writes: int
 
 
-def simulate_stage(demand: Demand, cluster: Cluster, measured: Measured = NOTHING, max_failures: int = 0) -> StageEstimate:
+def simulate_stage(demand: Demand, cluster: Cluster, paces: Paces = NOTHING, max_failures: int = 0) -> StageEstimate:
     """Simulate one stage run, whose number of views is known, on all workers of a cluster or those that it uses.
 
     Raises:
         SettingsError: it uses more workers than there are, a cache is too small, or failures undo more than is done.
     """
-    team = _team(demand, cluster, measured)
+    team = _team(demand, cluster, paces)
     fetching, updates = fetching_of(team), _updates(demand, team.workers)
     first, later = update_time(team, fetching.first), update_time(team, fetching.later)
     checkpoints = 0 if demand.checkpoint_every is None else math.ceil(updates / demand.checkpoint_every)
@@ -97,12 +97,12 @@ def simulate_stage(demand: Demand, cluster: Cluster, measured: Measured = NOTHIN
     )
 
 
-def _team(demand: Demand, cluster: Cluster, measured: Measured) -> Team:
+def _team(demand: Demand, cluster: Cluster, paces: Paces) -> Team:
     """The workers of a stage run. In evaluation each looks at whole images, one after the other."""
     workers, work = demand.workers or cluster.workers, demand.work
     if workers > cluster.workers:
         raise SettingsError(f"{demand.section}.workers: {workers} workers, but the cluster has {cluster.workers}; set fewer")
-    pace, views = measured.of(demand.name), float(work.views or 0)
+    pace, views = paces.of(demand.name), float(work.views or 0)
     if work.updates is None:
         return Team(demand, cluster, workers, pace, views / max(1, work.images or 0), 1.0)
     return Team(demand, cluster, workers, pace, work.batch_size / workers, work.batch_size / workers)

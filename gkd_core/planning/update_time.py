@@ -13,7 +13,7 @@ from gkd_core.planning.chance import expected_maximum
 from gkd_core.planning.cluster import Cluster
 from gkd_core.planning.collectives import exposed_seconds
 from gkd_core.planning.demand import Demand
-from gkd_core.planning.measured import Pace
+from gkd_core.planning.paces import Pace
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Team:
     """The workers of a stage run, on the hosts of a cluster, and what each of them does in an update.
 
     Attributes:
-        pace: what one worker was measured to do; None where it follows from FLOPs.
+        pace: how fast one worker computes by a benchmark; None where it follows from FLOPs.
         views: images (in evaluation, windows) that a worker computes on.
         images: images that a worker reads for them.
     """
@@ -60,7 +60,7 @@ class Team:
         return views * self.demand.work.flops_of_a_view / (peak * 1e12 * cluster.mfu)
 
     def compute_seconds(self) -> float:
-        """Seconds of an update's arithmetic: launches run ahead of it where there is enough, what was measured adds up."""
+        """Seconds of an update's arithmetic. By FLOPs, launches overlap with it; by a benchmark, both add up."""
         fixed, varying = self.fixed_seconds(), self.arithmetic_seconds(self.views)
         alone = max(fixed, varying) if self.pace is None else fixed + varying
         crowding = (self.cluster.contention - 1) * (self.local - 1) / max(1, self.cluster.gpus_per_node - 1)
@@ -135,5 +135,5 @@ def _share(bandwidth: float | None, nodes: int) -> float:
 def _core_seconds(demand: Demand, cluster: Cluster) -> float:
     """Seconds of a core for one training image: decoding it, and its crop."""
     crops = cluster.released_megapixels if demand.augment == "released" else cluster.light_megapixels
-    decoding = demand.picture.jpeg_pixels / cluster.jpeg_megapixels + demand.picture.png_pixels / cluster.png_megapixels
+    decoding = demand.image.jpeg_pixels / cluster.jpeg_megapixels + demand.image.png_pixels / cluster.png_megapixels
     return (decoding + demand.crop_pixels / crops) / 1e6

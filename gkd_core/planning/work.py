@@ -7,17 +7,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog.load import Catalog
-from gkd_core.data.order.label_fraction import fraction_of
+from gkd_core.data.catalog.load import Domain
+from gkd_core.data.order.sampling import fraction_of
 from gkd_core.distill.job import step_encoder
 from gkd_core.methods import method_of, task_updates
 from gkd_core.models.flops import Cost, Size, segmentor_cost
 from gkd_core.planning.counts import image_count, image_size
 from gkd_core.planning.flops import distillation_cost, task_cost
-from gkd_core.settings import DistillSettings, EncoderSettings, EvaluateSettings, Settings
-from gkd_core.stages.domains import domains_of, sources
+from gkd_core.settings import DistillSettings, EncoderSettings, EvaluateSettings
 from gkd_core.stages.facts import DISTILL_PROXY, DISTILL_SOURCE, EVALUATE, LEARN_TASK
-from gkd_core.stages.recipe import plan
+from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.run import StageRun
 
 SECONDS_IN_AN_HOUR = 3600
@@ -66,24 +65,24 @@ class StageWork:
         return None if self.views is None else self.views * self.flops_of_a_view
 
 
-def plan_work(settings: Settings, catalog: Catalog, workspace: Path, proxy_images: int | None = None) -> list[StageWork]:
+def plan_work(recipe: Recipe, workspace: Path, proxy_images: int | None = None) -> list[StageWork]:
     """The work of every stage of the plan that trains or measures, in the order in which they run.
 
     Args:
-        proxy_images: images of the proxy, where those at hand or in the catalog are not to be counted.
+        proxy_images: images of the proxy, instead of those found or stated in the catalog.
 
     Raises:
         SettingsError: an architecture is unknown, or a setting impossible.
         DataError: a dataset that the settings name is unknown.
     """
-    estimate = _Estimate(settings, catalog, workspace, proxy_images)
+    estimate = _Estimate(recipe, workspace, proxy_images)
     makers = {
         DISTILL_PROXY.name: estimate.distill_proxy,
         DISTILL_SOURCE.name: estimate.distill_source,
         LEARN_TASK.name: estimate.learn_task,
         EVALUATE.name: estimate.evaluate,
     }
-    return [makers[run.stage](run) for run in plan(settings, catalog) if run.stage in makers]
+    return [makers[run.stage](run) for run in recipe.plan if run.stage in makers]
 
 
 def window_count(size: Size, settings: EvaluateSettings) -> int:
@@ -100,41 +99,44 @@ def window_count(size: Size, settings: EvaluateSettings) -> int:
 class _Estimate:
     """One stage run after another; a cost that several of them have is counted once."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, workspace: Path, proxy_images: int | None) -> None:
-        self.settings, self.catalog, self.workspace = settings, catalog, workspace
+    def __init__(self, recipe: Recipe, workspace: Path, proxy_images: int | None) -> None:
+        self.recipe, self.settings, self.workspace = recipe, recipe.settings, workspace
         self.proxy_images = proxy_images
-        self.method = method_of(settings)
+        self.method = method_of(recipe.settings)
         self._counted: dict[Hashable, dict[str, Cost]] = {}
 
     def distill_proxy(self, run: StageRun) -> StageWork:
-        counted = self._image_counts((self.settings.data.proxy,)) if self.proxy_images is None else [self.proxy_images]
+        counted = (
+            self._image_counts([self.recipe.catalog.domain(self.settings.data.proxy)])
+            if self.proxy_images is None
+            else [self.proxy_images]
+        )
         return self._distill(run, self.settings.distill_proxy, _sum(counted))
 
     def distill_source(self, run: StageRun) -> StageWork:
-        return self._distill(run, self.settings.distill_source, _sum(self._image_counts(self._source(run))))
+        return self._distill(run, self.settings.distill_source, _sum(self._image_counts(self._parts(run))))
 
     def learn_task(self, run: StageRun) -> StageWork:
         settings, section = self.settings, self.settings.learn_task
         costs = task_cost(self._segmentor(run, section.image_size), settings)
         updates = task_updates(settings)
-        counts = self._image_counts(self._source(run))
+        counts = self._image_counts(self._parts(run))
         images = _sum([None if count is None else fraction_of(count, section.label_fraction) for count in counts])
         return StageWork(run.name, images, section.batch_size, updates, updates * section.batch_size, costs)
 
     def evaluate(self, run: StageRun) -> StageWork:
         settings = self.settings
         costs = self._segmentor(run, settings.evaluate.window)
-        references = domains_of(settings, self.catalog, str(run.source))
-        images = self._image_counts(references)
-        windows = [self._windows(reference, count) for reference, count in zip(references, images, strict=True)]
+        domains = self.recipe.measured_domains(str(run.source))
+        images = self._image_counts(domains)
+        windows = [self._windows(domain, count) for domain, count in zip(domains, images, strict=True)]
         return StageWork(run.name, _sum(images), 1, None, _sum(windows), costs)
 
-    def _windows(self, reference: str, images: int | None) -> int | None:
-        size = image_size(self.settings, self.catalog, reference, self.workspace)
+    def _windows(self, domain: Domain, images: int | None) -> int | None:
+        size = image_size(self.recipe, domain, self.workspace)
         if images is None or size is None:
             return None
-        entry, _ = self.catalog.domain(reference)
-        return images * window_count(entry.protocol.input_size(*size), self.settings.evaluate)
+        return images * window_count(domain.entry.protocol.input_size(*size), self.settings.evaluate)
 
     def _distill(self, run: StageRun, section: DistillSettings, images: int | None) -> StageWork:
         settings, objective = self.settings, str(self.method.distillation)
@@ -145,8 +147,7 @@ class _Estimate:
 
     def _segmentor(self, run: StageRun, size: Size) -> dict[str, Cost]:
         """Forward cost of the source's segmentor on an image of a size (height, width)."""
-        entry, _ = self.catalog.domain(self._source(run)[0])
-        classes = len(self.catalog.taxonomy_of(entry).classes)
+        classes = len(self._parts(run)[0].taxonomy.classes)
         return self._once(
             ("segmentor", classes, size),
             lambda: segmentor_cost(self.method.encoder, self._task_encoder(), self.settings.learn_task, classes, size),
@@ -160,12 +161,12 @@ class _Estimate:
             return self.settings.student
         return step_encoder(self.settings.student, self.settings.distill_source)
 
-    def _source(self, run: StageRun) -> tuple[str, ...]:
+    def _parts(self, run: StageRun) -> list[Domain]:
         """The parts of what a stage run learns from."""
-        return sources(self.settings, self.catalog)[str(run.source)].references
+        return self.recipe.parts(str(run.source))
 
-    def _image_counts(self, references: Sequence[str]) -> list[int | None]:
-        return [image_count(self.settings, self.catalog, reference, self.workspace) for reference in references]
+    def _image_counts(self, domains: Sequence[Domain]) -> list[int | None]:
+        return [image_count(self.recipe, domain, self.workspace) for domain in domains]
 
     def _once(self, key: Hashable, count: Callable[[], dict[str, Cost]]) -> dict[str, Cost]:
         if key not in self._counted:

@@ -1,4 +1,4 @@
-"""What the registry says of trials and champions, and the gate asked about its versions."""
+"""Facts of challengers and champions in the registry, and the gate applied to them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gkd_core.registry.gate import Standing, Verdict, decide
 from gkd_core.registry.retraining import Champion, Trial
 from gkd_core.registry.versions import JUDGED_TAG, RECIPE_TAG, VERDICT_TAG, Registry
 from gkd_core.settings import RegistrySettings
-from gkd_core.storage.mlflow_names import CHAMPION
+from gkd_core.storage.mlflow_store import CHAMPION
 
 TURNED_DOWN = ("refused", "not comparable")
 
 
 def ask_gate(champions: Champions, name: str, number: str, settings: RegistrySettings) -> Verdict | None:
-    """The verdict on a version against the champion of now. Nothing is moved or written.
+    """The verdict on a version against the present champion. Nothing is moved or written.
 
     Returns:
         None where the version is the champion itself.
@@ -35,7 +35,7 @@ def ask_gate(champions: Champions, name: str, number: str, settings: RegistrySet
 
 
 def judge(champions: Champions, name: str, number: str, settings: RegistrySettings) -> Verdict | None:
-    """As `ask_gate`, of a version that becomes challenger by it; the verdict is written into its card and tags."""
+    """As `ask_gate`, for a version that thereby becomes challenger; the verdict is written into its card and tags."""
     verdict = ask_gate(champions, name, number, settings)
     if verdict is None:
         return None

@@ -1,4 +1,4 @@
-"""Who is champion: every move of the alias, written down on the registered model, and undone by its record.
+"""Which version is champion: every move of the alias is recorded on the registered model and can be undone.
 
 MLflow moves an alias without looking whose it was, so two promotions at the same moment cannot be told apart by it. A promotion
 is therefore announced before the alias moves (tag `promotion.open`), read again after, and refused where another is announced.
@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from gkd_core.errors import PlatformError
 from gkd_core.records import Record
 from gkd_core.registry.versions import Registry
-from gkd_core.storage.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.storage.mlflow_store import CHALLENGER, CHAMPION
 
 OPEN_TAG = "promotion.open"
 MOVE_TAG = re.compile(r"move\.(\d+)")
@@ -83,7 +83,7 @@ class Champions:
         return move
 
     def finish(self, name: str, move: Move) -> None:
-        """Write a promotion down: it stands from now on."""
+        """Record a promotion as finished."""
         number = str(move.after)
         self.registry.tag(
             name,
@@ -101,7 +101,7 @@ class Champions:
         self.registry.client.delete_registered_model_tag(name, OPEN_TAG)
 
     def undo(self, name: str, move: Move, why: str) -> None:
-        """Take an open promotion back: the alias points where it did before, and that is written down."""
+        """Undo an open promotion: the alias points where it did before, and that is recorded."""
         if self._champion(name) == move.after:
             self._point(name, move.before)
         # One that is on record already is taken off again; one that is not never was.
@@ -117,7 +117,7 @@ class Champions:
         return move
 
     def rollback(self, name: str, by: str, why: str) -> Move:
-        """Give the alias back to the champion before this one; again, to the one before that. No other alias moves.
+        """Point the alias at the champion before this one; called again, at the one before that. No other alias moves.
 
         A promotion that was left open by a dead process is undone.
 

@@ -1,4 +1,4 @@
-"""The model card: what a student is, where it comes from, how it fares, and how it is loaded, as Markdown."""
+"""The model card: what a student is, where it comes from, how it scores, and how it is loaded, as Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from gkd_core.records import Record
 from gkd_core.registry.gate import Standing, Verdict
 from gkd_core.settings import EncoderSettings
 
-UNKNOWN_LICENCE = "not stated: find out before you share it"
 FILE = "MODEL_CARD.md"
 
 
@@ -56,18 +55,6 @@ class ModelFacts(Record):
     dirty: str
     flow_run: str
     mlflow_run: str
-
-
-def weights_licence(encoder: EncoderSettings, stated: str | None) -> str:
-    """Licence of an encoder's weights: as stated, else as timm states it for hub weights, else that nobody has."""
-    if stated is not None:
-        return stated
-    if encoder.weights != "hub":
-        return UNKNOWN_LICENCE
-    from timm.models import get_pretrained_cfg
-
-    known = get_pretrained_cfg(encoder.arch)
-    return f"{known.license} (as timm states it)" if known is not None and known.license else UNKNOWN_LICENCE
 
 
 TEMPLATE = """\

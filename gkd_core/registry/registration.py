@@ -1,4 +1,4 @@
-"""The students of finished runs, put into the registry: found in MLflow by their digest, or logged anew."""
+"""The students of finished runs, put into the registry: found in MLflow by their digest, or logged again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import PlatformError
 from gkd_core.methods import METHODS
+from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
 from gkd_core.models.tensor_files import read_tensors
-from gkd_core.paths import SCORES
+from gkd_core.paths import PARAMS, SCORES
 from gkd_core.records import MANIFEST, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint
 from gkd_core.registry.gate import SeedScores, Standing
-from gkd_core.registry.model_card import UNKNOWN_LICENCE, DataUse, ModelFacts, weights_licence
+from gkd_core.registry.model_card import DataUse, ModelFacts
 from gkd_core.registry.versions import SHA256_TAG, Registry, Student
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import StageRun, find_run, plan
-from gkd_core.stages.domains import domains_read, sources
+from gkd_core.stages import Recipe, StageRun
 from gkd_core.stages.example import source_example
 from gkd_core.stages.facts import EVALUATE, LEARN_TASK, PREPARE_DATA, STAGES
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
@@ -36,11 +35,16 @@ from gkd_core.versioning.workspace import WORKSPACES
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A flow run that has ended well: its settings (paths absolute), its workspace and its MLflow run."""
+    """A flow run that has ended well: its recipe (paths absolute), its workspace and its MLflow run."""
 
-    settings: Settings
+    recipe: Recipe
     workspace: Path
     run: Run
+
+    @property
+    def settings(self) -> Settings:
+        """The recipe's settings."""
+        return self.recipe.settings
 
     @property
     def project(self) -> Path:
@@ -57,7 +61,7 @@ def finished_run(tracking: Tracking, workspace: Path, run_id: str) -> FinishedRu
     run = _mlflow_run(tracking, run_id)
     if run.info.status != "FINISHED":
         raise PlatformError(f"run {run_id}: its status is {run.info.status}; only the students of a FINISHED run are registered")
-    return FinishedRun(load_settings(workspace / "params.yaml"), workspace, run)
+    return FinishedRun(Recipe.of(load_settings(workspace / PARAMS)), workspace, run)
 
 
 def workspace_of(tracking: Tracking, project: Path, run_id: str) -> Path:
@@ -87,7 +91,7 @@ def _mlflow_run(tracking: Tracking, run_id: str) -> Run:
 
 def run_fingerprint(run: FinishedRun) -> Fingerprint:
     """The fingerprint of a finished run: its settings, its pins, and DVC's digests of what has none."""
-    return fingerprint_of(run.settings, {**pin_digests(_pinned(run)), **_unpinned(run)})
+    return fingerprint_of(run.recipe, {**pin_digests(_pinned(run)), **_unpinned(run)})
 
 
 def register_students(registry: Registry, tracking: Tracking, runs: Sequence[FinishedRun]) -> dict[str, list[ModelVersion]]:
@@ -97,7 +101,7 @@ def register_students(registry: Registry, tracking: Tracking, runs: Sequence[Fin
         the versions by source, the best of the source's own validation first; no target has a say in that.
     """
     found: dict[str, list[ModelVersion]] = {}
-    for source in sources(runs[0].settings, load_catalog(runs[0].settings.data.catalogs)):
+    for source in runs[0].recipe.sources:
         tables = [_seed_scores(run, source) for run in runs]
         students = [_student(registry, tracking, run, source, tables) for run in runs]
         versions = [registry.add(student) for student in students]
@@ -107,7 +111,7 @@ def register_students(registry: Registry, tracking: Tracking, runs: Sequence[Fin
 
 
 def _student(registry: Registry, tracking: Tracking, run: FinishedRun, source: str, tables: Sequence[SeedScores]) -> Student:
-    folder = run.workspace / find_run(run.settings, LEARN_TASK.name, source).output
+    folder = run.workspace / run.recipe.find(LEARN_TASK.name, source).output
     manifest = SegmentorCheckpoint.read(folder / MANIFEST)
     model_id, maker = _logged_model(tracking, run, folder, manifest)
     return Student(model_id, maker, _facts(run, source, folder, manifest, tables), run_fingerprint(run))
@@ -121,7 +125,7 @@ def _logged_model(tracking: Tracking, run: FinishedRun, folder: Path, manifest: 
             return str(model.model_id), str(model.source_run_id)
     from gkd_core.registry.logged_model import log_segmentor  # loads what exports a program
 
-    example = source_example(run.settings, manifest.source, run.workspace)
+    example = source_example(run.recipe, manifest.source, run.workspace)
     run_id = str(run.run.info.run_id)
     key = run.settings.registry.private_key
     return log_segmentor(tracking.client, tracking.experiment, run_id, folder, example, key), run_id
@@ -165,13 +169,13 @@ def _facts(
 
 
 def _seed_scores(run: FinishedRun, source: str) -> SeedScores:
-    table = ScoreTable.read(run.workspace / find_run(run.settings, EVALUATE.name, source).output / SCORES)
+    table = ScoreTable.read(run.workspace / run.recipe.find(EVALUATE.name, source).output / SCORES)
     return SeedScores(seed=run.settings.seed, scores=table.scores)
 
 
 def _distilled(run: FinishedRun, source: str) -> dict[str, int]:
     """Updates of the stages before stage two that this student went through."""
-    stages = [stage for stage in plan(run.settings) if STAGES[stage.stage].distills]
+    stages = [stage for stage in run.recipe.plan if STAGES[stage.stage].distills]
     own = [stage for stage in stages if stage.source in (None, source)]
     return {stage.stage: EncoderCheckpoint.read(run.workspace / stage.output / MANIFEST).updates for stage in own}
 
@@ -196,12 +200,11 @@ def _data(run: FinishedRun, source: str) -> tuple[DataUse, ...]:
 
 
 def _references(run: FinishedRun, source: str) -> set[str]:
-    catalog = load_catalog(run.settings.data.catalogs)
-    return {name for stage in _own_stages(run, source) for name in domains_read(run.settings, catalog, stage)}
+    return {name for stage in _own_stages(run, source) for name in run.recipe.domains_read(stage)}
 
 
 def _own_stages(run: FinishedRun, source: str) -> list[StageRun]:
-    return [stage for stage in plan(run.settings) if stage.stage != PREPARE_DATA.name and stage.source in (None, source)]
+    return [stage for stage in run.recipe.plan if stage.stage != PREPARE_DATA.name and stage.source in (None, source)]
 
 
 def _pinned(run: FinishedRun) -> PinnedInputs:
@@ -211,7 +214,7 @@ def _pinned(run: FinishedRun) -> PinnedInputs:
 def _unpinned(run: FinishedRun) -> dict[str, str]:
     """DVC's digests, from the run's lock file, of inputs without a pin."""
     digests: dict[str, str] = {}
-    for stage in plan(run.settings):
+    for stage in run.recipe.plan:
         digests |= input_digests(run.workspace, stage)
-    loose = loose_inputs(run.project, run.settings, _pinned(run))
+    loose = loose_inputs(run.project, run.recipe, _pinned(run))
     return {path.as_posix(): digests[path.as_posix()] for path in loose}

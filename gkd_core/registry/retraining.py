@@ -1,4 +1,4 @@
-"""Whether a student must be distilled anew, and why: no champion, changed data, a changed recipe, or the champion's age."""
+"""Whether a student must be distilled again, and why: no champion, changed data, a changed recipe, or the champion's age."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from gkd_core.messages import one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.registry.logged_model import IMAGES
-from gkd_core.registry.model_program import program_logits
+from gkd_core.registry.sandboxed_program import program_logits
 from gkd_core.registry.signatures import verify
 from gkd_core.registry.versions import SHA256_TAG, UNSIGNED, Registry
 from gkd_core.storage.mlflow_weights import CHECKPOINT
@@ -31,7 +31,7 @@ PROGRAM = Path("data") / "model.pt2"  # where MLflow puts it
 def check_served(registry: Registry, name: str, wanted: str, scratch: Path, public_key: Path | None = None) -> int:
     """Fetch `models:/name@wanted`, and hold its program's output on the input example against that of its safetensors.
 
-    Nothing is opened before every file is seen to be the one that was logged; the program runs confined.
+    Nothing is opened before every file's digest is checked; the program runs in a sandbox.
 
     Args:
         wanted: version or alias.
@@ -62,7 +62,7 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path, publ
         manifest = SegmentorCheckpoint.read(Path(folder) / CHECKPOINT / MANIFEST)
         if manifest.sha256 != version.tags.get(SHA256_TAG):
             raise PlatformError(
-                f"{label}: its weights are not those that were registered; restore its artifacts, or register anew"
+                f"{label}: its weights are not those that were registered; restore its artifacts, or register it again"
             )
         stored: Any = Model.load(folder).load_input_example(folder)
         example = torch.from_numpy(stored[IMAGES])

@@ -24,7 +24,7 @@ from gkd_core.records import Record
 from gkd_core.registry.gate import Verdict
 from gkd_core.registry.model_card import FILE, ModelFacts, render_card, summary_of
 from gkd_core.stages.fingerprint import Fingerprint
-from gkd_core.storage.mlflow_names import quoted
+from gkd_core.storage.mlflow_store import quoted
 from gkd_core.storage.model_files import LOG_AGAIN, check_content, digests_of, recorded, tags_of
 
 FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
@@ -144,7 +144,7 @@ class Registry:
         return self._read(version, FACTS, ModelFacts)
 
     def fingerprint(self, version: ModelVersion) -> Fingerprint:
-        """The recipe and data that a version is of; raises as `facts`."""
+        """The recipe and data that a version was made from; raises as `facts`."""
         return self._read(version, FINGERPRINT, Fingerprint)
 
     def note_verdict(self, name: str, number: str, verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""Reasons why scores must not be put side by side without a word: other measures, other data, other domains."""
+"""Reasons why scores cannot be compared without a warning: other protocols, other data, other domains."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ Facts = tuple[str, Sequence[Score], Sequence[Mapping[str, str]]]  # a row's labe
 
 def cautions(rows: Sequence[Facts]) -> list[str]:
     """One sentence a reason; none where everything was measured alike."""
-    return [*_measures(rows), *_data(rows), *_domains(rows)]
+    return [*_protocols(rows), *_data(rows), *_domains(rows)]
 
 
 def protocol_words(protocol: ScoreProtocol) -> str:
     """A protocol in words; sizes are height × width in pixels."""
     bound = "" if protocol.max_size is None else f", at most {_size(protocol.max_size)}"
-    scale = ("images as they are" if protocol.scale == 1 else f"images at {protocol.scale:g} of their size") + bound
+    scaled = f"images at {protocol.scale:g} of their size ({protocol.scaling})"
+    scale = ("images as they are" if protocol.scale == 1 else scaled) + bound
     labels = "labels resized with them" if protocol.labels_resized else "labels at their own size"
     views = f"scales {', '.join(f'{value:g}' for value in protocol.scales)}" + (", mirrored too" if protocol.flip else "")
     single = protocol.scales == (1.0,) and not protocol.flip
@@ -33,20 +34,20 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} × {size[1]}"
 
 
-def _measures(rows: Sequence[Facts]) -> list[str]:
-    """Cells that were not measured alike; cells with the same two measures share a sentence."""
+def _protocols(rows: Sequence[Facts]) -> list[str]:
+    """Cells that were not measured alike; cells with the same difference share a sentence."""
     found: dict[str, list[Cell]] = {}
     for cell in dict.fromkeys((score.benchmark, score.domain) for _, scores, _ in rows for score in scores):
         measured = [(label, score) for label, scores, _ in rows for score in scores if (score.benchmark, score.domain) == cell]
         # Datasets and numbers of images are told where it is they that differ.
         several_sets = len({score.dataset for _, score in measured}) > 1
         several_counts = len({score.images for _, score in measured}) > 1
-        measures: dict[str, list[str]] = {}
+        protocols: dict[str, list[str]] = {}
         for label, score in measured:
             facts = [score.dataset] * several_sets + [f"{score.images} images"] * several_counts
-            measures.setdefault("; ".join([*facts, protocol_words(score.protocol)]), []).append(label)
-        if len(measures) > 1:
-            told = (f"{', '.join(dict.fromkeys(labels))}: {words}" for words, labels in measures.items())
+            protocols.setdefault("; ".join([*facts, protocol_words(score.protocol)]), []).append(label)
+        if len(protocols) > 1:
+            told = (f"{', '.join(dict.fromkeys(labels))}: {words}" for words, labels in protocols.items())
             found.setdefault(" | ".join(told), []).append(cell)
     return [f"Not measured alike on {_names(cells)}, so not comparable there. {told}." for told, cells in found.items()]
 

@@ -1,4 +1,4 @@
-"""Students side by side: the scores of several runs joined, with what they cost, and with what must not be compared unsaid."""
+"""Students side by side: the scores of several runs joined, with their costs, and warnings about what is not comparable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from gkd_core.records import Score, ScoreTable
 from gkd_core.reports.comparability import cautions
@@ -24,7 +24,7 @@ NAMED_SETTINGS = 2  # more that differ would not fit in a row's name
 
 
 @dataclass(frozen=True)
-class Picture:
+class StoredPicture:
     """A picture of a student, as `pictures.json` describes it; `path` is the file here."""
 
     title: str
@@ -39,7 +39,7 @@ class RunFacts:
 
     Attributes:
         name: for people; `run_id` and `url` where MLflow has it.
-        settings: all settings, flat; empty where only a report is at hand.
+        settings: all settings, flat; empty where there is only a report.
         costs: metrics below `cost/`, by their names without it.
         unknown_costs: stages whose cost nobody knows.
         data: digest of each `dataset/split` that it read.
@@ -55,7 +55,7 @@ class RunFacts:
     unknown_costs: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[StoredPicture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,3 +181,32 @@ def _distinct(key: RowKey, runs: Sequence[RunFacts]) -> tuple[list[Score], list[
         scores += fresh
         seen |= {score.seed for score in fresh}
     return scores, again
+
+
+class CostColumn(NamedTuple):
+    """A cost: its metric below `cost/`, its column's head, its unit, and what it says."""
+
+    metric: str
+    head: str
+    unit: str
+    meaning: str
+
+
+COST_COLUMNS = (
+    CostColumn("seconds", "time", "s", "wall-clock time of all stages together, whoever ran them"),
+    CostColumn("gpu_hours", "GPU-hours", "h", "GPUs times the hours that processes worked on them"),
+    CostColumn("cpu_core_hours", "core-hours", "h", "processor time of all processes"),
+    CostColumn("images_per_second", "training", "images/s", "mean speed of the training stages"),
+    CostColumn("peak_host_gb", "memory", "GB", "largest memory of a stage's processes together"),
+    CostColumn("peak_gpu_gb", "GPU memory", "GB", "largest allocation on one GPU"),
+    CostColumn("parameters_millions", "parameters", "M", "parameters of student and decoder"),
+    CostColumn("gflops", "GFLOPs", "", "floating-point operations of one evaluation window"),
+    CostColumn("weights_mb", "weights", "MB", "size of the student's safetensors"),
+)
+
+
+def figure(value: float | None) -> str:
+    """Three digits that count, thousands apart; a dash where the value is unknown."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What a matrix shows, in sentences that follow from the numbers alone."""
+"""What a matrix shows, in sentences computed from its numbers."""
 
 from __future__ import annotations
 

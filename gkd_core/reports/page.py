@@ -13,16 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import colormaps
 
 from gkd_core.files import atomic_file
-from gkd_core.reports.classes import class_means
+from gkd_core.reports.charts import LIGHT_BELOW, save_radar
 from gkd_core.reports.comparability import protocol_words
-from gkd_core.reports.comparison import Comparison, Entry
-from gkd_core.reports.cost_columns import MEASURES, figure
+from gkd_core.reports.comparison import COST_COLUMNS, Comparison, Entry, figure
 from gkd_core.reports.findings import description, findings, headline
-from gkd_core.reports.radar import save_radar
-from gkd_core.reports.rows import Cell, benchmarks_of, cells_of, spread
+from gkd_core.reports.rows import Cell, benchmarks_of, cells_of, class_means, paper_means_of, spread
 
 TEMPLATE = "comparison.html.j2"
-LIGHT_BELOW = 0.55  # share of the colour scale below which text must be light
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
@@ -61,7 +58,7 @@ def write_page(comparison: Comparison, path: Path, title: str = "Cross-domain co
 
 def _content(comparison: Comparison) -> dict[str, Any]:
     rows, entries = comparison.rows, comparison.entries
-    measures = [measure for measure in MEASURES if any(entry.cost(measure.metric) is not None for entry in entries)]
+    columns = [column for column in COST_COLUMNS if any(entry.cost(column.metric) is not None for entry in entries)]
     data = sorted({name for run in comparison.runs for name in run.data})
     return {
         "findings": [*headline(rows), *findings(rows)],
@@ -70,13 +67,14 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "several_students": len({row.key.student for row in rows}) > 1,
         "several_fractions": len({row.key.label_fraction for row in rows}) > 1,
         "benchmarks": benchmarks_of(rows),
+        "paper_means": paper_means_of(rows),
         "cells": cells_of(rows),
-        "summary": [_summary(entry, benchmarks_of(rows)) for entry in entries],
+        "summary": [_summary(entry, benchmarks_of(rows), paper_means_of(rows)) for entry in entries],
         "matrix": _matrix(entries, cells_of(rows)),
         "classes": [(entry.row.label, _classes(entry)) for entry in entries],
         "radar": _radar(comparison),
-        "measures": measures,
-        "costs": [(entry, [_plain(entry.cost(measure.metric)) for measure in measures]) for entry in entries],
+        "cost_columns": columns,
+        "costs": [(entry, [_plain(entry.cost(column.metric)) for column in columns]) for entry in entries],
         "settings": [(key, [entry.setting(key) for entry in entries]) for key in comparison.differing_settings()],
         "data": [(name, [_digests(entry, name) for entry in entries]) for name in data],
         "protocols": _protocols(comparison),
@@ -84,12 +82,13 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _summary(entry: Entry, benchmarks: Sequence[str]) -> dict[str, Any]:
+def _summary(entry: Entry, benchmarks: Sequence[str], paper_means: Sequence[str]) -> dict[str, Any]:
     row = entry.row
     worst = row.worst
     return {
         "entry": entry,
         "benchmarks": [_pooled(row.benchmark_targets(name)) for name in benchmarks],
+        "paper_means": [_pooled(row.paper_mean(name)) for name in paper_means],
         "targets": _pooled(row.targets),
         "in_domain": _pooled(row.in_domain),
         "worst": _pooled(row.cells[worst])._replace(note=" ".join(worst)) if worst else Tile("–", None),

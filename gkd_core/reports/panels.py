@@ -1,4 +1,4 @@
-"""Image, truth, prediction, and where both agree: what a score is made of, to look at."""
+"""Panels: image, truth, prediction, and where both agree."""
 
 from __future__ import annotations
 

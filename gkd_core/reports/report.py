@@ -8,13 +8,11 @@ from pathlib import Path
 
 from gkd_core.files import atomic_file
 from gkd_core.records import ScoreTable
-from gkd_core.reports.classes import write_classes
+from gkd_core.reports.charts import save_heatmap, save_radar
 from gkd_core.reports.comparison import Comparison
 from gkd_core.reports.findings import description, findings, headline
-from gkd_core.reports.heatmap import save_heatmap
 from gkd_core.reports.page import write_page
-from gkd_core.reports.radar import save_radar
-from gkd_core.reports.rows import Row, matrix_lines, pool
+from gkd_core.reports.rows import Row, matrix_lines, paper_mean_lines, pool
 
 COLUMNS = ("method", "teacher", "student", "seed", "benchmark", "domain", "miou")
 FRACTION = "label_fraction"  # a column of its own only where labels were left out
@@ -58,9 +56,30 @@ def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
         "",
         *matrix_lines(rows),
         "",
+        *_paper_means(rows),
         *(f"- **{row.label}**: {text}." for row in rows if (text := description(row)) is not None),
         "",
         *headline(rows),
         *findings(rows),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _paper_means(rows: Sequence[Row]) -> list[str]:
+    lines = paper_mean_lines(rows)
+    said = "The paper's means: G of Cityscapes, BDD100K and Mapillary, A of ACDC's four, P of Potsdam IRRG and Vaihingen."
+    return [said, "", *lines, ""] if lines else []
+
+
+CLASS_COLUMNS = ("method", "teacher", "student", "seed", "label_fraction", "benchmark", "domain", "class", "iou")
+
+
+def write_classes(table: ScoreTable, path: Path) -> None:
+    """One line a score and class; IoU in percent with two decimals, empty where the class has no pixels."""
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(CLASS_COLUMNS)
+        for score in table.scores:
+            facts = [score.method, score.teacher, score.student, score.seed, f"{score.label_fraction:g}"]
+            for name, iou in score.class_iou.items():
+                writer.writerow([*facts, score.benchmark, score.domain, name, "" if iou is None else f"{iou:.2f}"])

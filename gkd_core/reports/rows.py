@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,13 @@ from gkd_core.records import Score, ScoreTable
 
 Cell = tuple[str, str]  # benchmark, domain
 IN_DOMAIN = "in-domain"
+
+# The paper's means, by the names of its tables' columns: a mean over all targets would count ACDC four times.
+PAPER_MEANS: dict[str, tuple[Cell, ...]] = {
+    "avg G": (("G2C", "cityscapes"), ("G2B", "bdd100k"), ("G2M", "mapillary")),
+    "avg A": tuple(("C2A", weather) for weather in ("night", "snow", "fog", "rain")),
+    "avg P": (("P2R", "potsdam-irrg"), ("P2R", "vaihingen-irrg")),
+}
 
 
 class RowKey(NamedTuple):
@@ -61,6 +68,13 @@ class Row:
         if len(self.targets) != len(self.in_domain):
             return ()
         return tuple(home - away for home, away in zip(self.in_domain, self.targets, strict=True))
+
+    def paper_mean(self, name: str) -> tuple[float, ...]:
+        """One of `PAPER_MEANS`, one a seed; empty where a target was not measured, or not with every seed."""
+        columns = [self.cells.get(cell, ()) for cell in PAPER_MEANS[name]]
+        if any(len(values) != len(self.seeds) for values in columns):
+            return ()
+        return tuple(statistics.fmean(values) for values in zip(*columns, strict=True))
 
     def benchmark_targets(self, benchmark: str) -> tuple[float, ...]:
         """Mean over one benchmark's target domains, one a seed; empty where a domain lacks a seed."""
@@ -131,6 +145,11 @@ def benchmarks_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(benchmark for benchmark, _ in cells_of(rows)))
 
 
+def paper_means_of(rows: Sequence[Row]) -> list[str]:
+    """Names of the paper's means that some row has."""
+    return [name for name in PAPER_MEANS if any(row.paper_mean(name) for row in rows)]
+
+
 def _row(key: RowKey, label: str, scores: list[Score]) -> Row:
     seeds = tuple(sorted({score.seed for score in scores}))
     by_seed = [[score for score in scores if score.seed == seed] for seed in seeds]
@@ -153,3 +172,28 @@ def matrix_lines(rows: Sequence[Row]) -> list[str]:
         values = [spread(row.cells.get(cell, ())) for cell in cells]
         lines.append(f"| {row.label} | {spread(row.in_domain)} | {spread(row.targets)} | " + " | ".join(values) + " |")
     return lines
+
+
+def paper_mean_lines(rows: Sequence[Row]) -> list[str]:
+    """The paper's means as a Markdown table; no lines where none of them was measured."""
+    names = paper_means_of(rows)
+    if not names:
+        return []
+    lines = [f"| method | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for row in rows:
+        lines.append(f"| {row.label} | " + " | ".join(spread(row.paper_mean(name)) for name in names) + " |")
+    return lines
+
+
+def class_means(scores: Iterable[Score]) -> dict[RowKey, dict[str, dict[Cell, float]]]:
+    """For each row of the matrix: class, then cell, to the mean over seeds; seeds without pixels of a class are left out."""
+    values: dict[RowKey, dict[str, dict[Cell, list[float]]]] = {}
+    for score in scores:
+        for name, iou in score.class_iou.items():
+            cells = values.setdefault(row_key(score), {}).setdefault(name, {})
+            if iou is not None:
+                cells.setdefault((score.benchmark, score.domain), []).append(iou)
+    return {
+        key: {name: {cell: statistics.fmean(ious) for cell, ious in cells.items()} for name, cells in classes.items()}
+        for key, classes in values.items()
+    }

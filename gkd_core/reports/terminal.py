@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from gkd_core.records import ScoreTable
-from gkd_core.reports.comparison import Comparison, Entry
-from gkd_core.reports.cost_columns import MEASURES, figure
+from gkd_core.reports.comparison import COST_COLUMNS, Comparison, Entry, figure
 from gkd_core.reports.findings import findings, headline
-from gkd_core.reports.rows import benchmarks_of, cells_of, pool, spread
+from gkd_core.reports.rows import benchmarks_of, cells_of, paper_means_of, pool, spread
 
 WIDTH = 120
 COMPARISON_WIDTH = 200  # where there is no terminal whose width counts
@@ -37,6 +36,8 @@ def print_matrix(table: ScoreTable) -> None:
     grid.add_section()
     grid.add_row("mean", "in-domain", *(spread(row.in_domain) for row in rows))
     grid.add_row("", "targets", *(f"[bold]{spread(row.targets)}[/bold]" for row in rows))
+    for name in paper_means_of(rows):
+        grid.add_row("", name, *(spread(row.paper_mean(name)) for row in rows))
     # A file or a pipe has no width of its own, and wrapped cells would be hard to read there.
     (Console() if sys.stdout.isatty() else Console(width=WIDTH)).print(grid)
 
@@ -60,9 +61,9 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def _comparison_grid(comparison: Comparison) -> Table:
-    entries, benchmarks = comparison.entries, benchmarks_of(comparison.rows)
-    measures = [measure for measure in MEASURES if measure.metric in COSTS]
-    shown = [measure for measure in measures if any(entry.cost(measure.metric) is not None for entry in entries)]
+    entries, benchmarks, papers = comparison.entries, benchmarks_of(comparison.rows), paper_means_of(comparison.rows)
+    columns = [column for column in COST_COLUMNS if column.metric in COSTS]
+    shown = [column for column in columns if any(entry.cost(column.metric) is not None for entry in entries)]
     several_fractions = len({row.key.label_fraction for row in comparison.rows}) > 1
     grid = Table(title="mIoU, %: benchmarks are means over their target domains", title_justify="left")
     grid.add_column("method")
@@ -71,23 +72,24 @@ def _comparison_grid(comparison: Comparison) -> Table:
         *(["labels"] if several_fractions else []),
         "seeds",
         *map(escape, benchmarks),
+        *papers,
         "targets\nmean",
         "worst\ndomain",
         "gap",
     ]
-    for head in [*heads, *(f"{measure.head}\n{measure.unit}".strip() for measure in shown)]:
+    for head in [*heads, *(f"{column.head}\n{column.unit}".strip() for column in shown)]:
         grid.add_column(head, justify="right")
     for entry in entries:
         fraction = [f"{100 * entry.row.key.label_fraction:g} %"] if several_fractions else []
-        costs = [figure(entry.cost(measure.metric)) for measure in shown]
-        grid.add_row(*_scores(entry, benchmarks, fraction), *costs)
+        costs = [figure(entry.cost(column.metric)) for column in shown]
+        grid.add_row(*_scores(entry, benchmarks, papers, fraction), *costs)
     return grid
 
 
-def _scores(entry: Entry, benchmarks: list[str], fraction: list[str]) -> list[str]:
+def _scores(entry: Entry, benchmarks: list[str], papers: list[str], fraction: list[str]) -> list[str]:
     row = entry.row
     worst = "–" if row.worst is None else f"{spread(row.cells[row.worst])}\n{' '.join(row.worst)}"
-    means = [spread(row.benchmark_targets(name)) for name in benchmarks]
+    means = [spread(row.benchmark_targets(name)) for name in benchmarks] + [spread(row.paper_mean(name)) for name in papers]
     facts = [row.label, row.key.student, *fraction, str(len(row.seeds)), *means]
     return [*map(escape, facts), f"[bold]{spread(row.targets)}[/bold]", escape(worst), spread(row.gaps)]
 

@@ -7,12 +7,11 @@ or the authors' release, the field says so; profiles overlay these defaults.
 from gkd_core.settings.base import Section
 from gkd_core.settings.changes import Changes, ProfileName, SettingsChanges
 from gkd_core.settings.data import DataSettings, StreamingSettings, WorldSettings
-from gkd_core.settings.distill import DistillSettings, Precision, WarmStartSettings
+from gkd_core.settings.distill import DistillSettings, DistillSourceSettings, Precision, WarmStartSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
 from gkd_core.settings.illustrate import IllustrateSettings, PictureKind
 from gkd_core.settings.machine import ComputeSettings, TrackingSettings
-from gkd_core.settings.mask2former import Mask2FormerSettings
 from gkd_core.settings.reading import (
     PROFILES,
     dump_settings,
@@ -22,7 +21,7 @@ from gkd_core.settings.reading import (
     settings_from_tree,
 )
 from gkd_core.settings.registry import RegistrySettings
-from gkd_core.settings.task import LearnTaskSettings
+from gkd_core.settings.task import FeatureNorm, LearnTaskSettings, Mask2FormerSettings
 from gkd_core.settings.tree import MethodName, Settings
 
 __all__ = [
@@ -31,8 +30,10 @@ __all__ = [
     "ComputeSettings",
     "DataSettings",
     "DistillSettings",
+    "DistillSourceSettings",
     "EncoderSettings",
     "EvaluateSettings",
+    "FeatureNorm",
     "IllustrateSettings",
     "LearnTaskSettings",
     "Mask2FormerSettings",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _scalar(value: object) -> object:
@@ -26,6 +27,21 @@ def ascending(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def home_expanded(path: str) -> str:
+    """A path with the home folder in the place of a leading `~` or `~user`; `ValueError` where nobody is called so.
+
+    Nothing else in it is replaced: variables are the shell's, and a `$` of ours would be part of a folder's name.
+    """
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{path.partition('/')[0]}: no home folder of that user is known here; write the path out") from None
+
+
+LocalPath = Annotated[str, AfterValidator(home_expanded)]
+"""A path on this machine, or an address or name in its place: a leading `~` is the home folder, all else is literal."""
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
 PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_no_truth)]
 NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_no_truth)]

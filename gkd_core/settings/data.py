@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from gkd_core.settings.base import NonNegativeInt, PositiveInt, Section
+from gkd_core.settings.base import LocalPath, NonNegativeInt, PositiveInt, Section
 
 
 class WorldSettings(Section):
@@ -34,14 +34,14 @@ class DataSettings(Section):
     world: WorldSettings | None = Field(
         default=WorldSettings(), description="The embedded world to render; null when real datasets are used."
     )
-    root: str | None = Field(None, description="Folder that holds the real datasets as they unpack; null when not used.")
-    shards: str | None = Field(
+    root: LocalPath | None = Field(None, description="Folder that holds the real datasets as they unpack; null when not used.")
+    shards: LocalPath | None = Field(
         None, description="Shards that `gkd data prepare` wrote: their folder, or s3://bucket/prefix; null when not used."
     )
     streaming: StreamingSettings | None = Field(
         None, description="Training reads shards one after the other; null shuffles the whole dataset. Part of the result."
     )
-    catalogs: tuple[str, ...] = Field(
+    catalogs: tuple[LocalPath, ...] = Field(
         (), description="YAML files with further dataset entries; a bare name is one shipped with the package."
     )
     proxy: str = Field("proxy/all", description="Unlabelled proxy images of stage 1a, as dataset/split of the catalog.")
@@ -63,5 +63,5 @@ class DataSettings(Section):
             what = " and ".join(given) or "none"
             raise ValueError(f"given {what}; exactly one of world, root and shards must be set, the others null")
         if self.streaming is not None and self.shards is None:
-            raise ValueError("streaming goes with shards; set shards too, or streaming to null")
+            raise ValueError("streaming needs shards; set shards too, or streaming to null")
         return self

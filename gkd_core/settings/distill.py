@@ -107,3 +107,13 @@ class DistillSettings(Section):
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)")
         return self
+
+
+class DistillSourceSettings(DistillSettings):
+    """Stage 1b, which begins with what stage 1a left."""
+
+    heads: Literal["fresh", "carried"] = Field(
+        "fresh",
+        description="The distillation heads at the start of 1b. fresh: drawn anew by the seed, only the student goes on "
+        "(released); carried: 1a's go on too. Without a stage 1a they are fresh in any case.",
+    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gkd_core.settings.base import PositiveInt, Scalar, Section, Share
+from gkd_core.settings.base import LocalPath, PositiveInt, Scalar, Section, Share
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NAMED_SOURCES = ("random", "hub", "demo")
-SCHEMES = ("package:", "models:/", "runs:/")
+HUB = "hub:"
+# Arguments of timm's that read a file or fetch one: a manifest from elsewhere has options too.
+LOADING = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"})
+SCHEMES = (HUB, "package:", "models:/", "runs:/")
 MLFLOW_SCHEMES = ("models:/", "runs:/")
 
 
@@ -31,7 +34,7 @@ def _known_source(weights: str) -> str:
     if weights in NAMED_SOURCES or weights.startswith(SCHEMES) or weights.endswith(FILE_SUFFIXES):
         return weights
     raise ValueError(
-        f"allowed: {', '.join(NAMED_SOURCES)}, package:NAME, a file ({', '.join(FILE_SUFFIXES)}), "
+        f"allowed: {', '.join(NAMED_SOURCES)}, hub:ARCH.TAG, package:NAME, a file ({', '.join(FILE_SUFFIXES)}), "
         "models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID, runs:/RUN/PATH"
     )
 
@@ -43,10 +46,11 @@ class EncoderSettings(Section):
     """
 
     arch: str = Field(description="Architecture name as timm knows it, such as vit_small_patch14_dinov2.")
-    weights: Annotated[str, AfterValidator(_known_source)] = Field(
+    weights: Annotated[LocalPath, AfterValidator(_known_source)] = Field(
         "random",
-        description="'random', 'hub' (timm's own, needs the internet), 'demo' (shipped with the package), 'package:NAME' (an "
-        "installed weights package), the path of a .safetensors, .pth, .pt or .bin file, or an MLflow address: "
+        description="'random', 'hub' (timm's own, needs the internet), 'hub:ARCH.TAG' (timm's of another name, such as a "
+        "distilled DeiT's, whose further token is dropped), 'demo' (shipped with the package), 'package:NAME' (an installed "
+        "weights package), the path of a .safetensors, .pth, .pt or .bin file, or an MLflow address: "
         "models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID, runs:/RUN/PATH.",
     )
     patch_size: PositiveInt | None = Field(None, description="Patch side in pixels for a ViT; null keeps the architecture's.")
@@ -65,6 +69,20 @@ class EncoderSettings(Section):
         description="How loaded patch kernels and position tables reach the model's grid: 'released' (bicubic, as the authors) "
         "or 'preserving' (pseudo-inverse kernel, antialiased table, as timm).",
     )
+
+    normalisation: Literal["own", "imagenet"] = Field(
+        "own",
+        description="Mean and deviation that images are normalised with. own: those that timm states for the architecture; "
+        "imagenet: ImageNet's, as the release has them for every encoder, EVA-02 too.",
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _no_loading(cls, options: dict[str, Scalar]) -> dict[str, Scalar]:
+        loading = sorted(LOADING & set(options))
+        if loading:
+            raise ValueError(f"{loading[0]}: has timm read or fetch weights past all checks; name them by `weights`")
+        return options
 
     @model_validator(mode="before")
     @classmethod

@@ -36,7 +36,7 @@ class ComputeSettings(Section):
     )
     teacher_cache_bytes: NonNegativeInt = Field(
         4 * 1024**3,
-        description="Room in a stage's run folder for the teacher's tokens of fixed views; what does not fit is computed anew.",
+        description="Room in a stage's run folder for the teacher's tokens of fixed views; what does not fit is computed again.",
     )
     shard_cache: str = Field(
         "~/.cache/gkd/shards",
@@ -57,6 +57,13 @@ class ComputeSettings(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the tensors; auto takes a GPU where there is one."
+    )
+    start_minutes: float = Field(
+        15.0,
+        gt=0,
+        le=1440,
+        description="Minutes for Ray to give a stage its workers, before it fails and says what is missing. Give more where an "
+        "autoscaler has to bring nodes that are scarce.",
     )
     max_failures: NonNegativeInt = Field(2, description="Times that a lost Ray worker group is rebuilt before the stage fails.")
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from gkd_core.documents import DocumentError, parse_yaml, read_yaml
+from gkd_core.documents import DocumentError, dump_yaml, parse_yaml, read_yaml
 from gkd_core.errors import SettingsError
-from gkd_core.messages import given_value, one_line, shown, without_passwords
+from gkd_core.messages import did_you_mean, given_value, one_line, shown, without_passwords
 from gkd_core.settings.encoder import EncoderSettings, parse_spec
 from gkd_core.settings.tree import Settings
 
@@ -62,7 +60,7 @@ def settings_from_tree(tree: Mapping[str, Any]) -> Settings:
 
 def dump_settings(settings: Settings) -> str:
     """The whole tree as YAML, in the order of the fields; `load_settings` reads it back unchanged."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(settings.model_dump(mode="json"))
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
@@ -86,9 +84,8 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 def _read_profile(name: str) -> dict[str, Any]:
     if name not in profile_names():
-        raise SettingsError(
-            f"--profile: unknown profile '{shown(name)}'; allowed: {', '.join(profile_names())}{_hint(name, profile_names())}"
-        )
+        hint = did_you_mean(name, profile_names())
+        raise SettingsError(f"--profile: unknown profile '{shown(name)}'; allowed: {', '.join(profile_names())}{hint}")
     with resources.as_file(PROFILES / f"{name}.yaml") as path:
         return read_yaml_mapping(path)
 
@@ -133,7 +130,7 @@ def _describe(item: Mapping[str, Any]) -> str:
     given = item.get("input")
     if item["type"] == "extra_forbidden":
         siblings = _siblings(item["loc"])
-        hint = _hint(str(item["loc"][-1]), siblings)
+        hint = did_you_mean(str(item["loc"][-1]), siblings)
         return f"{key}: unknown key (given: {given_value(given)}); allowed here: {', '.join(siblings)}{hint}"
     if item["type"] == "value_error":
         reason = one_line(item["ctx"]["error"], LONGEST_REASON)
@@ -170,8 +167,3 @@ def _spelled_out(where: str, spec: str) -> dict[str, Any]:
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
     return getattr(annotation, "__args__", None) or (annotation,)
-
-
-def _hint(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

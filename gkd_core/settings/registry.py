@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from gkd_core.settings.base import PositiveFloat, Section
+from gkd_core.settings.base import PositiveFloat, Section, home_expanded
 
 Licence = Annotated[str, Field(min_length=1, max_length=200)]
+KeyFile = Annotated[Path, AfterValidator(lambda path: Path(home_expanded(str(path))))]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
@@ -32,10 +33,10 @@ class RegistrySettings(Section):
     teacher_licence: Licence | None = Field(
         None, description="Licence of the teacher's weights, for the model card; null: what timm states for hub weights."
     )
-    private_key: Path | None = Field(
+    private_key: KeyFile | None = Field(
         None, description="PEM file of an elliptic-curve private key: students are signed with it when they are logged."
     )
-    public_key: Path | None = Field(
+    public_key: KeyFile | None = Field(
         None, description="PEM file of the public key: a student without a fitting signature is not promoted."
     )
     student_licence: Licence | None = Field(

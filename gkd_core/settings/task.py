@@ -8,7 +8,32 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gkd_core.settings.base import PositiveFloat, PositiveInt, PositiveShare, Section, Share, ascending
 from gkd_core.settings.distill import Precision
-from gkd_core.settings.mask2former import Mask2FormerSettings
+
+FeatureNorm = Literal["none", "final"]
+
+
+class Mask2FormerSettings(Section):
+    """Mask2Former (Cheng et al. 2022). The defaults are the published ones, with which student and decoder have the paper's
+    41.9 M (ViT-S) and 106.8 M (ViT-B) parameters."""
+
+    queries: PositiveInt = Field(100, description="Queries: segments that an image can have (released: 100).")
+    decoder_layers: PositiveInt = Field(9, description="Layers of the transformer decoder (released: 9).")
+    pixel_layers: PositiveInt = Field(6, description="Layers of deformable attention in the pixel decoder (released: 6).")
+    heads: PositiveInt = Field(8, description="Heads of every attention (released: 8).")
+    feedforward: PositiveInt = Field(2048, description="Hidden channels of the decoder's MLPs (released: 2048).")
+    pixel_feedforward: PositiveInt = Field(1024, description="Hidden channels of the pixel decoder's MLPs (released: 1024).")
+    class_weight: float = Field(2.0, ge=0, description="Weight of the class loss and of its matching cost (released: 2).")
+    mask_weight: float = Field(5.0, ge=0, description="Weight of the mask loss and of its matching cost (released: 5).")
+    dice_weight: float = Field(5.0, ge=0, description="Weight of the dice loss and of its matching cost (released: 5).")
+    no_object_weight: PositiveFloat = Field(0.1, description="Weight of 'no object' in the class loss (released: 0.1).")
+    points: PositiveInt = Field(12_544, description="Points that a mask is compared at (released: 12 544, 112 × 112).")
+    oversample: float = Field(3.0, ge=1, description="Random points drawn for each point kept as uncertain (released: 3).")
+    importance: Share = Field(0.75, description="Share of the points that are kept as uncertain (released: 0.75).")
+    ignored: Literal["background", "left-out"] = Field(
+        "background",
+        description="Pixels whose label is ignored. background: of every mask (released); left-out: no point of the loss looks "
+        "at them, and an image of nothing else takes no part.",
+    )
 
 
 class LearnTaskSettings(Section):
@@ -36,6 +61,12 @@ class LearnTaskSettings(Section):
     )
     decoder_width: PositiveInt = Field(256, description="Channels inside the decoder (released: 256).")
     mask2former: Mask2FormerSettings = Field(Mask2FormerSettings(), description="The decoder mask2former.")
+    feature_norm: FeatureNorm = Field(
+        "none",
+        description="Norm of the feature maps that segformer and mask2former see. none: a transformer's blocks as they are "
+        "(released); final: each in the encoder's final norm. The maps of a CNN are the same either way: it has no final norm. "
+        "The linear decoder sees the patch tokens, which are always in it.",
+    )
     lr: PositiveFloat = Field(1e-4, description="AdamW learning rate of the decoder (paper: 1e-4).")
     encoder_lr: PositiveFloat = Field(
         1e-5, description="AdamW learning rate of the encoder where it is trained here (paper: 1e-5)."
@@ -78,6 +109,11 @@ class LearnTaskSettings(Section):
         "three, milder, by color_jitter.",
     )
     color_jitter: float = Field(0.3, ge=0, description="Strength of the jitter of colors: jitter; 0 leaves colours as they are.")
+    padding: Literal["mean", "black"] = Field(
+        "mean",
+        description="What fills a crop beyond an image that is smaller. mean: the encoder's mean, below and to the right of the "
+        "finished crop (released); black: before flip and colours, so that it lies on either side and is coloured too.",
+    )
     end_to_end_updates: PositiveInt | None = Field(
         None,
         description="Updates for methods without a stage one; null gives them the sum of all stages' updates, "

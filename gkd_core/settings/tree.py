@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gkd_core.settings.base import NonNegativeInt, PositiveInt, Section
 from gkd_core.settings.data import DataSettings
-from gkd_core.settings.distill import DistillSettings
+from gkd_core.settings.distill import DistillSettings, DistillSourceSettings
 from gkd_core.settings.encoder import EncoderSettings
 from gkd_core.settings.evaluate import EvaluateSettings
 from gkd_core.settings.illustrate import IllustrateSettings
@@ -23,7 +23,7 @@ class Settings(Section):
     """All settings of one run."""
 
     recipe_version: PositiveInt = Field(
-        2, description="Raised when the code changes what a stage computes, so that DVC runs every stage anew."
+        3, description="Raised when the code changes what a stage computes, so that DVC runs every stage again."
     )
     method: MethodName = Field(
         "gkd", description="gkd, a rival under the same budget, or 'teacher' (a decoder on the frozen teacher)."
@@ -40,8 +40,8 @@ class Settings(Section):
         DistillSettings(updates=250_000, batch_size=512, image_size=(224, 224), patch_size=14),
         description="Stage 1a, on proxy images (released: 100 epochs).",
     )
-    distill_source: DistillSettings = Field(
-        DistillSettings(updates=58_500, batch_size=128, image_size=(512, 512), patch_size=16),
+    distill_source: DistillSourceSettings = Field(
+        DistillSourceSettings(updates=58_500, batch_size=128, image_size=(512, 512), patch_size=16),
         description="Stage 1b, on the source's images (released: 300 epochs).",
     )
     learn_task: LearnTaskSettings = Field(LearnTaskSettings(), description="Stage two.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from gkd_core.data.catalog.sources import Source
 from gkd_core.data.files.blobs import DataFile
@@ -15,10 +17,10 @@ from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
-from gkd_core.settings import DistillSettings, Settings
-from gkd_core.stages.domains import sources
+from gkd_core.settings import DistillSettings, EncoderSettings, Settings
 from gkd_core.stages.machine import absolute_weights, device_of, held
-from gkd_core.stages.run import Context
+from gkd_core.stages.student_record import check_student
+from gkd_core.stages.work import Context
 from gkd_core.training.checkpoint import FolderStore, State
 from gkd_core.training.metrics import file_sink
 from gkd_core.training.progress import progress
@@ -32,27 +34,56 @@ OBJECTIVE = "objective.safetensors"  # student and heads, for a later step of st
 def distill_proxy(context: Context) -> None:
     """Stage 1a: distil the student on the proxy images."""
     settings = context.settings
-    _distill(context, settings.distill_proxy, Source.model_validate(settings.data.proxy), start=None)
+    _distill(context, settings.distill_proxy, Source.model_validate(settings.data.proxy), partial(_own_weights, context))
 
 
 def distill_source(context: Context) -> None:
-    """Stage 1b: go on, student and heads, on the source's images; without a stage 1a, from the student's own weights."""
-    settings = context.settings
-    source = sources(settings, context.catalog)[str(context.run.source)]
-    start = context.workspace / context.run.input("start") if context.run.has_input("start") else None
-    _distill(context, settings.distill_source, source, start)
+    """Stage 1b: go on on the source's images, with 1a's student and fresh heads or its own; without a 1a, from the student's
+    own weights."""
+    section, source = context.settings.distill_source, context.recipe.sources[str(context.run.source)]
+    begin = BEGINNINGS[section.heads] if context.run.has_input("start") else _own_weights
+    _distill(context, section, source, partial(begin, context))
 
 
-def _start(folder: Path) -> Path:
-    """Student and heads that stage 1a left, as its record describes them."""
+class Beginning(NamedTuple):
+    """What a step of stage one starts from: a student with its weights and, where its heads go on too, the weights of both."""
+
+    student: EncoderSettings
+    objective: Path | None = None
+
+
+def _own_weights(context: Context) -> Beginning:
+    return Beginning(absolute_weights(context.settings.student, context))
+
+
+def _left_by_1a(context: Context) -> tuple[Path, EncoderCheckpoint]:
+    """The folder that stage 1a left, and its record, which must be of these settings."""
+    folder = context.workspace / context.run.input("start")
     record = EncoderCheckpoint.read(folder / MANIFEST)
-    # Records of versions before this one state no digest of it.
-    return folder / OBJECTIVE if record.objective_sha256 is None else held(
-        folder / OBJECTIVE, record.objective_sha256, folder / MANIFEST
-    )
+    check_student(record, context.settings, context.settings.distill_proxy, folder / MANIFEST)
+    return folder, record
 
 
-def _distill(context: Context, section: DistillSettings, source: Source, start: Path | None) -> None:
+def _student_alone(context: Context) -> Beginning:
+    """The student that stage 1a left, as its record describes it."""
+    folder, record = _left_by_1a(context)
+    weights = held(folder / record.weights, record.sha256, folder / MANIFEST)
+    return Beginning(context.settings.student.model_copy(update={"weights": str(weights), "min_coverage": 1.0}))
+
+
+def _student_and_heads(context: Context) -> Beginning:
+    """Student and heads that stage 1a left, as its record describes them."""
+    folder, record = _left_by_1a(context)
+    objective = folder / OBJECTIVE
+    if record.objective_sha256 is not None:  # records of early versions state no digest of it
+        held(objective, record.objective_sha256, folder / MANIFEST)
+    return Beginning(absolute_weights(context.settings.student, context), objective)
+
+
+BEGINNINGS: Mapping[str, Callable[[Context], Beginning]] = {"fresh": _student_alone, "carried": _student_and_heads}
+
+
+def _distill(context: Context, section: DistillSettings, source: Source, begin: Callable[[], Beginning]) -> None:
     settings = context.settings
     if settings.compute.elsewhere:
         from gkd_core.cluster.job_package import RemoteWork
@@ -64,15 +95,16 @@ def _distill(context: Context, section: DistillSettings, source: Source, start: 
         return
     parts = [_images(context, reference) for reference in source.references]
     images = tuple(image for part in parts for image in part)
+    beginning = begin()
     job = DistillJob(
         title=context.run.name,
         objective=str(method_of(settings).distillation),
         settings=section,
         updates=section.updates_for(len(images)),
         teacher=step_encoder(absolute_weights(settings.teacher, context), section),
-        student=step_encoder(absolute_weights(settings.student, context), section),
+        student=step_encoder(beginning.student, section),
         images=images,
-        start=None if start is None else _start(start),
+        start=beginning.objective,
         seed=settings.seed,
         threads=settings.compute.threads,
         device=device_of(settings),
@@ -101,9 +133,9 @@ def _distill(context: Context, section: DistillSettings, source: Source, start: 
 
 
 def _images(context: Context, reference: str) -> Sequence[DataFile]:
-    entry, split = context.catalog.domain(reference)
-    training_files_keep_their_size(context.origin, entry, split)
-    return context.origin.images(entry, split)
+    domain = context.domain(reference)
+    training_files_keep_their_size(context.origin, domain)
+    return context.origin.images(domain)
 
 
 def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
@@ -112,7 +144,9 @@ def _train(job: DistillJob, settings: Settings, folder: Path) -> State:
         from gkd_core.cluster.train import Group, distill_on_ray
 
         compute = settings.compute
-        return distill_on_ray(job, Group(compute.workers, compute.most_workers, compute.max_failures), folder)
+        return distill_on_ray(
+            job, Group(compute.workers, compute.most_workers, compute.max_failures, compute.start_minutes), folder
+        )
     # Only where the work is done here: Ray's workers load it for themselves.
     from gkd_core.distill.stage_one import distill
 

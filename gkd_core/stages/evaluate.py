@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
+from gkd_core.data.catalog.load import Domain
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, mean_iou
-from gkd_core.evaluate.matrix import Domain, measure
-from gkd_core.evaluate.places import Place
+from gkd_core.evaluate.matrix import ScoredImages, measure
+from gkd_core.evaluate.places import Place, check_classes
 from gkd_core.files import atomic_folder
 from gkd_core.models.flops import student_size
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.notes import clear_file
 from gkd_core.paths import SCORES, SIZE
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
-from gkd_core.stages.domains import benchmarks, domains_of
 from gkd_core.stages.machine import device_of
-from gkd_core.stages.run import Context
+from gkd_core.stages.work import Context
 from gkd_core.training.metrics import MetricsSink, file_sink
 from gkd_core.training.progress import Advance, progress
 
@@ -32,41 +32,46 @@ NOTE_SECONDS = 2.0
 
 def evaluate(context: Context) -> None:
     """Measure a source's segmentor on its own validation split and on every target of its benchmarks."""
-    settings, catalog = context.settings, context.catalog
+    settings, recipe = context.settings, context.recipe
     torch.set_num_threads(settings.compute.threads)
     source = str(context.run.source)
     folder = context.workspace / context.run.input("segmentor")
     record = SegmentorCheckpoint.read(folder / MANIFEST)
-    clear_file(context.run_folder / SIZE, "it is written anew")
+    domains = context.recipe.measured_domains(source)
+    for domain in domains:
+        check_classes(record, domain)
+    clear_file(context.run_folder / SIZE, "it is written again")
     student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
-    matrices = measured(context, folder, domains_of(settings, catalog, source), len(record.classes))
+    matrices = confusions_on(context, folder, domains, len(record.classes))
+    # As it was learnt; a record without a teacher is of a method that has none, where the settings' name stands in tables.
+    teacher = record.teacher or settings.teacher.arch
     scores = []
-    for benchmark in benchmarks(settings, catalog):
+    for benchmark in recipe.benchmarks:
         if benchmark.source.name != source:
             continue
         places = [
             Place(benchmark.name, domain, reference, in_domain=domain == "in-domain")
             for domain, reference in {"in-domain": benchmark.validation, **benchmark.targets}.items()
         ]
-        scores += [score(context, place, matrices[place.reference], record, settings.teacher.arch) for place in places]
+        scores += [score(context, place, matrices[place.reference], record, teacher) for place in places]
     with atomic_folder(context.output) as folder:
         ScoreTable(scores=tuple(scores)).write(folder / SCORES)
         (folder / "confusion.json").write_text(json.dumps({name: matrix.tolist() for name, matrix in matrices.items()}) + "\n")
 
 
-def measured(context: Context, folder: Path, references: Sequence[str], classes: int) -> dict[str, torch.Tensor]:
-    """Confusion matrix (classes, classes) of a folder's segmentor on each `dataset/split`.
+def confusions_on(context: Context, folder: Path, domains: Sequence[Domain], classes: int) -> dict[str, torch.Tensor]:
+    """Confusion matrix (classes, classes) of a folder's segmentor on each domain, by its `dataset/split`.
 
     The images done are noted in `metrics.jsonl` of the run folder, where a flow can see them.
     """
-    domains = {reference: scored_domain(context, reference, classes) for reference in references}
+    scored = {domain.reference: scored_images(context, domain, classes) for domain in domains}
     matrices: dict[str, torch.Tensor] = {}
     sink = file_sink(context.run_folder)
     with _measuring(context, folder) as measured_on:
-        for reference, domain in domains.items():
-            before = sum(len(domains[name].pairs) for name in matrices)
-            with progress(f"{context.run.name} on {reference}", len(domain.pairs)) as advance:
-                matrices[reference] = measured_on(domain, _noting(sink, before, len(matrices), advance))
+        for reference, images in scored.items():
+            before = sum(len(scored[name].pairs) for name in matrices)
+            with progress(f"{context.run.name} on {reference}", len(images.pairs)) as advance:
+                matrices[reference] = measured_on(images, _noting(sink, before, len(matrices), advance))
     return matrices
 
 
@@ -86,27 +91,28 @@ def _noting(sink: MetricsSink, before: int, domains: int, advance: Advance) -> A
 
 
 @contextmanager
-def _measuring(context: Context, folder: Path) -> Iterator[Callable[[Domain, Advance], torch.Tensor]]:
-    """Give a function that measures the segmentor of a folder on a domain, here or on Ray workers."""
+def _measuring(context: Context, folder: Path) -> Iterator[Callable[[ScoredImages, Advance], torch.Tensor]]:
+    """Give a function that measures the segmentor of a folder on a domain's images, here or on Ray workers."""
     settings = context.settings
     device = device_of(settings)
     if settings.evaluate.workers > 0:
         from gkd_core.cluster.evaluate import Share, measuring_on_ray
 
-        share = Share(folder, settings.evaluate, device, settings.compute.threads, context.run_folder)
-        with measuring_on_ray(share) as measured_on:
-            yield measured_on
+        share = Share(
+            folder, settings.evaluate, device, settings.compute.threads, context.run_folder, settings.compute.start_minutes
+        )
+        with measuring_on_ray(share) as measure_domain:
+            yield measure_domain
         return
     model = load_segmentor(folder).to(device)
-    yield lambda domain, advance: measure(model, domain, settings.evaluate, torch.device(device), advance)
+    yield lambda images, advance: measure(model, images, settings.evaluate, torch.device(device), advance)
 
 
-def scored_domain(context: Context, reference: str, classes: int) -> Domain:
-    """A `dataset/split` ready to be measured on."""
-    entry, split = context.catalog.domain(reference)
+def scored_images(context: Context, domain: Domain, classes: int) -> ScoredImages:
+    """The images of a domain, ready to be measured on."""
     origin = context.origin
-    encoding = origin.encoding(context.catalog, entry, split)
-    return Domain(origin.pairs(entry, split), encoding, origin.protocol(entry, split), classes)
+    encoding = origin.encoding(domain)
+    return ScoredImages(origin.pairs(domain), encoding, origin.protocol(domain), classes)
 
 
 def score(context: Context, place: Place, matrix: torch.Tensor, record: SegmentorCheckpoint, teacher: str) -> Score:
@@ -115,13 +121,12 @@ def score(context: Context, place: Place, matrix: torch.Tensor, record: Segmento
     Raises:
         DataError: no pixel of the domain counts.
     """
-    reference = place.reference
-    settings = context.settings
-    entry, split = context.catalog.domain(reference)
+    settings, domain = context.settings, context.domain(place.reference)
+    protocol = domain.entry.protocol
     ious = class_iou(matrix)
     if not matrix.any():
         raise DataError(
-            f"{reference}: every pixel of its labels is ignored, so there is nothing to score; check the dataset's encoding"
+            f"{domain}: every pixel of its labels is ignored, so there is nothing to score; check the dataset's encoding"
         )
     return Score(
         method=record.method,
@@ -133,15 +138,16 @@ def score(context: Context, place: Place, matrix: torch.Tensor, record: Segmento
         benchmark=place.benchmark,
         source=record.source,
         domain=place.domain,
-        dataset=reference,
+        dataset=domain.reference,
         in_domain=place.in_domain,
         miou=mean_iou(ious),
         class_iou=dict(zip(record.classes, ious, strict=True)),
-        images=context.origin.count(entry, split),
+        images=context.origin.count(domain),
         protocol=ScoreProtocol(
-            scale=entry.protocol.scale,
-            max_size=entry.protocol.max_size,
-            labels_resized=entry.protocol.resize_labels,
+            scale=protocol.scale,
+            scaling=protocol.scaling,
+            max_size=protocol.max_size,
+            labels_resized=protocol.resize_labels,
             window=settings.evaluate.window,
             stride=settings.evaluate.stride,
             scales=settings.evaluate.scales,

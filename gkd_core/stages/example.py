@@ -1,4 +1,4 @@
-"""What a source's student is shown as an example."""
+"""A small batch of a source's images, by which a model's page shows what it takes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from pathlib import Path
 
 import torch
 
-from gkd_core.data.catalog.load import load_catalog
-from gkd_core.data.example import example_batch
-from gkd_core.settings import Settings
-from gkd_core.stages.domains import benchmarks
-from gkd_core.stages.origin import data_origin
+from gkd_core.data.augment.transforms import resized, to_float
+from gkd_core.data.files.reading import read_image
+from gkd_core.stages.recipe import Recipe
+
+IMAGES = 2  # a batch of one would be exported as always one
+SHADES = 16  # in a JSON file a coarse value takes six characters, a fine one twenty
 
 
-def source_example(settings: Settings, source: str, workspace: Path) -> torch.Tensor:
-    """Images (2, 3, H, W) of the source's own validation split, at the size of the evaluation's window, float32 in 0..1.
+def source_example(recipe: Recipe, source: str, workspace: Path) -> torch.Tensor:
+    """The first images of the source's own validation split, each shrunk or stretched to the evaluation's window.
+
+    Values are rounded to sixteenths: the example is stored as text, and is to be looked at, not to be measured on.
+
+    Returns:
+        (2, 3, H, W), float32 in 0..1.
 
     Raises:
-        DataError: the split is not there; prepare-data looks after that.
+        DataError: an image is missing or unreadable.
     """
-    catalog = load_catalog(settings.data.catalogs)
-    validation = next(item.validation for item in benchmarks(settings, catalog) if item.source.name == source)
-    return example_batch(data_origin(settings, workspace), catalog, validation, settings.evaluate.window)
+    validation = recipe.measured_domains(source)[0]
+    files = list(recipe.origin(workspace).images(validation)[:IMAGES])
+    files = [files[index % len(files)] for index in range(IMAGES)]
+    window = recipe.settings.evaluate.window
+    batch = torch.stack([resized(to_float(read_image(file)), window) for file in files])
+    return (batch.clamp(0, 1) * SHADES).round() / SHADES

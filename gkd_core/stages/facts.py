@@ -29,7 +29,7 @@ class Stage:
         inputs: what it calls the folders of earlier stages that it reads, where it has them: `run.input("student")`.
         section: the section of the settings that it is run by.
         trains: it has a loop with checkpoints.
-        distills: it is of stage one: it needs no label, and gives a student that a later stage goes on from.
+        distills: it belongs to stage one: it needs no label, and gives a student that a later stage continues from.
         on_ray: whether its work is done by Ray's workers, which have the cluster to themselves.
         unit: what its progress is counted in, by its `metrics.jsonl`.
         folder: its output, or the folder that has one for each source.
@@ -112,10 +112,7 @@ ILLUSTRATE = Stage(
 )
 MATRIX = Stage("report", ("report", "report"), (), REPORT)
 
-STAGES = {
-    stage.name: stage
-    for stage in (PREPARE_DATA, DISTILL_PROXY, DISTILL_SOURCE, LEARN_TASK, EVALUATE, ILLUSTRATE, MATRIX)
-}
+STAGES = {stage.name: stage for stage in (PREPARE_DATA, DISTILL_PROXY, DISTILL_SOURCE, LEARN_TASK, EVALUATE, ILLUSTRATE, MATRIX)}
 """Every stage by its name, in the order of the recipe."""
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from gkd_core.records import Record
-from gkd_core.settings import Settings
-from gkd_core.stages.recipe import plan
+from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.run import params_of
 
 SEED = "seed"  # not of the recipe: several seeds of one recipe are compared
@@ -37,18 +36,18 @@ class Fingerprint(Record):
         return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
-def fingerprint_of(settings: Settings, data: Mapping[str, str]) -> Fingerprint:
-    """The fingerprint of a run with these settings (paths made absolute, as in its workspace) on these inputs.
+def fingerprint_of(recipe: Recipe, data: Mapping[str, str]) -> Fingerprint:
+    """The fingerprint of a run by this recipe (paths made absolute, as in its workspace) on these inputs.
 
     Raises:
         GkdError: the settings ask for no possible plan.
     """
-    recipe: dict[str, Any] = {}
-    for run in plan(settings):
-        recipe |= params_of(settings, run)
-    recipe.pop(SEED, None)
+    settings: dict[str, Any] = {}
+    for run in recipe.plan:
+        settings |= params_of(recipe.settings, run)
+    settings.pop(SEED, None)
     # As it is read back from a file: tuples are lists there.
-    return Fingerprint(recipe=json.loads(json.dumps(recipe)), data=dict(data))
+    return Fingerprint(recipe=json.loads(json.dumps(settings)), data=dict(data))
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:

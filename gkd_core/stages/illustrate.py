@@ -9,28 +9,30 @@ import torch
 from torch import nn
 
 from gkd_core.data.augment.transforms import middle
-from gkd_core.distill.attention import patch_attention, query_places, read_head
+from gkd_core.data.catalog.load import Domain
 from gkd_core.distill.job import step_encoder
 from gkd_core.distill.qsd import matching_weight
+from gkd_core.distill.results import patch_attention, query_places, read_head
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.distill.teacher import Teacher
 from gkd_core.evaluate.matrix import Prediction, predict
+from gkd_core.evaluate.places import check_classes
 from gkd_core.files import atomic_folder
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.paths import PICTURES
-from gkd_core.records import MANIFEST, Picture, PictureList, SegmentorCheckpoint
+from gkd_core.records import MANIFEST, EncoderCheckpoint, Picture, PictureList, SegmentorCheckpoint
 from gkd_core.reports.panels import image_miou, panel_sheet, spaced
 from gkd_core.reports.sheet import Sheet, save_sheet
 from gkd_core.reports.token_sheets import TokenView, attention_sheet, domain_cka, feature_sheet
 from gkd_core.seeding import seed_of
 from gkd_core.settings import PictureKind
 from gkd_core.stages.distill import OBJECTIVE
-from gkd_core.stages.domains import domains_of
-from gkd_core.stages.evaluate import scored_domain
+from gkd_core.stages.evaluate import scored_images
 from gkd_core.stages.machine import absolute_weights, device_of, distilled_encoder
 from gkd_core.stages.recipe import picture_kinds
-from gkd_core.stages.run import Context
+from gkd_core.stages.student_record import check_student
+from gkd_core.stages.work import Context
 from gkd_core.training.progress import progress
 
 Views = dict[str, list[TokenView]]  # by `dataset/split`
@@ -52,7 +54,9 @@ class _Pictures:
         self._source = str(context.run.source)
         self._segmentor = context.workspace / context.run.input("segmentor")
         self._record = SegmentorCheckpoint.read(self._segmentor / MANIFEST)
-        self._whose = f"{self._settings.method}, seed {self._settings.seed}, {self._record.encoder.arch} from {self._source}"
+        for domain in context.recipe.measured_domains(self._source):
+            check_classes(self._record, domain)
+        self._whose = f"{self._record.method}, seed {self._record.seed}, {self._record.encoder.arch} from {self._source}"
         self._drawn: list[Picture] = []
 
     def draw(self) -> None:
@@ -65,9 +69,9 @@ class _Pictures:
         if "attention" in self._kinds:
             self._attention(views)
         PictureList(
-            method=self._settings.method,
+            method=self._record.method,
             student=self._record.encoder.arch,
-            seed=self._settings.seed,
+            seed=self._record.seed,
             source=self._source,
             pictures=tuple(self._drawn),
         ).write(self._folder / PICTURES)
@@ -77,31 +81,31 @@ class _Pictures:
         context, device = self._context, torch.device(device_of(self._settings))
         model = load_segmentor(self._segmentor).to(device)
         tokens = _TokenViews(context, device) if {"features", "attention"} & set(self._kinds) else None
-        references = domains_of(self._settings, context.catalog, self._source)
+        domains = context.recipe.measured_domains(self._source)
         views: Views = {}
-        with progress(context.run.name, len(references)) as advance:
-            for done, reference in enumerate(references, start=1):
-                predictions = self._predictions(model, reference, device)
+        with progress(context.run.name, len(domains)) as advance:
+            for done, domain in enumerate(domains, start=1):
+                predictions = self._predictions(model, domain, device)
                 if "panel" in self._kinds:
-                    self._panel(reference, predictions)
+                    self._panel(domain, predictions)
                 if tokens is not None:
-                    views[reference] = [tokens.of(name, prediction) for name, prediction in predictions.items()]
+                    views[domain.reference] = [tokens.of(name, prediction) for name, prediction in predictions.items()]
                 advance(done)
         return views
 
-    def _predictions(self, model: nn.Module, reference: str, device: torch.device) -> dict[str, Prediction]:
+    def _predictions(self, model: nn.Module, domain: Domain, device: torch.device) -> dict[str, Prediction]:
         """The images chosen of a domain, by name, with what the student makes of them."""
         context, settings = self._context, self._settings
-        domain = scored_domain(context, reference, len(self._record.classes))
-        entry, _ = context.catalog.domain(reference)
-        pairs = [domain.pairs[index] for index in spaced(len(domain.pairs), settings.illustrate.images)]
-        return {context.origin.name(entry, pair.image): predict(model, pair, domain, settings.evaluate, device) for pair in pairs}
+        scored = scored_images(context, domain, len(self._record.classes))
+        pairs = [scored.pairs[index] for index in spaced(len(scored.pairs), settings.illustrate.images)]
+        return {
+            context.origin.name(domain, pair.image): predict(model, pair, scored, settings.evaluate, device) for pair in pairs
+        }
 
-    def _panel(self, reference: str, predictions: Mapping[str, Prediction]) -> None:
-        taxonomy = self._context.catalog.taxonomy_of(self._context.catalog.domain(reference)[0])
-        sheet = panel_sheet(f"{reference}: {self._whose}", predictions, taxonomy)
+    def _panel(self, domain: Domain, predictions: Mapping[str, Prediction]) -> None:
+        sheet = panel_sheet(f"{domain}: {self._whose}", predictions, domain.taxonomy)
         values = {name: image_miou(prediction, len(self._record.classes)) for name, prediction in predictions.items()}
-        self._add("panel", sheet, reference, "mIoU of the image, %", values)
+        self._add("panel", sheet, domain.reference, "mIoU of the image, %", values)
 
     def _attention(self, views: Views) -> None:
         heads = self._settings.distill_source.num_heads
@@ -130,7 +134,9 @@ class _TokenViews:
     def __init__(self, context: Context, device: torch.device) -> None:
         settings, section = context.settings, context.settings.distill_source
         self._size, self._device = section.image_size, device
-        student = build_encoder(distilled_encoder(_distilled(context)), seed_of("student", settings.seed))
+        folder = _distilled(context)
+        check_student(EncoderCheckpoint.read(folder / MANIFEST), settings, section, folder / MANIFEST)
+        student = build_encoder(distilled_encoder(folder), seed_of("student", settings.seed))
         self._student = student.eval().to(device)
         self._grid = student.grid(*self._size)
         teacher = frozen_teacher(step_encoder(absolute_weights(settings.teacher, context), section), settings.seed)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import torch
 
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.files.origin import training_files_keep_their_size
 from gkd_core.data.files.reading import LabelledImages
-from gkd_core.data.order.label_fraction import draw_fraction
+from gkd_core.data.order.sampling import draw_fraction
 from gkd_core.distill.stage_one import frozen_teacher
 from gkd_core.files import atomic_folder
 from gkd_core.methods import METHODS, encoder_is_frozen, method_of, task_updates
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.models.tensor_files import write_tensors
-from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
+from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings
-from gkd_core.stages.domains import sources
 from gkd_core.stages.machine import absolute_weights, device_of, distilled_encoder
-from gkd_core.stages.run import Context
+from gkd_core.stages.student_record import check_student
+from gkd_core.stages.work import Context
 from gkd_core.task.stage_two import EndToEndTask, FrozenTask, SingleStageTask, TaskJob
 from gkd_core.task.stage_two import learn_task as train_task
 from gkd_core.training.checkpoint import FolderStore
@@ -31,11 +32,11 @@ LABELLED = "labelled.txt"  # the images whose labels were learnt from, one a lin
 
 def learn_task(context: Context) -> None:
     """Stage two: a decoder on the method's encoder, with the source's labels."""
-    settings, catalog = context.settings, context.catalog
+    settings = context.settings
     method = method_of(settings)
-    source = sources(settings, catalog)[str(context.run.source)]
-    taxonomy = catalog.taxonomy_of(catalog.domain(source.references[0])[0])
-    parts = [_labelled(context, reference) for reference in source.references]
+    source, domains = context.recipe.sources[str(context.run.source)], context.recipe.parts(str(context.run.source))
+    taxonomy = domains[0].taxonomy
+    parts = [_labelled(context, domain) for domain in domains]
     job = TaskJob(
         title=context.run.name,
         settings=settings.learn_task,
@@ -52,7 +53,13 @@ def learn_task(context: Context) -> None:
     encoder = build_encoder(start, seed_of(method.encoder, settings.seed))
     section = settings.learn_task
     segmentor = build_segmentor(
-        encoder, section.decoder, len(taxonomy.classes), section.decoder_width, settings.seed, section.mask2former
+        encoder,
+        section.decoder,
+        len(taxonomy.classes),
+        section.decoder_width,
+        settings.seed,
+        section.mask2former,
+        section.feature_norm,
     )
     segmentor.to(job.device)
     frozen = encoder_is_frozen(settings)
@@ -69,18 +76,17 @@ def learn_task(context: Context) -> None:
         weights = folder / SEGMENTOR
         write_tensors(segmentor.state_dict(), weights)
         learnt = [
-            context.origin.name(catalog.domain(reference)[0], pair.image)
-            for reference, part in zip(source.references, parts, strict=True)
-            for pair in part.pairs
+            context.origin.name(domain, pair.image) for domain, part in zip(domains, parts, strict=True) for pair in part.pairs
         ]
         (folder / LABELLED).write_text("".join(f"{name}\n" for name in learnt), encoding="utf-8")
         declared = settings.teacher if method.encoder == "teacher" else settings.student
         SegmentorCheckpoint(
-            # On the grid that stage one left it with; the weights as declared, as a path of this machine is of no use elsewhere.
+            # On the grid that stage one left it with; the weights as declared, as a path of this machine means nothing elsewhere.
             encoder=declared.model_copy(update={"patch_size": start.patch_size, "image_size": start.image_size}),
             decoder=section.decoder,
             decoder_width=section.decoder_width,
             mask2former=section.mask2former,
+            feature_norm=section.feature_norm,
             taxonomy=taxonomy.name,
             classes=taxonomy.classes,
             source=str(context.run.source),
@@ -96,13 +102,12 @@ def learn_task(context: Context) -> None:
         ).write(folder / MANIFEST)
 
 
-def _labelled(context: Context, reference: str) -> LabelledImages:
+def _labelled(context: Context, domain: Domain) -> LabelledImages:
     """The images of one part of the source whose labels are learnt from."""
     settings, origin = context.settings, context.origin
-    entry, split = context.catalog.domain(reference)
-    training_files_keep_their_size(origin, entry, split)
-    pairs = draw_fraction(origin.pairs(entry, split), settings.learn_task.label_fraction, reference, settings.seed)
-    return LabelledImages(pairs, origin.encoding(context.catalog, entry, split))
+    training_files_keep_their_size(origin, domain)
+    pairs = draw_fraction(origin.pairs(domain), settings.learn_task.label_fraction, domain.reference, settings.seed)
+    return LabelledImages(pairs, origin.encoding(domain))
 
 
 def _task_encoder(context: Context) -> EncoderSettings:
@@ -113,4 +118,6 @@ def _task_encoder(context: Context) -> EncoderSettings:
         return absolute_weights(settings.teacher, context)
     if method.distillation is None:
         return absolute_weights(settings.student, context)
-    return distilled_encoder(context.workspace / context.run.input("student"))
+    folder = context.workspace / context.run.input("student")
+    check_student(EncoderCheckpoint.read(folder / MANIFEST), settings, settings.distill_source, folder / MANIFEST)
+    return distilled_encoder(folder)

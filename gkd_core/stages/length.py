@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog.load import Catalog
 from gkd_core.methods import task_updates
 from gkd_core.paths import DATA
 from gkd_core.records import MANIFEST, DataManifest
-from gkd_core.settings import Settings
-from gkd_core.stages.domains import domains_of, sources
 from gkd_core.stages.facts import DISTILL_PROXY, STAGES, Unit
+from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.run import StageRun
 
 
@@ -23,13 +21,13 @@ class Length:
     unit: Unit
 
 
-def length_of(settings: Settings, catalog: Catalog, run: StageRun, workspace: Path) -> Length | None:
+def length_of(recipe: Recipe, run: StageRun, workspace: Path) -> Length | None:
     """The length of a stage whose data are prepared; None for one that has no steps.
 
     Raises:
         GkdError: `prepare-data` has left no record.
     """
-    stage = STAGES[run.stage]
+    stage, settings = STAGES[run.stage], recipe.settings
     if stage.unit is None:
         return None
     if not stage.distills and stage.trains:
@@ -39,6 +37,6 @@ def length_of(settings: Settings, catalog: Catalog, run: StageRun, workspace: Pa
     if stage is DISTILL_PROXY:
         return Length(settings.distill_proxy.updates_for(images[settings.data.proxy]), stage.unit)
     if not stage.trains:
-        return Length(sum(images[reference] for reference in domains_of(settings, catalog, str(run.source))), stage.unit)
-    references = sources(settings, catalog)[str(run.source)].references
-    return Length(settings.distill_source.updates_for(sum(images[reference] for reference in references)), stage.unit)
+        return Length(sum(images[domain.reference] for domain in recipe.measured_domains(str(run.source))), stage.unit)
+    learnt = sum(images[domain.reference] for domain in recipe.parts(str(run.source)))
+    return Length(settings.distill_source.updates_for(learnt), stage.unit)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from gkd_core.errors import WeightsError
+from gkd_core.errors import SettingsError, WeightsError
 from gkd_core.paths import RUNS
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings, Settings
-from gkd_core.stages.run import Context
+from gkd_core.stages.work import Context
 
 
 def absolute_weights(encoder: EncoderSettings, context: Context) -> EncoderSettings:
@@ -23,10 +23,11 @@ def absolute_weights(encoder: EncoderSettings, context: Context) -> EncoderSetti
         PlatformError: there is no MLflow store.
     """
     if encoder.weights_uri is not None:
-        from gkd_core.storage.mlflow_weights import fetch_weights, store_address
+        from gkd_core.storage.mlflow_store import existing_store
+        from gkd_core.storage.mlflow_weights import fetch_weights
 
         shared = (context.workspace / RUNS).resolve()
-        address = store_address(context.settings.tracking.uri, project=shared.parents[1])
+        address = existing_store(context.settings.tracking.uri, project=shared.parents[1])
         return _with_weights(encoder, fetch_weights(encoder.weights_uri, address, shared / "weights"))
     if encoder.weights_file is not None:
         return _with_weights(encoder, context.workspace / encoder.weights_file)
@@ -60,6 +61,15 @@ def _with_weights(encoder: EncoderSettings, file: Path) -> EncoderSettings:
 
 
 def device_of(settings: Settings) -> str:
-    if settings.compute.device != "auto":
-        return settings.compute.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The device that the settings mean, on this machine.
+
+    Raises:
+        SettingsError: they ask for a GPU, and torch finds none here.
+    """
+    asked, found = settings.compute.device, torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        why = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU, no driver, or CUDA_VISIBLE_DEVICES"
+        raise SettingsError(f"compute.device: given 'cuda', but torch finds no GPU here ({why}); set it to auto or cpu")
+    if asked != "auto":
+        return asked
+    return "cuda" if found else "cpu"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gkd_core.data.catalog.load import Catalog
 from gkd_core.evaluate.places import Place, places
 from gkd_core.paths import RUNS, SCORES
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
 from gkd_core.settings import Settings
 from gkd_core.settings.encoder import MLFLOW_SCHEMES
 from gkd_core.stages.facts import EVALUATE
-from gkd_core.stages.run import Context, StageRun
+from gkd_core.stages.recipe import Recipe
+from gkd_core.stages.run import StageRun
+from gkd_core.stages.work import Context
 from gkd_core.untrusted import given_path
 
 NO_TEACHER = "none"  # in the place of a teacher's name
@@ -30,9 +31,10 @@ def segmentor_folder(model: str, settings: Settings, project: Path) -> Path:
         GkdError: the folder is not a segmentor's.
     """
     if model.startswith(MLFLOW_SCHEMES):
-        from gkd_core.storage.mlflow_weights import fetch_segmentor, store_address
+        from gkd_core.storage.mlflow_store import existing_store
+        from gkd_core.storage.mlflow_weights import fetch_segmentor
 
-        address = store_address(settings.tracking.uri, project)
+        address = existing_store(settings.tracking.uri, project)
         return fetch_segmentor(model, address, (project / RUNS).resolve() / "weights")
     folder = given_path(project / model)
     SegmentorCheckpoint.read(folder / MANIFEST)
@@ -45,9 +47,9 @@ def measure_run(folder: Path, output: Path) -> StageRun:
     return StageRun("measure", None, (folder,), params, output, named=(("segmentor", folder),))
 
 
-def chosen_places(settings: Settings, catalog: Catalog, folder: Path, domains: Sequence[str]) -> list[Place]:
+def chosen_places(recipe: Recipe, folder: Path, domains: Sequence[str]) -> list[Place]:
     """Where a segmentor is to be measured; see `places`."""
-    return places(catalog, settings.data.benchmarks, SegmentorCheckpoint.read(folder / MANIFEST), domains)
+    return places(recipe.catalog, recipe.settings.data.benchmarks, SegmentorCheckpoint.read(folder / MANIFEST), domains)
 
 
 def measure_on(context: Context, domains: Sequence[str]) -> None:
@@ -61,14 +63,14 @@ def measure_on(context: Context, domains: Sequence[str]) -> None:
     from gkd_core.files import atomic_folder
     from gkd_core.records import ScoreTable
     from gkd_core.reports.report import write_report
-    from gkd_core.stages.evaluate import measured, score
+    from gkd_core.stages.evaluate import confusions_on, score
 
     torch.set_num_threads(context.settings.compute.threads)
     folder = context.run.input("segmentor")
     record = SegmentorCheckpoint.read(folder / MANIFEST)
-    chosen = chosen_places(context.settings, context.catalog, folder, domains)
-    references = list(dict.fromkeys(place.reference for place in chosen))
-    matrices = measured(context, folder, references, len(record.classes))
+    chosen = chosen_places(context.recipe, folder, domains)
+    found = [context.domain(reference) for reference in dict.fromkeys(place.reference for place in chosen)]
+    matrices = confusions_on(context, folder, found, len(record.classes))
     teacher = record.teacher or NO_TEACHER
     table = ScoreTable(scores=tuple(score(context, place, matrices[place.reference], record, teacher) for place in chosen))
     with atomic_folder(context.output) as target:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.files.origin import Folders, Origin, Shards
 from gkd_core.data.files.shards import set_folder
 from gkd_core.files import atomic_folder
 from gkd_core.records import MANIFEST, DataManifest, DatasetVersion
-from gkd_core.stages.domains import all_domains
 from gkd_core.stages.origin import bucket_sets
-from gkd_core.stages.run import Context
+from gkd_core.stages.work import Context
 
 
 def prepare_data(context: Context) -> None:
@@ -22,7 +22,7 @@ def prepare_data(context: Context) -> None:
 
             write_world(data.world, folder)
         origin = _origin(context, folder)
-        versions = tuple(_version(context, reference, origin) for reference in all_domains(context.settings, context.catalog))
+        versions = tuple(_version(domain, origin) for domain in context.recipe.domains)
         DataManifest(versions=versions).write(folder / MANIFEST)
 
 
@@ -42,14 +42,16 @@ def _origin(context: Context, folder: Path) -> Origin:
 
 def _places(context: Context) -> list[str]:
     """The sets of shards that the run reads."""
-    domains = [context.catalog.domain(reference) for reference in all_domains(context.settings, context.catalog)]
-    images = [set_folder(entry.name, split, "images") for entry, split in domains]
-    return images + [set_folder(entry.name, split, "labels") for entry, split in domains if entry.labels is not None]
+    domains = context.recipe.domains
+    images = [set_folder(domain.entry.name, domain.split, "images") for domain in domains]
+    return images + [set_folder(domain.entry.name, domain.split, "labels") for domain in domains if domain.is_labelled]
 
 
-def _version(context: Context, reference: str, origin: Origin) -> DatasetVersion:
-    entry, split = context.catalog.domain(reference)
-    images = len(origin.images(entry, split))
-    labels = None if entry.labels is None else len(origin.pairs(entry, split))
-    folder = origin.folder(entry, split)
-    return DatasetVersion(dataset=entry.name, split=split, folder=folder, images=images, labels=labels)
+def _version(domain: Domain, origin: Origin) -> DatasetVersion:
+    return DatasetVersion(
+        dataset=domain.entry.name,
+        split=domain.split,
+        folder=origin.folder(domain),
+        images=len(origin.images(domain)),
+        labels=len(origin.pairs(domain)) if domain.is_labelled else None,
+    )

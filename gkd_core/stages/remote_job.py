@@ -12,13 +12,14 @@ from pathlib import Path
 
 from gkd_core.cluster.bucket_nodes import BucketNodes, has_gpu, join_as_job, node_workspace
 from gkd_core.cluster.job_log import say_error, say_result
-from gkd_core.cluster.job_package import JOB, PARAMS, TASK, RemoteTask, result_of
+from gkd_core.cluster.job_package import JOB, TASK, RemoteTask, result_of
 from gkd_core.cluster.nodes import nodes
 from gkd_core.errors import GkdError, PlatformError
+from gkd_core.paths import PARAMS
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages.recipe import find_run
-from gkd_core.stages.run import run_stage
+from gkd_core.stages.recipe import Recipe
+from gkd_core.stages.work import run_stage
 from gkd_core.storage.client import connect
 from gkd_core.storage.keys import Location
 from gkd_core.storage.trees import upload_tree
@@ -32,13 +33,13 @@ def main() -> int:
     try:
         task = RemoteTask.read(Path(TASK))
         job = _own_id()
-        settings = _of_this_cluster(load_settings(Path(PARAMS)))
-        run = find_run(settings, task.stage, task.source)
+        recipe = Recipe.of(_of_this_cluster(load_settings(PARAMS)))
+        run = recipe.find(task.stage, task.source)
         workspace = node_workspace(task.name)
         place = BucketNodes(Location.parse(task.place), workspace, bool(run.inputs))
         place.prepare()
         nodes.set(place)
-        run_stage(settings, run, workspace)
+        run_stage(recipe, run, workspace)
         send_output(workspace / run.output, result_of(place.place, job))
     except GkdError as error:
         say_error(error)

@@ -1,23 +1,17 @@
-"""One stage to run: what it reads and writes, what it is given, and how it is run in this process."""
+"""One stage to run: what it reads and writes, and where it keeps its checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkd_core.data.catalog.load import Catalog, load_catalog
-from gkd_core.data.files.origin import Origin
+from gkd_core.data.files.folders import files_below
 from gkd_core.paths import RUNS
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings
-from gkd_core.stages.attempt import attempt
-from gkd_core.stages.facts import STAGES
-from gkd_core.stages.origin import data_origin
 
 
 @dataclass(frozen=True)
@@ -66,34 +60,6 @@ class StageRun:
         return shlex.join(["gkd", "run", self.stage, *(() if self.source is None else ("--source", self.source))])
 
 
-@dataclass(frozen=True)
-class Context:
-    """What every stage function is given."""
-
-    settings: Settings
-    catalog: Catalog
-    run: StageRun
-    workspace: Path
-
-    @property
-    def origin(self) -> Origin:
-        """Where the datasets lie, by absolute paths."""
-        return data_origin(self.settings, self.workspace)
-
-    @property
-    def output(self) -> Path:
-        """Absolute folder that the stage writes."""
-        return self.workspace / self.run.output
-
-    @property
-    def run_folder(self) -> Path:
-        """Absolute folder of the stage's checkpoints and step metrics."""
-        return run_folder(self.settings, self.run, self.workspace)
-
-
-StageFunction = Callable[[Context], None]
-
-
 def params_of(settings: Settings, run: StageRun) -> dict[str, object]:
     """The settings that a stage's result depends on, as plain values by their keys in `params.yaml`."""
     tree = settings.model_dump(mode="json")
@@ -112,24 +78,6 @@ def run_folder(settings: Settings, run: StageRun, workspace: Path) -> Path:
     return (workspace / RUNS).resolve() / f"{run.name}-{digest}"
 
 
-def run_stage(settings: Settings, run: StageRun, workspace: Path) -> None:
-    """Run one stage in this process; what a killed attempt left half-written goes first, what it costs is noted.
-
-    Raises:
-        GkdError: whatever the user has to mend; nothing is left under the output's name then.
-    """
-    context = Context(settings, load_catalog(settings.data.catalogs), run, workspace.resolve())
-    with attempt(context.run_folder, context.output):
-        _function(run.stage)(context)
-
-
-def _function(stage: str) -> StageFunction:
-    """The stage's function; its module is imported only now, so that no process loads what another stage needs."""
-    module, name = STAGES[stage].work
-    function: StageFunction = getattr(importlib.import_module(f"gkd_core.stages.{module}"), name)
-    return function
-
-
 def _lookup(tree: object, dotted: str) -> object:
     for part in dotted.split("."):
         tree = tree[part] if isinstance(tree, dict) else None
@@ -140,7 +88,8 @@ def _listing(path: Path) -> list[list[object]]:
     """Names of the files at a path, each with its size, or its digest where it is a record or the path itself."""
     if path.is_file():
         return [["", sha256_of(path)]]
-    return [[item.relative_to(path).as_posix(), _fact(item)] for item in sorted(path.rglob("*")) if item.is_file()]
+    files = files_below(path) if path.is_dir() else ()
+    return [[item.relative_to(path).as_posix(), _fact(item)] for item in sorted(files)]
 
 
 def _fact(file: Path) -> object:

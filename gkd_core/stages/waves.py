@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gkd_core.settings import Settings
 from gkd_core.stages.facts import names_where
 from gkd_core.stages.run import StageRun
@@ -13,11 +15,11 @@ def ray_stages(settings: Settings) -> tuple[str, ...]:
 
 
 def own_ray_stages(settings: Settings) -> tuple[str, ...]:
-    """Those of them for which a cluster is wanted here: stage one may have been given to one elsewhere."""
+    """Those of them that need a cluster here: stage one may have been given to one elsewhere."""
     return names_where(lambda stage: stage.on_ray(settings) and not (stage.distills and settings.compute.elsewhere))
 
 
-def waves(runs: list[StageRun], settings: Settings) -> list[list[StageRun]]:
+def waves(runs: Sequence[StageRun], settings: Settings) -> list[list[StageRun]]:
     """The plan cut into groups that may run side by side: runs of one stage, for different sources.
 
     Stages on Ray stay alone: each fills the cluster.

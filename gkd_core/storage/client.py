@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from gkd_core.errors import PlatformError
+from gkd_core.messages import given_value
 from gkd_core.storage.errors import explain
 
 CONNECTIONS = 16
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+BUCKET_HOST = re.compile(r"[^.]+\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com")
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,36 @@ class Patience:
 PATIENCE = Patience()
 
 
+def _check_endpoint(name: str, address: str) -> None:
+    """Refuse what no endpoint is: botocore would end in a traceback, or look for a bucket below another bucket.
+
+    Args:
+        name: where the address comes from.
+
+    Raises:
+        PlatformError: naming it.
+    """
+    parts = urlsplit(address)
+    said = f"{name}: given {given_value(address)}"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PlatformError(f"{said}: expected http:// or https://, then host and port, such as http://minio:9000")
+    if parts.username or parts.password:  # S3 takes none there, and botocore would not find the host in NO_PROXY
+        raise PlatformError(f"{said}: an endpoint holds no user and password; set AWS_ACCESS_KEY_ID and its secret")
+    if BUCKET_HOST.fullmatch(parts.hostname) or (len(parts.path.strip("/").split("/")) == 1 and parts.path.strip("/")):
+        raise PlatformError(f"{said}: it names a bucket; give the store's address alone, and the bucket as s3://bucket/prefix")
+    if parts.query or parts.fragment:
+        raise PlatformError(f"{said}: an endpoint ends with its host and port; leave out what follows")
+
+
 def connect(patience: Patience = PATIENCE) -> Any:
     """A client for the endpoint, region, credentials and certificates that the usual AWS variables and files name.
 
     Raises:
         PlatformError: a variable or file of these is malformed.
     """
+    for name in ENDPOINTS:
+        if address := os.environ.get(name):
+            _check_endpoint(name, address)
     config = Config(
         connect_timeout=patience.connect_seconds,
         read_timeout=patience.read_seconds,
@@ -57,6 +88,8 @@ def connect(patience: Patience = PATIENCE) -> Any:
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.session.Session().client("s3", config=config)
+        client = boto3.session.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise explain(error, "S3", "no client for the endpoint can be made") from None
+    _check_endpoint("endpoint_url in the AWS configuration file", client.meta.endpoint_url)
+    return client

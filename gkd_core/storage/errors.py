@@ -51,7 +51,7 @@ WORDS: tuple[tuple[type[Exception], type[PlatformError], str], ...] = (
     (
         botocore.ConfigParseError,
         PlatformError,
-        "the file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names cannot be read; mend it",
+        "the file that AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE names cannot be read; correct it",
     ),
     (botocore.SSLError, PlatformError, "the store's certificate is not trusted; set AWS_CA_BUNDLE to the authority's file"),
     (botocore.ConnectTimeoutError, TransientError, f"no connection in time; {NETWORK}"),

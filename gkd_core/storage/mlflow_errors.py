@@ -16,6 +16,8 @@ from gkd_core.errors import PlatformError, TransientError
 # A server that does not answer, or that fails: MLflow has tried for minutes then. A refusal has a code of its own.
 PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 
+DELETED = "must be in the 'active' state"  # what MLflow says of an experiment or a run that somebody deleted in its pages
+
 
 @contextmanager
 def explained(address: str) -> Iterator[None]:
@@ -29,4 +31,8 @@ def explained(address: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         kind = TransientError if error.error_code in PASSING else PlatformError
-        raise kind(f"MLflow at {address}: {str(error).splitlines()[0]}; check MLFLOW_TRACKING_URI") from None
+        words = str(error).splitlines()[0]
+        advice = (
+            "restore it (mlflow experiments restore, mlflow runs restore)" if DELETED in words else "check MLFLOW_TRACKING_URI"
+        )
+        raise kind(f"MLflow at {address}: {words}; {advice}") from None

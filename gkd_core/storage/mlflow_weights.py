@@ -1,4 +1,4 @@
-"""Weights by their MLflow address: the safetensors that lie beside a logged segmentor, as a file on this machine."""
+"""Weights by their MLflow address: the safetensors stored next to a logged segmentor, as a file on this machine."""
 
 from __future__ import annotations
 
@@ -17,30 +17,16 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from gkd_core.errors import PlatformError, WeightsError
+from gkd_core.errors import WeightsError
 from gkd_core.files import atomic_folder
 from gkd_core.messages import one_line
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
-from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.settings.encoder import FILE_SUFFIXES
-from gkd_core.storage.mlflow_store import tracking_address
 from gkd_core.storage.model_files import LOG_AGAIN, check_content, recorded, require_record
 
 CHECKPOINT = "checkpoint"  # folder beside a logged model: safetensors and manifest as the stage wrote them
 MODEL = re.compile(r"models:/(?P<id>m-[^/@]+)|models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 RUN = re.compile(r"runs:/(?P<run>[^/]+)/(?P<path>.+)")
-
-
-def store_address(configured: str | None, project: Path) -> str:
-    """Address of the MLflow store to read from, by the same rule as that of the store that a run is logged to.
-
-    Raises:
-        PlatformError: it would be the project's own file, and there is none.
-    """
-    address = tracking_address(Settings(tracking=TrackingSettings(uri=configured)), project)
-    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).is_file():
-        raise PlatformError(f"{address}: no MLflow store here; set MLFLOW_TRACKING_URI to the one that holds the model")
-    return address
 
 
 def fetch_weights(uri: str, address: str, folder: Path) -> Path:

@@ -28,7 +28,7 @@ Sent = Callable[[int], None]
 def write_once(client: Any) -> Any:
     """The client, each of whose uploads the store refuses where the key has an object: `If-None-Match: *`.
 
-    By the client's events, as boto3's transfers take no such argument; of an upload in parts its last request bears it.
+    By the client's events, as boto3's transfers take no such argument; of an upload in parts its last request has it.
     """
 
     def ask(params: dict[str, Any], **kwargs: object) -> dict[str, Any]:

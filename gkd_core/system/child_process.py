@@ -18,9 +18,12 @@ from pathlib import Path
 
 import psutil
 
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 10.0  # for a checkpoint to be written; who ends us waits for it
+KILL = signal.SIGUSR1  # to a guard: no grace any more
+KILL_SECONDS = 3.0
 
 _guards: set[subprocess.Popen[bytes]] = set()
+_last: set[subprocess.Popen[bytes]] = set()  # those of them that end with their block
 _ending = threading.Event()
 
 
@@ -32,12 +35,14 @@ def child_process(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     pass_fds: Sequence[int] = (),
+    last: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command while the block lasts, then stop it and all that it started.
 
     Args:
         env: variables put over our own environment.
         log: file for its output; None shares our terminal.
+        last: `end_children` leaves it to the end of the block, as others tell it of theirs.
 
     Yields:
         the guard, whose exit status is the command's (128 + N where signal N ended it).
@@ -61,8 +66,10 @@ def child_process(
         if output is not None:
             os.close(output)
     _guards.add(guard)
+    if last:
+        _last.add(guard)
     try:
-        if _ending.is_set():
+        if _ending.is_set() and not last:
             _abandon(guard)
         yield guard
     except Exception:
@@ -73,13 +80,35 @@ def child_process(
         _abandon(guard)
         guard.wait()
         _guards.discard(guard)
+        _last.discard(guard)
 
 
 def end_children() -> None:
     """Stop all children of this process, and from now on each as soon as it is started; does not wait for their end."""
     _ending.set()
-    for guard in list(_guards):
+    for guard in list(_guards - _last):
         _abandon(guard)
+
+
+def kill_children() -> None:
+    """Stop all children of this process at once, the last ones too, and wait for their end a little."""
+    _ending.set()
+    guards = list(_guards)
+    for guard in guards:
+        guard.send_signal(KILL)
+    deadline = time.monotonic() + KILL_SECONDS
+    while any(guard.poll() is None for guard in guards) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def is_ending() -> bool:
+    """Whether `end_children` was called: what is waited for need not be begun any more."""
+    return _ending.is_set()
+
+
+def wait_unless_ending(seconds: float) -> bool:
+    """Wait for so long; False, at once, where this process is told to end before."""
+    return not _ending.wait(seconds)
 
 
 def _abandon(guard: subprocess.Popen[bytes]) -> None:
@@ -107,6 +136,7 @@ def _guard(command: list[str]) -> int:
     """Run the command in this session; stop the session when it ends or when our standard input closes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # our parent decides when this ends, by closing the pipe
+    signal.signal(KILL, lambda *_: _stop_session(signal.SIGKILL))
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, restore_signals=True)
     threading.Thread(target=_stop_when_abandoned, daemon=True).start()
     status = process.wait()

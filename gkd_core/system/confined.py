@@ -1,6 +1,6 @@
-"""A process that gives up what foreign code could harm with: files outside one folder, the network, other processes.
+"""A sandbox for untrusted code: the process loses access to files outside one folder, the network and other processes.
 
-For a program that is run to be judged. Linux alone can do it: Landlock (from kernel 5.13) for files, seccomp for system calls.
+For programs whose output is checked. Only Linux can do it: Landlock (from kernel 5.13) for files, seccomp for system calls.
 Both are reached by ctypes: PyPI's `landlock` is a pre-release that knows nothing of the later rights, and `pyseccomp` needs a
 library of the system that containers rarely have. What is given up stays given up, for this process and all that it starts.
 """

@@ -1,21 +1,30 @@
-"""Folders and files of this user's own, in places where others write too: what somebody else has laid there is not used."""
+"""Private folders and files in places where others can write: what another user has put there is not used."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from gkd_core.errors import PlatformError
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-OTHER_LOCK = "remove it, or set TMPDIR to a folder of this user's own"
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+EVERYBODY_WRITES = stat.S_IWUSR | OTHERS_WRITE
+
+
+def is_mounted_secret(file: Path) -> bool:
+    """Whether a file can be changed by its mount alone: nobody may write it, on a file system that is read-only here.
+
+    So engines of containers and Kubernetes hand a secret over: open to all users of a container that has one.
+    """
+    read_only = os.statvfs(file).f_flag & os.ST_RDONLY
+    return bool(read_only) and not stat.S_IMODE(file.stat().st_mode) & EVERYBODY_WRITES
 
 
 def make_own_folder(folder: Path, advice: str, closed: bool = True) -> None:
-    """Make a folder that nobody else enters, or see that it is one: another user may have laid one of this name, or a link.
+    """Make a private folder, or check that it is one: another user may have made a folder or link of this name.
 
     Args:
         advice: what to do instead of removing it.
@@ -34,24 +43,3 @@ def make_own_folder(folder: Path, advice: str, closed: bool = True) -> None:
     wanted = 0o700 if closed else stat.S_IMODE(found.st_mode) & ~OTHERS_WRITE
     if stat.S_IMODE(found.st_mode) != wanted:
         folder.chmod(wanted)
-
-
-@contextmanager
-def own_lock_file(path: Path) -> Iterator[int]:
-    """Give the descriptor of a file to lock, made where it is not there.
-
-    Raises:
-        PlatformError: it is another user's, a link, or no file.
-    """
-    try:
-        # Not blocking: a named pipe that somebody laid there would be waited for.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-    except OSError as error:
-        raise PlatformError(f"{path}: cannot be opened as a lock ({error.strerror}); {OTHER_LOCK}") from None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
-            raise PlatformError(f"{path}: another user's, or no file; {OTHER_LOCK}")
-        yield descriptor
-    finally:
-        os.close(descriptor)

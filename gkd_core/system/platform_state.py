@@ -1,4 +1,4 @@
-"""What the local platform's supervisor writes down: which service runs where, and how it is.
+"""The state file of the local platform's supervisor: which service runs where, and its health.
 
 The file outlives a power cut, so a reader asks `is_running` before it believes the rest.
 """

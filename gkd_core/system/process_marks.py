@@ -1,4 +1,4 @@
-"""Whether a process that was written down still lives."""
+"""Whether a recorded process is still alive."""
 
 from __future__ import annotations
 

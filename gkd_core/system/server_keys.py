@@ -1,6 +1,6 @@
 """Keys of the servers that we start here: loopback is no authentication, as every user and every page of this machine reaches it.
 
-Random, a set for each platform or run, in a file for its owner's eyes alone; from there they go to our own processes by their
+Random, a set for each platform or run, in a file that only its owner can read; from there they go to our processes by their
 environment, never by a command line, a log, a state file or a parameter.
 """
 

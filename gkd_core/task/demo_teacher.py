@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from gkd_core.data.augment.transforms import to_float
 from gkd_core.data.world.render import render_labelled
 from gkd_core.models.build import build_encoder
+from gkd_core.models.decoders import segmentation_loss
 from gkd_core.models.encoder import Encoder
-from gkd_core.models.pixel_loss import segmentation_loss
 from gkd_core.models.tensor_files import write_tensors
 from gkd_core.seeding import seed_of
 from gkd_core.settings import EncoderSettings, Section
 from gkd_core.training.checkpoint import FolderStore
 from gkd_core.training.loop import Training, train
 from gkd_core.training.metrics import file_sink
+from gkd_core.training.optimization import cosine, decay_groups
 from gkd_core.training.progress import progress
-from gkd_core.training.schedule import cosine, decay_groups
 
 DEMO_TEACHER_ARCH = EncoderSettings(
     arch="vit_tiny_patch16_224", patch_size=8, image_size=64, options={"embed_dim": 128, "depth": 5, "num_heads": 4}
@@ -74,7 +74,7 @@ def train_demo_teacher(settings: TeacherSettings, run_folder: Path, output: Path
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("demo-teacher", settings.seed))
         model = BroadStyles(build_encoder(DEMO_TEACHER_ARCH, seed_of("demo-teacher", settings.seed)))
-    groups = decay_groups([model], settings.weight_decay)
+    groups = decay_groups(model, settings.weight_decay)
     rate = cosine(settings.lr, settings.lr / 100, settings.updates, warmup=settings.updates // 20)
     training = Training(
         model=model,

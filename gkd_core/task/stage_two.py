@@ -11,16 +11,16 @@ from torch.nn import functional
 
 from gkd_core.data.catalog.sources import Mix
 from gkd_core.data.files.reading import LabelledImages
+from gkd_core.data.order.samples import Reading
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor
 from gkd_core.seeding import seed_of
 from gkd_core.settings import LearnTaskSettings, StreamingSettings
-from gkd_core.task.groups import weight_decay_groups
-from gkd_core.task.views import Batch, LabelledViews
+from gkd_core.task.batches import Batch, LabelledBatches
 from gkd_core.training.checkpoint import CheckpointStore
 from gkd_core.training.loop import Training, train
 from gkd_core.training.metrics import MetricsSink
-from gkd_core.training.schedule import polynomial
+from gkd_core.training.optimization import decay_groups, embeddings, polynomial
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,17 @@ def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: Metr
     groups, schedules = [], []
     for part in trained:
         peak = settings.encoder_lr if isinstance(part, Encoder) else settings.lr
-        groups += [{**group, "lr": peak} for group in weight_decay_groups(part, settings.weight_decay)]
+        groups += [{**group, "lr": peak} for group in decay_groups(part, settings.weight_decay, embeddings(part))]
         schedules += [polynomial(peak, job.updates, settings.poly_power)] * 2
     device = torch.device(job.device)
-    views = LabelledViews(settings, job.parts, job.mix, job.title, job.seed, job.streaming, job.updates)
+    reading = Reading(job.title, job.seed, job.mix, job.streaming, job.updates)
+    encoder = next(module for module in task.modules() if isinstance(module, Encoder))
+    batches = LabelledBatches(settings, job.parts, reading, encoder.mean.flatten().cpu())
     training = Training(
         model=task,
         optimizer=torch.optim.AdamW(groups, lr=settings.lr),
         schedules=schedules,
-        batch=views,
+        batch=batches,
         prepare=lambda batch: Batch(*(part.to(device, non_blocking=True) for part in batch)),
         updates=job.updates,
         images_per_update=settings.batch_size,
@@ -122,7 +124,7 @@ def learn_task(job: TaskJob, task: nn.Module, store: CheckpointStore, sink: Metr
         precision=settings.precision,
         accumulate=settings.accumulate,
         loaders=job.loaders,
-        files_of=views.files,
+        files_of=batches.files,
     )
     train(training, store, sink, advance)
 

@@ -1,4 +1,4 @@
-"""What a run cost, as flat MLflow metrics below `cost/`: of a stage as it measured itself, of a run the sum of its stages.
+"""What a run cost, as flat MLflow metrics below `cost/`: of a stage as it noted it, of a run the sum of its stages.
 
 A stage that was restored costs what the run that made it has noted: the question is what a student took to make, whoever
 made its parts. Where nobody knows that, or a note of it is damaged, the run has no sum, and a tag says of which stages.

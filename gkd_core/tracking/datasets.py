@@ -1,4 +1,4 @@
-"""What MLflow is told of a run's data: each domain as a dataset input, known by the digest of the folder that it lies in."""
+"""How a run's data is recorded in MLflow: each domain as a dataset input, known by the digest of the folder that it lies in."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pathlib import Path
 from mlflow.entities import Dataset, InputTag
 from mlflow.entities import DatasetInput as DatasetInput  # what our callers keep between two calls
 
-from gkd_core.data.catalog.load import Catalog
 from gkd_core.errors import PlatformError
-from gkd_core.settings import Settings
-from gkd_core.stages import StageRun
-from gkd_core.stages.domains import domain_inputs, domains_read
+from gkd_core.stages import Recipe, StageRun
+from gkd_core.stages.facts import PREPARE_DATA
 from gkd_core.versioning.pins import Pin, PinnedInputs
 from gkd_core.versioning.recipe import input_digests, output_digest
 
@@ -32,18 +30,17 @@ def _short(pin: Pin) -> str:
     return f"{_digest(pin.md5)} (git {pin.revision[:10]})" if pin.revision else f"{_digest(pin.md5)} (not committed)"
 
 
-def dataset_inputs(
-    settings: Settings, catalog: Catalog, run: StageRun, pinned: PinnedInputs, prepare: StageRun, workspace: Path
-) -> list[DatasetInput]:
+def dataset_inputs(recipe: Recipe, run: StageRun, pinned: PinnedInputs, workspace: Path) -> list[DatasetInput]:
     """The domains that a stage reads, each with its part (proxy, source, validation, target).
 
-    A pinned domain has the digest of its pin; any other that which DVC found for its folder when `prepare` ran.
+    A pinned domain has the digest of its pin; any other that which DVC found for its folder when prepare-data ran.
     """
+    prepare = recipe.find(PREPARE_DATA.name)
     found = {prepare.output.as_posix(): output_digest(workspace, prepare), **input_digests(workspace, prepare)}
     pins = {pin.path: pin for pin in pinned.pins}
-    entries = []
-    for reference, part in domains_read(settings, catalog, run).items():
-        paths = domain_inputs(settings, catalog, reference)
+    entries, origin = [], recipe.origin(Path())
+    for reference, part in recipe.domains_read(run).items():
+        paths = origin.inputs(recipe.catalog.domain(reference))
         pin = _holder(pins, paths)
         if pin is None:
             place, digest = _found(found, paths, reference)

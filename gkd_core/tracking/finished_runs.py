@@ -19,8 +19,8 @@ from mlflow.tracking import MlflowClient
 from gkd_core.errors import PlatformError
 from gkd_core.messages import one_line
 from gkd_core.records import PictureList, ScoreTable
-from gkd_core.reports.comparison import Picture, RunFacts
-from gkd_core.storage.mlflow_names import PARENT_TAG, quoted
+from gkd_core.reports.comparison import RunFacts, StoredPicture
+from gkd_core.storage.mlflow_store import PARENT_TAG, quoted
 from gkd_core.tracking.costs import COST, UNKNOWN_TAG
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -49,7 +49,7 @@ class RunStore:
             self._client = MlflowClient(address)
             found = self._client.get_experiment_by_name(experiment)
         except MlflowException as error:
-            raise PlatformError(f"MLflow at {address}: {_one_line(error)}") from None
+            raise PlatformError(f"MLflow at {address}: {one_line(error, 300)}") from None
         if found is None:
             names = ", ".join(sorted(each.name for each in self._client.search_experiments()))
             raise PlatformError(f"--experiment {experiment}: {address} has none of this name; it has {names}")
@@ -126,7 +126,7 @@ class RunStore:
                     [self._experiment], query, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
                 )
             except MlflowException as error:
-                raise PlatformError(f"MLflow does not take the filter: {_one_line(error)}") from None
+                raise PlatformError(f"MLflow does not take the filter: {one_line(error, 300)}") from None
             yield from page
             token = page.token
             if not token:
@@ -158,14 +158,14 @@ class RunStore:
         listed = self._client.list_artifacts(run.info.run_id, str(PurePosixPath(MATRIX).parent))
         return MATRIX in {item.path for item in listed}
 
-    def _pictures(self, run_id: str, folder: Path) -> Iterator[Picture]:
+    def _pictures(self, run_id: str, folder: Path) -> Iterator[StoredPicture]:
         for source in self._client.list_artifacts(run_id, PICTURES):
             if source.is_dir:
                 local = Path(self._client.download_artifacts(run_id, source.path, str(folder)))
                 # Their files have plain names: nothing outside the folder is read, whatever the list says.
                 for drawn in PictureList.read(local / PICTURE_LIST).pictures:
                     domain = drawn.domain or f"all domains of {PurePosixPath(source.path).name}"
-                    yield Picture(drawn.title, drawn.kind, domain, local / drawn.file)
+                    yield StoredPicture(drawn.title, drawn.kind, domain, local / drawn.file)
 
     def _url(self, run: Run) -> str | None:
         if not self.address.startswith(("http://", "https://")):
@@ -175,7 +175,3 @@ class RunStore:
 
 def _newest_first(runs: Any) -> list[Run]:
     return sorted(runs, key=lambda run: -run.info.start_time)
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(error, 300)

@@ -1,4 +1,4 @@
-"""What MLflow remembers: a parent run for each flow run, and in it a child for each stage that really ran."""
+"""A flow run in MLflow: a parent run, and in it a child run for each stage that was really computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the page of a run has its address
 
 import logging
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,18 +15,21 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import DatasetInput, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, LifecycleStage, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from gkd_core.errors import PlatformError
+from gkd_core.messages import shown, without_passwords
 from gkd_core.methods import method_of
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, params_of
 from gkd_core.stages.facts import LEARN_TASK
 from gkd_core.storage.mlflow_errors import explained
-from gkd_core.storage.mlflow_names import PARENT_TAG, PLANNED
-from gkd_core.storage.mlflow_store import local_artifacts, tracking_address
+from gkd_core.storage.mlflow_store import PARENT_TAG, PLANNED, local_artifacts, tracking_address
+from gkd_core.system.child_process import is_ending
+from gkd_core.system.git import git
 from gkd_core.system.server_keys import make_private
 from gkd_core.tracking.costs import DAMAGED_TAG, UNKNOWN_TAG, cost_line, damaged_notes, run_metrics, stage_metrics
 from gkd_core.tracking.report import EXPERIMENT_NOTE, NOTE_TAG, log_student_report, log_tables, note
@@ -78,12 +80,8 @@ def run_name(settings: Settings) -> str:
 
 def source_tags(project: Path) -> dict[str, str]:
     """The git revision that runs and whether the checkout has changes; "unknown" outside a git checkout."""
-
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    revision = git(project, "rev-parse", "HEAD")
+    changes = git(project, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
     return {"mlflow.source.git.commit": revision or "unknown", "git.dirty": dirty}
 
@@ -97,7 +95,7 @@ class Tracking:
         Raises:
             PlatformError: the store cannot be used; a TransientError where it does not answer.
         """
-        self.address = tracking_address(settings, project)
+        self.address = tracking_address(settings.tracking.uri, project)
         artifacts = None
         if self.address.startswith("sqlite:///"):
             make_private(Path(self.address.removeprefix("sqlite:///")))
@@ -115,6 +113,11 @@ class Tracking:
                 found = self.client.get_experiment_by_name(name)  # another run may have made it just now
                 if found is None:
                     raise
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            raise PlatformError(
+                f"MLflow at {without_passwords(self.address)}: the experiment '{shown(name)}' was deleted there; restore it "
+                f"(mlflow experiments restore --experiment-id {found.experiment_id}), or name another: tracking.experiment"
+            )
         return str(found.experiment_id)
 
     @contextmanager
@@ -142,14 +145,18 @@ class Tracking:
 
     @contextmanager
     def run(self, name: str, tags: Tags) -> Iterator[str]:
-        """A run while the block lasts: FINISHED at its end, FAILED by an error, KILLED by whatever else stops it."""
-        run_id = self.client.create_run(self.experiment, run_name=name, tags=dict(tags)).info.run_id
+        """A run while the block lasts: FINISHED at its end, FAILED by an error, KILLED by whatever else stops it.
+
+        An error counts as one only while this process goes on: told to end, what it still waits for fails in many ways.
+        """
+        with explained(self.address):
+            run_id = self.client.create_run(self.experiment, run_name=name, tags=dict(tags)).info.run_id
         status = "KILLED"
         try:
             yield run_id
             status = "FINISHED"
         except Exception:
-            status = "FAILED"
+            status = "KILLED" if is_ending() else "FAILED"
             raise
         finally:
             self.client.set_terminated(run_id, status)

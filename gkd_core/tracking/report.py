@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.records import Score, ScoreTable
 from gkd_core.reports.findings import findings, headline
-from gkd_core.reports.rows import matrix_lines, pool, source_mean, target_mean
+from gkd_core.reports.rows import PAPER_MEANS, matrix_lines, paper_mean_lines, pool, source_mean, target_mean
 
 REPORT_FOLDER = "report"
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's or an experiment's description
@@ -36,8 +36,11 @@ def matrix_metrics(table: ScoreTable) -> dict[str, float]:
 
 
 def summary_metrics(table: ScoreTable) -> dict[str, float]:
-    """Mean over targets, mean over sources' own splits, the worst target, and what is lost between source and target."""
-    metrics: dict[str, float] = {}
+    """Mean over targets, mean over sources' own splits, the worst target, what is lost between source and target, and the paper's
+    means that were measured whole (`miou/avg_G`, `miou/avg_A`, `miou/avg_P`)."""
+    metrics = {
+        f"miou/{name.replace(' ', '_')}": mean for row in pool(table) for name in PAPER_MEANS for mean in row.paper_mean(name)
+    }
     targets = [score.miou for score in table.scores if not score.in_domain]
     if targets:
         metrics |= {"miou/mean_targets": target_mean(table.scores), "miou/worst_domain": min(targets)}
@@ -109,7 +112,8 @@ def note(table: ScoreTable, cost: str) -> str:
     rows = pool(table)
     shows = [f"- {line}" for line in (*headline(rows), *findings(rows))]
     foot = ["", cost] if cost else []
-    whole = "\n".join([*shows, "", *matrix_lines(rows), *foot])
+    papers = paper_mean_lines(rows)
+    whole = "\n".join([*shows, "", *matrix_lines(rows), *(["", *papers] if papers else []), *foot])
     return (
         whole
         if len(whole) <= NOTE_LIMIT

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from gkd_core.messages import one_line, shown
 from gkd_core.storage.mlflow_errors import PASSING
-from gkd_core.storage.mlflow_names import UPDATES
+from gkd_core.storage.mlflow_store import UPDATES
 from gkd_core.training.metrics import Line
 
 BATCH = 1000  # metrics that MLflow takes in one call

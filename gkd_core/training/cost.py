@@ -1,4 +1,4 @@
-"""What a stage costs: each of its processes measures itself, and writes that down beside the stage's checkpoints.
+"""What a stage costs: each of its processes notes what it uses, next to the stage's checkpoints.
 
 A process that is killed has no last word, so each writes every few seconds. The notes of a stopped attempt stay with its
 checkpoint; the attempt that goes on from there adds to them, so that a stage's cost is that of all its attempts. They lie in
@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 
 
 class ProcessCost(Record):
-    """What one process has used from when it began to measure. Memory in bytes.
+    """What one process has used since its `Meter` was made. Memory in bytes.
 
     Attributes:
         role: `stage`, or a worker's name; a worker that was replaced has the same role as its successor.
@@ -88,7 +88,7 @@ class StageCost(Record):
 
 
 class Meter:
-    """Measures this process from when it is made; `write` notes the state so far."""
+    """Counts what this process uses from when it is made; `write` notes the state so far."""
 
     def __init__(self, run_folder: Path, role: str) -> None:
         self._role = role
@@ -99,7 +99,7 @@ class Meter:
         self._began, self._cpu_before = time.monotonic(), _cpu_seconds()
 
     def write(self, finished: bool = False) -> None:
-        """Note what was used so far. A disk that does not take it is told of once: nobody's work depends on it."""
+        """Note what was used so far. A failure to write is logged once: no work depends on it."""
         gpu, peak_gpu = _gpu_memory()
         cost = ProcessCost(
             role=self._role,
@@ -119,8 +119,8 @@ class Meter:
 
 
 @contextmanager
-def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
-    """Measure this process while the block lasts, and write it down every few seconds, and in the end.
+def noting_cost(run_folder: Path, role: str = STAGE) -> Iterator[None]:
+    """Note what this process uses while the block lasts, every few seconds and at the end.
 
     A stage that ends with an error and leaves nothing to go on from leaves no notes either, of its workers' neither.
     """
@@ -152,7 +152,7 @@ def measured(run_folder: Path, role: str = STAGE) -> Iterator[None]:
 
 
 def read_cost(run_folder: Path) -> StageCost | None:
-    """The cost of a stage by the notes in its run folder; None where nobody measured it.
+    """The cost of a stage by the notes in its run folder; None where there are none.
 
     A damaged note is set aside, now or when the stage began, and the cost says that it lacks it.
     """

@@ -23,9 +23,9 @@ from gkd_core.settings import Precision
 from gkd_core.training.checkpoint import CheckpointStore, State, is_checkpoint
 from gkd_core.training.metrics import MetricsSink
 from gkd_core.training.micro_batches import cut
+from gkd_core.training.optimization import Schedule
 from gkd_core.training.precision import GradientScaler, autocast
 from gkd_core.training.rank import Rank
-from gkd_core.training.schedule import Schedule
 
 # fp16 updates left out in a row before a training is given up: from the first scale, 2 ** 16, so many halvings leave nothing
 # that a sound training could overflow with.

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from gkd_core.data.catalog.entries import DatasetEntry
 from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.files.folders import find
 from gkd_core.data.files.reading import list_images, list_pairs
 from gkd_core.data.files.shards import INDEX, ShardIndex
 from gkd_core.errors import DataError
@@ -80,7 +81,7 @@ def entries_of(catalog: Catalog, folder: str) -> list[DatasetEntry]:
 
 
 def _is_absent(entry: DatasetEntry, place: Path, split: str) -> bool:
-    return not any(next(place.glob(pattern), None) for pattern in entry.image_patterns(split))
+    return not any(find(place, pattern, entry.any_suffix_case) for pattern in entry.image_patterns(split))
 
 
 def check_links(folder: Path) -> None:

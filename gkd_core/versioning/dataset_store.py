@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog.entries import DatasetEntry
-from gkd_core.data.catalog.load import Catalog
 from gkd_core.errors import DataError
-from gkd_core.settings import Settings
-from gkd_core.stages.domains import all_domains
+from gkd_core.stages import Recipe
 from gkd_core.training.progress import Advance, progress
 from gkd_core.versioning.dataset_layout import SplitFound, check_layout, check_links, check_shards, recognised
 from gkd_core.versioning.pinned_data import Step, data_repo, ensure, is_absent, pin
@@ -33,11 +31,11 @@ class Pinned:
 class DatasetStore:
     """The datasets of one project, in the folder `data.root` or `data.shards` where that lies in the project, else in `data`."""
 
-    def __init__(self, project: Path, settings: Settings, catalog: Catalog) -> None:
+    def __init__(self, project: Path, recipe: Recipe) -> None:
         self.project = project.resolve()
-        self.settings = settings
-        self.catalog = catalog
-        given = settings.data.root if settings.data.shards_in_bucket else settings.data.shards or settings.data.root
+        self.recipe, self.settings, self.catalog = recipe, recipe.settings, recipe.catalog
+        data = recipe.settings.data
+        given = data.root if data.shards_in_bucket else data.shards or data.root
         root = (self.project / given).resolve() if given is not None else None
         self.root = root if root is not None and self.project in root.parents else self.project / DEFAULT_ROOT
 
@@ -122,7 +120,7 @@ class DatasetStore:
         Raises:
             DataError: naming each dataset that is not as pinned, or is neither here nor pinned.
         """
-        inputs = pinned_inputs(self.project, self.settings, list(self._paths(names)) if names else None)
+        inputs = pinned_inputs(self.project, self.recipe, list(self._paths(names)) if names else None)
         with ExitStack() as stack:
             bars: dict[tuple[str, Step], Advance] = {}
 
@@ -141,7 +139,7 @@ class DatasetStore:
             raise DataError(
                 "data.root: not set, the run renders its images; name a dataset, or set data.root and data.world=null"
             )
-        chosen = names or [reference.partition("/")[0] for reference in all_domains(self.settings, self.catalog)]
+        chosen = names or [domain.entry.name for domain in self.recipe.domains]
         places: dict[str, list[DatasetEntry]] = {}
         for name in dict.fromkeys(chosen):
             places.setdefault(self.path_of(name), []).extend([] if "/" in name else [self.catalog.dataset(name)])

@@ -1,16 +1,14 @@
 """The program that tells its parent DVC's digests of a plan's inputs as they are now.
 
-It is started in a workspace, reads a list of paths from the JSON file named second, and says `{path: digest}`, or
-`{"failed": message}`, on the socket whose number comes first.
+It is started in a workspace, reads a list of paths from a JSON file, and says `{path: digest}` or `{"failed": message}`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import socket
-import sys
 from pathlib import Path
+from typing import TextIO
 
 from dvc.exceptions import DvcException
 
@@ -34,7 +32,7 @@ def _look(wanted: Path) -> dict[str, str]:
     return found
 
 
-if __name__ == "__main__":
+def main(parent: TextIO, wanted: str) -> None:
+    """Look at the paths that the file lists and say what was found."""
     logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
-    with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("w", encoding="utf-8") as stream:
-        print(json.dumps(_look(Path(sys.argv[2]))), file=stream, flush=True)
+    print(json.dumps(_look(Path(wanted))), file=parent, flush=True)

@@ -1,7 +1,6 @@
 """The program that brings a project's pinned inputs here, for a flow that has DVC in a process of its own.
 
-It is started in the project, reads a `PinnedInputs` record from the file named first, and speaks in lines of JSON over the
-socket whose number comes second:
+It is started in the project, reads a `PinnedInputs` record from a file, and speaks in lines of JSON:
 
     {"path": …, "step": "looking" | "fetching", "done": …, "total": …}    now and then
     {"fetched": [paths]} | {"refused": message} | {"unanswered": message} | {"failed": message}      in the end
@@ -11,8 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import sys
 import time
 from pathlib import Path
 from typing import TextIO
@@ -41,11 +38,13 @@ class _Teller:
         print(json.dumps(word), file=self._parent, flush=True)
 
 
-def main(record: Path, parent: TextIO) -> None:
+def main(parent: TextIO, record: str) -> None:
     """Bring the record's pins here and say how that went."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
+    logging.getLogger("dvc_data").setLevel(logging.CRITICAL)  # a traceback for each object that a remote lacks
     teller = _Teller(parent)
     try:
-        fetched = ensure(Path.cwd(), PinnedInputs.read(record).pins, teller)
+        fetched = ensure(Path.cwd(), PinnedInputs.read(Path(record)).pins, teller)
     except DataError as error:
         teller.tell({"refused": str(error)})
     except TransientError as error:
@@ -54,10 +53,3 @@ def main(record: Path, parent: TextIO) -> None:
         teller.tell({"failed": str(error)})
     else:
         teller.tell({"fetched": [pin.path for pin in fetched]})
-
-
-if __name__ == "__main__":
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
-    logging.getLogger("dvc_data").setLevel(logging.CRITICAL)  # a traceback for each object that a remote lacks
-    with socket.socket(fileno=int(sys.argv[2])) as connection, connection.makefile("w", encoding="utf-8") as stream:
-        main(Path(sys.argv[1]), stream)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from gkd_core.errors import PlatformError
 from gkd_core.settings import Settings
-from gkd_core.stages import plan
+from gkd_core.stages import Recipe
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
-from gkd_core.system.child_process import child_process
+from gkd_core.versioning.dvc_process import dvc_process
 from gkd_core.versioning.pinned_inputs import inputs_of, pinned_inputs
 from gkd_core.versioning.pins import PinnedInputs
-from gkd_core.versioning.recipe import QUIET
 from gkd_core.versioning.workspace import WORKSPACES, anchor_paths, create_workspace, workspace_in_use
 
 
@@ -28,11 +25,11 @@ def fingerprint_now(project: Path, settings: Settings) -> Fingerprint:
         DataError: a dataset is neither here nor pinned.
         PlatformError: DVC cannot look at an input.
     """
-    settings = anchor_paths(settings, project)
-    pinned = pinned_inputs(project, settings)
-    loose = loose_inputs(project, settings, pinned)
-    digests = input_digests_now(project, settings, loose) if loose else {}
-    return fingerprint_of(settings, pin_digests(pinned) | digests)
+    recipe = Recipe.of(anchor_paths(settings, project))
+    pinned = pinned_inputs(project, recipe)
+    loose = loose_inputs(project, recipe, pinned)
+    digests = input_digests_now(project, recipe.settings, loose) if loose else {}
+    return fingerprint_of(recipe, pin_digests(pinned) | digests)
 
 
 def input_digests_now(project: Path, settings: Settings, paths: Sequence[Path]) -> dict[str, str]:
@@ -59,27 +56,17 @@ def pin_digests(pinned: PinnedInputs) -> dict[str, str]:
     return {pin.path: pin.md5 for pin in pinned.pins}
 
 
-def loose_inputs(project: Path, settings: Settings, pinned: PinnedInputs) -> list[Path]:
+def loose_inputs(project: Path, recipe: Recipe, pinned: PinnedInputs) -> list[Path]:
     """What a plan reads that no stage makes and no pin covers."""
     covered = [project / pin.path for pin in pinned.pins]
-    return [path for path in inputs_of(plan(settings)) if not any((project / path).is_relative_to(pin) for pin in covered)]
+    return [path for path in inputs_of(recipe.plan) if not any((project / path).is_relative_to(pin) for pin in covered)]
 
 
 def _ask(workspace: Path, paths: list[str]) -> dict[str, str]:
     wanted = workspace / "wanted.json"
     wanted.write_text(json.dumps(paths), encoding="utf-8")
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "gkd_core.versioning.digest_process", str(theirs.fileno()), str(wanted)]
-    with (
-        ours,
-        child_process(command, cwd=workspace, env=QUIET, pass_fds=[theirs.fileno()]) as child,
-        ours.makefile("r", encoding="utf-8") as stream,
-    ):
-        theirs.close()
-        line = stream.readline()
-        if not line:
-            raise PlatformError(f"DVC ended with exit status {child.wait()} while it looked at the data; see the log above")
-    answer: dict[str, str] = json.loads(line)
+    with dvc_process("the data", "digest_process", [str(wanted)], workspace) as dvc:
+        answer: dict[str, str] = json.loads(dvc.hear())
     if "failed" in answer:
         raise PlatformError(f"DVC cannot look at the data: {answer['failed']}")
     return answer

@@ -1,4 +1,4 @@
-"""Digests of the user's data, as DVC remembers them, shared by all workspaces of a project.
+"""Digests of the user's data, as DVC records them, shared by all workspaces of a project.
 
 DVC knows a file again by path, inode, size and time of change, in a database of each repository. A workspace is a repository
 that lives for one run: alone, it would read all images again to learn their digests. So what lies outside of it, or behind
@@ -21,15 +21,24 @@ from gkd_core.notes import clear_folder, set_aside
 
 HASHES, LINKS = Path("hashes/local"), Path("links")  # DVC's databases, below the folder that it keeps for a repository
 DATABASE = "cache.db"
+SITE = "site"  # in `.dvc`, unless its settings or DVC_SITE_CACHE_DIR name another
 AGAIN = "digests of the data are computed again"
 
 
 class SoundRepo(Repo):  # type: ignore[misc]  # DVC is not annotated
-    """A repository whose databases of digests and links are set aside where they are damaged: all in them can be found again."""
+    """A repository whose databases of digests and links lie in it, and are set aside where they are damaged: all in them can be
+    found again.
+    """
 
     @cached_property
     def site_cache_dir(self) -> str:
-        """The folder of the databases, which DVC asks for before it opens them."""
+        """The folder of the databases, which DVC asks for before it opens them.
+
+        By itself DVC takes one below /var/tmp, which a container cannot write, and lets every user of the machine write to it.
+        """
+        site = self.config["core"].setdefault("site_cache_dir", os.path.join(self.dvc_dir, SITE))
+        if Path(site).is_relative_to(self.dvc_dir):
+            Path(site, "repo").mkdir(parents=True, exist_ok=True)  # with our own umask
         folder = str(super().site_cache_dir)
         for name in (HASHES, LINKS):
             clear_folder(Path(folder, name), AGAIN)

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
@@ -20,6 +19,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from fsspec.callbacks import Callback
 
+from gkd_core.documents import dump_yaml
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file
 from gkd_core.messages import one_line, shown
@@ -51,7 +51,7 @@ def data_repo(project: Path) -> Iterator[Repo]:
 
 
 def pin(repo: Repo, path: str) -> Pin:
-    """Pin a folder or file as it is now, or pin it anew.
+    """Pin a folder or file as it is now, or pin it again.
 
     Args:
         path: relative to the project.
@@ -69,7 +69,7 @@ def note_source(project: Path, path: str, source: str, revision: str | None) -> 
     tree = read_yaml_mapping(file)
     tree["meta"] = {"source": source} | ({} if revision is None else {"revision": revision})
     with atomic_file(file) as temporary:
-        temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        temporary.write_text(dump_yaml(tree), encoding="utf-8")
 
 
 def is_absent(path: Path) -> bool:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gkd_core.errors import DataError, PlatformError, TransientError
 from gkd_core.paths import ARTIFACTS
-from gkd_core.settings import Settings
-from gkd_core.stages import StageRun, plan
-from gkd_core.system.child_process import child_process, was_killed
+from gkd_core.stages import Recipe, StageRun
+from gkd_core.system.git import git
+from gkd_core.versioning.dvc_process import dvc_process
 from gkd_core.versioning.pins import Pin, PinnedInputs, pins_of
-from gkd_core.versioning.recipe import QUIET
 
 RECORD = Path("pins.json")  # in the workspace
 Say = Callable[[str], None]
@@ -27,7 +23,7 @@ def inputs_of(runs: Sequence[StageRun]) -> list[Path]:
     return [path for path in paths if path.is_absolute() or path.parts[:1] != ARTIFACTS.parts]
 
 
-def pinned_inputs(project: Path, settings: Settings, paths: Sequence[str] | None = None) -> PinnedInputs:
+def pinned_inputs(project: Path, recipe: Recipe, paths: Sequence[str] | None = None) -> PinnedInputs:
     """The pins of what a run reads, weights and catalogs too, each with its revision; and the datasets that have none.
 
     Args:
@@ -36,8 +32,8 @@ def pinned_inputs(project: Path, settings: Settings, paths: Sequence[str] | None
     Raises:
         DataError: a pin is broken, or a dataset is neither here nor pinned.
     """
-    found = pins_of(project, inputs_of(plan(settings)) if paths is None else map(Path, paths))
-    root = settings.data.root or settings.data.shards
+    found = pins_of(project, inputs_of(recipe.plan) if paths is None else map(Path, paths))
+    root = recipe.settings.data.root or recipe.settings.data.shards
     unpinned = tuple(path for path in found.unpinned if root is not None and (project / path).is_relative_to(project / root))
     absent = [path for path in unpinned if not (project / path).exists()]
     if absent:
@@ -53,14 +49,9 @@ def pinned_inputs(project: Path, settings: Settings, paths: Sequence[str] | None
 
 def committed_revision(project: Path, file: str) -> str | None:
     """The git commit that last changed a file; None outside of git, and where the file has changes since."""
-
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("status", "--porcelain", "--", file) != "":
+    if git(project, "status", "--porcelain", "--", file) != "":
         return None
-    return git("log", "-1", "--format=%H", "--", file) or None
+    return git(project, "log", "-1", "--format=%H", "--", file) or None
 
 
 def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
@@ -81,16 +72,9 @@ def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
     pins = PinnedInputs.read(record).pins
     if not pins:
         return []
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "gkd_core.versioning.fetch_process", str(record), str(theirs.fileno())]
-    with (
-        ours,
-        child_process(command, cwd=project, env=QUIET, pass_fds=[theirs.fileno()]) as child,
-        ours.makefile("r", encoding="utf-8") as stream,
-    ):
-        theirs.close()
-        for line in stream:
-            word = json.loads(line)
+    with dvc_process("fetch-data", "fetch_process", [str(record)], project) as dvc:
+        while True:
+            word = json.loads(dvc.hear())
             if "step" in word:
                 say(f"{word['path']}: {word['step']}, {word['done']} of {word['total']} files")
             elif "refused" in word:
@@ -101,6 +85,3 @@ def fetch_pinned(project: Path, record: Path, say: Say) -> list[Pin]:
                 raise PlatformError(word["failed"])
             else:
                 return [pin for pin in pins if pin.path in word["fetched"]]
-        status = child.wait()
-        kind = TransientError if was_killed(status) else PlatformError
-        raise kind(f"DVC ended with exit status {status} while it fetched data; see the log above")

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from filelock import FileLock
 
-from gkd_core.errors import EXIT_TRANSIENT, DataError, PlatformError, TransientError
+from gkd_core.documents import dump_yaml
+from gkd_core.errors import EXIT_TRANSIENT, DataError, PlatformError
 from gkd_core.messages import shown
 from gkd_core.settings import Settings, read_yaml_mapping
-from gkd_core.stages import StageRun, plan
-from gkd_core.system.child_process import child_process, was_killed
+from gkd_core.stages import Recipe, StageRun
+from gkd_core.system.child_process import was_killed
+from gkd_core.system.last_words import LastWords
+from gkd_core.versioning.dvc_process import DvcProcess, dvc_process
 
 Outcome = Literal["ran", "restored", "unchanged"]
 OUTCOMES: tuple[Outcome, ...] = ("ran", "restored", "unchanged")
 DVC_LOCK = Path(".dvc/tmp/lock")
 HEADER = "# Written by `gkd recipe --write` with params.yaml: do not edit.\n"
-QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+SAID = Path(".dvc/tmp/last-words")  # of the stages' commands, a file each
 
 
 class StageFailed(PlatformError):
-    """A stage's command ended with an error, which it has shown itself.
+    """A stage's command ended with an error.
 
     Attributes:
         stage: name of the stage run.
         status: exit status of its command; negative or above 128 where a signal ended it.
     """
 
-    def __init__(self, stage: str, status: int) -> None:
-        super().__init__(f"{stage}: failed with exit status {status}; its own message is in the log above")
+    def __init__(self, stage: str, status: int, said: str | None = None) -> None:
+        words = said or "what it printed is on the terminal, or in the log of the worker"
+        super().__init__(f"{stage}: failed with exit status {status}: {words}")
         self.stage = stage
         self.status = status
 
@@ -50,7 +51,8 @@ def render(settings: Settings) -> str:
     Raises:
         DataError: a path holds what DVC would take for a template.
     """
-    return HEADER + yaml.safe_dump({"stages": {run.name: _entry(run) for run in plan(settings)}}, sort_keys=False, width=1000)
+    stages = {run.name: _entry(run) for run in Recipe.of(settings).plan}
+    return HEADER + dump_yaml({"stages": stages}, width=1000)
 
 
 def _entry(run: StageRun) -> dict[str, Any]:
@@ -73,56 +75,60 @@ def _refuse_templates(run: StageRun, texts: Iterable[str]) -> None:
             raise DataError(f"{run.stage}: '{shown(text)}' holds ${{, which DVC takes for a template; rename it")
 
 
-def reproduce(
-    workspace: Path,
-    run: StageRun,
-    on_start: Callable[[], None] = lambda: None,
-    env: Mapping[str, str] | None = None,
-    held: Sequence[int] = (),
-) -> Outcome:
-    """Bring one stage up to date, its inputs being so already.
+class Reproduction:
+    """One stage as DVC brings it up to date: it has looked at the inputs, and the command waits for `work`."""
+
+    def __init__(self, run: StageRun, dvc: DvcProcess, said: LastWords) -> None:
+        self._run, self._dvc, self._said = run, dvc, said
+        verdict = dvc.hear()
+        self.is_due = verdict == "start"
+        self._outcome: Outcome | None = None if self.is_due else self._read(verdict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """ "ran" where the command ran, "restored" where DVC's cache had the result, "unchanged" where it was in place."""
+        if self._outcome is None:
+            raise PlatformError(f"{self._run.name}: its command has not run")
+        return self._outcome
+
+    def work(self) -> None:
+        """Run the stage's command, where it is due.
+
+        Raises:
+            StageFailed: the command failed.
+            PlatformError: DVC cannot do its work.
+            TransientError: DVC's own process was killed.
+        """
+        self._dvc.say("go")
+        self._outcome = self._read(self._dvc.hear())
+
+    def _read(self, verdict: str) -> Outcome:
+        for outcome in OUTCOMES:
+            if verdict == outcome:
+                return outcome
+        word, _, rest = verdict.partition(" ")
+        if word == "failed":
+            raise StageFailed(self._run.name, int(rest), self._said.read())
+        raise PlatformError(f"{self._run.name}: DVC says: {rest}")
+
+
+@contextmanager
+def reproduction(
+    workspace: Path, run: StageRun, env: Mapping[str, str] | None = None, held: Sequence[int] = ()
+) -> Iterator[Reproduction]:
+    """One stage brought up to date, its inputs being so already; its command runs only where `work` is called.
 
     Args:
-        on_start: called when the stage's command is about to run, not where its result is restored; the command waits for it.
         env: further environment variables of the command.
         held: open files with locks, which last as long as the command and all that it starts.
 
-    Returns:
-        "ran" where the command ran, "restored" where DVC's cache had the result, "unchanged" where it was in place.
-
     Raises:
-        StageFailed: the command failed.
         PlatformError: DVC cannot do its work.
         TransientError: DVC's own process was killed.
     """
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "gkd_core.versioning.stage_process", run.name, str(theirs.fileno())]
-    with (
-        ours,
-        child_process(command, cwd=workspace, env={**(env or {}), **QUIET}, pass_fds=[theirs.fileno(), *held]) as child,
-        ours.makefile("rw", encoding="utf-8") as stream,
-    ):
-        theirs.close()
-        verdict = stream.readline()
-        if verdict == "start\n":
-            on_start()
-            print("go", file=stream, flush=True)
-            verdict = stream.readline()
-        if not verdict:
-            status = child.wait()
-            kind = TransientError if was_killed(status) else PlatformError
-            raise kind(f"{run.name}: DVC ended with exit status {status} and no word; see the log above")
-    return _outcome(run, verdict.strip())
-
-
-def _outcome(run: StageRun, verdict: str) -> Outcome:
-    for outcome in OUTCOMES:
-        if verdict == outcome:
-            return outcome
-    word, _, rest = verdict.partition(" ")
-    if word == "failed":
-        raise StageFailed(run.name, int(rest))
-    raise PlatformError(f"{run.name}: DVC says: {rest}")
+    said = LastWords(workspace / SAID / run.name)
+    with dvc_process(run.name, "stage_process", [run.name], workspace, {**(env or {}), **said.environment}, held) as dvc:
+        yield Reproduction(run, dvc, said)
 
 
 def output_digest(workspace: Path, run: StageRun) -> str:
@@ -153,6 +159,5 @@ def _quiet_lock_file(workspace: Path) -> Iterator[None]:
     """
     lock = workspace / DVC_LOCK
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(lock, fallback_to_soft=False):
         yield

@@ -7,7 +7,6 @@ checkpoints of one run folder, which is named by the same digest. The lock is an
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import time
@@ -20,7 +19,8 @@ from gkd_core.messages import LONGEST_SHOWN, shown
 from gkd_core.notes import clear_file, clear_folder
 from gkd_core.paths import RUNS
 from gkd_core.stages import StageRun
-from gkd_core.stages.attempt import sweep_run_folder
+from gkd_core.stages.work import sweep_run_folder
+from gkd_core.system.locks import try_lock
 
 LOCKS = RUNS / "locks"
 POLL_SECONDS = 0.3
@@ -49,10 +49,10 @@ def stage_lock(
         on_wait: told once who holds it, where we have to wait.
     """
     folder = project / LOCKS
-    clear_folder(folder, "the locks are made anew")
+    clear_folder(folder, "the locks are made again")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.name}-{digest}"
-    clear_file(path, "the lock is made anew")
+    clear_file(path, "the lock is made again")
     # Never removed: another process may have it open to wait for it. They are empty but for a name.
     with path.open("a+", encoding="utf-8", errors="replace") as file:
         _take(file, on_wait)
@@ -66,18 +66,15 @@ def stage_lock(
 def _take(file: TextIO, on_wait: Callable[[str], None]) -> None:
     told = False
     for attempt in itertools.count():
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(file)
-            # Who has taken it a moment ago has not written a name yet: then the next look will tell.
-            if not told and (holder or attempt):
-                on_wait(holder or "another run")
-                told = True
-            # Asked again and again rather than waited for in the system, where nothing could interrupt us.
-            time.sleep(POLL_SECONDS)
-        else:
+        if try_lock(file):
             return
+        holder = _holder(file)
+        # Who has taken it a moment ago has not written a name yet: then the next look will tell.
+        if not told and (holder or attempt):
+            on_wait(holder or "another run")
+            told = True
+        # Asked again and again rather than waited for in the system, where nothing could interrupt us.
+        time.sleep(POLL_SECONDS)
 
 
 def _holder(file: TextIO) -> str:

@@ -1,7 +1,6 @@
 """The program that has DVC reproduce one stage of the workspace it is started in, and tells its parent how that went.
 
-DVC works in the current folder, swallows Ctrl-C while a stage runs and leaves the stage running when it is itself
-stopped; in a process of its own it can do none of that to the flow. Parent and child speak in lines over a socket:
+Parent and child speak in lines (`dvc_process`):
 
     child: start             the stage's command is about to run; the child waits for an answer
     parent: go
@@ -12,8 +11,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
-import sys
 from typing import Any, TextIO
 
 from dvc.exceptions import DvcException, ReproductionError
@@ -62,7 +59,7 @@ def reproduce(name: str, parent: TextIO) -> str:
     return "unchanged" if not changed else "restored" if cache.restored else "ran"
 
 
-if __name__ == "__main__":
+def main(parent: TextIO, name: str) -> None:
+    """Reproduce one stage and say how that went."""
     logging.getLogger("dvc").setLevel(logging.ERROR)  # what DVC would say, the flow says
-    with socket.socket(fileno=int(sys.argv[2])) as connection, connection.makefile("rw", encoding="utf-8") as stream:
-        print(reproduce(sys.argv[1], stream), file=stream, flush=True)
+    print(reproduce(name, parent), file=parent, flush=True)

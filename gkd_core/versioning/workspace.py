@@ -10,16 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from configobj import ConfigObj, ConfigObjError
+from filelock import FileLock, Timeout
 
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_folder
 from gkd_core.messages import shown
 from gkd_core.notes import clear_file
-from gkd_core.paths import ARTIFACTS, REPORT, RUNS
+from gkd_core.paths import ARTIFACTS, PARAMS, REPORT, RUNS
 from gkd_core.settings import Settings, dump_settings
+from gkd_core.system.locks import try_lock
 from gkd_core.versioning.recipe import render
 
 WORKSPACES = ARTIFACTS / "workspaces"
@@ -47,7 +48,7 @@ def create_workspace(project: Path, name: str, settings: Settings) -> Path:
         raise PlatformError(f"{workspace}: a workspace of this name exists; choose another name or remove it") from None
     (workspace / ".dvc").mkdir()
     (workspace / ".dvc" / "config").write_text(config, encoding="utf-8")
-    (workspace / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
+    (workspace / PARAMS).write_text(dump_settings(settings), encoding="utf-8")
     (workspace / "dvc.yaml").write_text(recipe, encoding="utf-8")
     (workspace / IN_USE).touch()
     (project / RUNS).mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def _dvc_config(project: Path, workspace: Path) -> str:
     """The text of `.dvc/config`.
 
     Outputs are hard links to read-only files of the cache (or reflinks, which are independent copies), so that neither an edit
-    nor a stage can change what the cache holds. The state database lies in the workspace and goes with it.
+    nor a stage can change what the cache holds. The state database lies in the workspace and is removed with it.
     """
     site, cache = f"{workspace}/.dvc/site", f"{project}/.dvc/cache"
     config = ConfigObj(encoding="utf-8")
@@ -125,7 +126,7 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
 
 @contextmanager
 def workspace_in_use(workspace: Path) -> Iterator[None]:
-    """Keep the workspace from being swept while the block lasts; the mark goes with the process."""
+    """Keep the workspace from being swept while the block lasts; the mark ends with the process."""
     with (workspace / IN_USE).open() as mark:
         fcntl.flock(mark, fcntl.LOCK_SH)
         yield
@@ -143,12 +144,13 @@ def sweep_workspaces(project: Path, keep: int, hours: float) -> list[str]:
     folder = project / WORKSPACES
     folder.mkdir(parents=True, exist_ok=True)
     clear_file(folder / SWEEPING, "it is made anew")
-    with (folder / SWEEPING).open("w") as turn:
-        if not _locked(turn):
-            return []
-        newest_first = sorted(_ages(folder).items(), key=lambda item: item[1])
-        old = [path for path, age in newest_first[keep:] if age > hours * 3600]
-        return [workspace.name for workspace in old if _remove_unused(workspace)]
+    try:
+        with FileLock(folder / SWEEPING, timeout=0, fallback_to_soft=False):
+            newest_first = sorted(_ages(folder).items(), key=lambda item: item[1])
+            old = [path for path, age in newest_first[keep:] if age > hours * 3600]
+            return [workspace.name for workspace in old if _remove_unused(workspace)]
+    except Timeout:
+        return []
 
 
 def _ages(folder: Path) -> dict[Path, float]:
@@ -170,18 +172,9 @@ def _remove_unused(workspace: Path) -> bool:
     mark = workspace / IN_USE
     clear_file(mark, "nobody can have it in use by this mark")
     with mark.open("a") as stream:  # absent where a run was killed while it made the workspace
-        if not _locked(stream):
+        if not try_lock(stream):
             return False
         shutil.rmtree(workspace)
-    return True
-
-
-def _locked(file: IO[str]) -> bool:
-    """Take a lock on an open file, until it is closed; False where another has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     return True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,12 @@ class Workers:
 
 
 @pytest.fixture
-def scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(ray, "get", lambda references: references)
-    return tmp_path
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files, with a path short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="g-", dir="/tmp") as name:
+        monkeypatch.setattr("tempfile.tempdir", name)
+        monkeypatch.setattr(ray, "get", lambda references: references)
+        yield Path(name)
 
 
 def test_workers_of_one_node_meet_in_a_file_that_is_ours_alone(scratch: Path) -> None:

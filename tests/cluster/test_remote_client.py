@@ -71,3 +71,43 @@ def test_a_job_whose_first_answer_was_lost_is_not_an_error(cluster: Cluster, tmp
     cluster._client.submit_job = api
     assert cluster.submit(tmp_path, "distill-proxy-1234").startswith("distill-proxy-1234-")
     assert api.asked == 2
+
+
+def test_a_line_of_metrics_that_a_restarted_node_hands_on_again_counts_once(cluster: Cluster) -> None:
+    """A step that was trained again was written at another moment, and counts again."""
+    first, second, again = ('gkd-metrics {"step": 1, "written": 5.5}', 'gkd-metrics {"step": 2, "written": 6.5}',
+                            'gkd-metrics {"step": 2, "written": 9.5}')  # fmt: skip
+    lines = [f"(RayTrainWorker pid=7, ip=10.0.0.2) {line}\n" for line in (first, second, first, second, again)]
+    api = cluster._client
+    api.get_job_status = Api(JobStatus.RUNNING, JobStatus.SUCCEEDED)  # type: ignore[method-assign]
+    api.get_job_logs = Api("".join(lines[:3]), "".join(lines))  # type: ignore[method-assign]
+    steps: list[int] = []
+    client._follow(cluster, "job", lambda step, values: steps.append(step))
+    assert steps == [1, 2, 2]
+
+
+def details(message: str | None) -> Any:
+    return type("Details", (), {"message": message})()
+
+
+def test_a_job_that_is_not_started_is_named_in_time(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    cluster._client.get_job_status = Api(JobStatus.PENDING)  # type: ignore[method-assign]
+    cluster._client.get_job_info = Api(details("It may be waiting for resources.\nIt may be waiting for its environment."))  # type: ignore[method-assign]
+    monkeypatch.setattr(client, "QUIET_SECONDS", 0.01)
+    with pytest.raises(PlatformError, match="has not started job job-1 within 0.001 min .compute.start_minutes.: It may be wait"):
+        client._wait_for_start(cluster, "job-1", minutes=0.001)
+    assert "http://head:8265: job job-1 waits: It may be waiting for resources. It may" in capsys.readouterr().err
+
+
+def test_a_job_that_starts_is_waited_for(cluster: Cluster) -> None:
+    api = Api(JobStatus.PENDING, JobStatus.PENDING, JobStatus.RUNNING)
+    cluster._client.get_job_status = api  # type: ignore[method-assign]
+    client._wait_for_start(cluster, "job-1", minutes=1)
+    assert api.asked == 3
+
+
+@pytest.mark.parametrize(("said", "words"), [("Job supervisor actor failed to start within 900 s", "within 900 s"),
+                                             (None, "Ray says nothing more of it")])  # fmt: skip
+def test_what_ray_says_of_a_job_is_passed_on(cluster: Cluster, said: str | None, words: str) -> None:
+    cluster._client.get_job_info = Api(details(said))  # type: ignore[method-assign]
+    assert words in cluster.word("job-1")

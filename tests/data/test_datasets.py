@@ -224,11 +224,11 @@ def write(archive: Archive, root: Path) -> np.ndarray:
 def test_read_back_ids_equal_the_oracle(archive: Archive, tmp_path: Path) -> None:
     named = write(archive, tmp_path)
     catalog = load_catalog()
-    entry, split = catalog.domain(archive.domain)
-    (pair,) = list_pairs(entry, tmp_path, split)
+    domain = catalog.domain(archive.domain)
+    (pair,) = list_pairs(domain.entry, tmp_path, domain.split)
     assert (pair.image, pair.label) == (tmp_path / archive.image, tmp_path / archive.label)
-    _, label = read_pair(pair, resolve_encoding(catalog, entry, tmp_path))
-    classes = catalog.taxonomy_of(entry).classes
+    _, label = read_pair(pair, resolve_encoding(catalog, domain.entry, tmp_path))
+    classes = domain.taxonomy.classes
     assert label.tolist() == [[IGNORE if name is None else classes.index(name) for name in row] for row in named.tolist()]
 
 
@@ -329,8 +329,7 @@ def test_every_encoding_reaches_every_class() -> None:
     ],
 )  # fmt: skip
 def test_official_counts_are_stated(domain: str, count: int) -> None:
-    entry, split = load_catalog().domain(domain)
-    assert entry.split(split).count == count
+    assert load_catalog().domain(domain).rule.count == count
 
 
 @pytest.mark.parametrize("name", ["potsdam-raw-rgb", "potsdam-raw-irrg", "vaihingen-raw-irrg"])

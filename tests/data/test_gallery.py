@@ -40,17 +40,17 @@ def root(tmp_path: Path) -> Path:
 def test_images_are_spread_over_the_split_and_chosen_by_seed(root: Path) -> None:
     catalog = load_catalog([root / "own.yaml"])
     chosen = {
-        seed: [int(image[0, 0, 0]) for image in draw_sample(catalog, "yard/all", Folders(root), 4, seed).images]
+        seed: [int(image[0, 0, 0]) for image in draw_sample(catalog.domain("yard/all"), Folders(root), 4, seed).images]
         for seed in range(6)
     }
     assert all([number // 3 for number in numbers] == [0, 1, 2, 3] for numbers in chosen.values())
     assert len({tuple(numbers) for numbers in chosen.values()}) > 1
-    assert chosen[0] == [int(image[0, 0, 0]) for image in draw_sample(catalog, "yard/all", Folders(root), 4, 0).images]
-    assert len(draw_sample(catalog, "field/all", Folders(root), 99, 0).images) == 12
+    assert chosen[0] == [int(image[0, 0, 0]) for image in draw_sample(catalog.domain("yard/all"), Folders(root), 4, 0).images]
+    assert len(draw_sample(catalog.domain("field/all"), Folders(root), 99, 0).images) == 12
 
 
 def test_labels_belong_to_their_images(root: Path) -> None:
-    sample = draw_sample(load_catalog([root / "own.yaml"]), "yard/all", Folders(root), 5, 1)
+    sample = draw_sample(load_catalog([root / "own.yaml"]).domain("yard/all"), Folders(root), 5, 1)
     assert [int(label[0, 0]) for label in sample.labels] == [int(image[0, 0, 0]) % 2 for image in sample.images]
 
 

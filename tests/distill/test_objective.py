@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gkd_core.distill.masking import draw_masks
 from gkd_core.distill.objective import DistillBatch, LossWeights, MSEObjective, QSDObjective, draws_of_its_own, qsd_losses
+from gkd_core.distill.views import draw_masks
 from gkd_core.distill.warm_start import QUERY_LOSSES
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder, Tokens

@@ -35,8 +35,8 @@ class Golden:
 
 
 @pytest.fixture(params=["a", "b"])
-def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
-    return Golden(shared / "golden" / f"qsd_official_{request.param}.npz")
+def golden(request: pytest.FixtureRequest, official: Path) -> Golden:
+    return Golden(official / f"qsd_official_{request.param}.npz")
 
 
 @torch.no_grad()

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 from gkd_core.data.catalog.sources import Mix
-from gkd_core.distill import stage_one, token_cache
+from gkd_core.data.order.samples import Reading
+from gkd_core.distill import token_cache
 from gkd_core.distill.job import DistillJob, check_batch_divides, step_encoder
 from gkd_core.distill.results import write_objective
 from gkd_core.distill.stage_one import build_objective, distill, frozen_teacher
 from gkd_core.distill.teacher import Teacher
+from gkd_core.distill.views import ViewMaker
 from gkd_core.errors import PlatformError, SettingsError, TrainingError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.encoder import Encoder
@@ -121,14 +123,12 @@ def test_a_stopped_step_on_a_mix_ends_like_an_undisturbed_one(job: Callable[...,
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_ranks_share_out_a_mix(job: Callable[..., DistillJob], images: Any, count: int) -> None:
     """All ranks together see each part as often as stated: 12 images in 3 updates are 4 epochs of one to two."""
-    make = job(LIGHT)
+    make, mix = job(LIGHT), Mix((3, 2), (1, 2))
     seen = [
         file
         for rank in range(count)
         for update in range(3)
-        for file in stage_one.ViewMaker("t", 0, make.settings, images, 16, Rank(rank, count), 0, Mix((3, 2), (1, 2))).files(
-            update
-        )
+        for file in ViewMaker(make.settings, images, Reading("t", 0, mix, rank=rank, workers=count), 16).files(update)
     ]
     assert sum(file in images[:3] for file in seen) == 4
     assert sum(file in images[3:] for file in seen) == 8
@@ -143,7 +143,7 @@ def test_loaders_change_nothing(job: Callable[..., DistillJob], tmp_path: Path) 
 
 def test_one_epoch_looks_at_every_image_three_times(job: Callable[..., DistillJob], tmp_path: Path, images: Any) -> None:
     make = job(PUBLISHED | {"batch_size": 3, "updates": 5})
-    views = stage_one.ViewMaker("t", 0, make.settings, images, 16, Rank(), 0)
+    views = ViewMaker(make.settings, images, Reading("t", 0), 16)
     seen = [set(views.files(update)) for update in range(5)]
     assert [len(files) for files in seen] == [1] * 5
     assert set.union(*seen) == set(images)
@@ -153,9 +153,9 @@ def test_one_epoch_looks_at_every_image_three_times(job: Callable[..., DistillJo
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_ranks_together_see_what_one_process_sees(job: Callable[..., DistillJob], images: Any, count: int) -> None:
     settings = job(PUBLISHED).settings
-    whole = stage_one.ViewMaker("t", 0, settings, images, 16, Rank(), 0)(3).images
+    whole = ViewMaker(settings, images, Reading("t", 0), 16)(3).images
     for index in range(count):
-        share = stage_one.ViewMaker("t", 0, settings, images, 16, Rank(index, count), 0)(3).images
+        share = ViewMaker(settings, images, Reading("t", 0, rank=index, workers=count), 16)(3).images
         assert torch.equal(share, whole[index::count])
 
 
@@ -221,10 +221,21 @@ def test_compiling_reaches_the_tokens_of_both_encoders(
     compiled: list[Any] = []
     plain = run(job(LIGHT | {"ema_decay": 0.9}), tmp_path / "plain")
     monkeypatch.setattr(torch, "compile", lambda function: (compiled.append(function), function)[1])
+    monkeypatch.setattr("gkd_core.distill.stage_one.check_compiler", lambda device: None)
     after = run(job(LIGHT | {"ema_decay": 0.9, "compile": True}), tmp_path / "compiled")
     assert [function.__name__ for function in compiled] == ["tokens", "tokens"]
     assert len({id(function.__self__) for function in compiled}) == 2
     assert same(plain, after)
+
+
+def test_compiling_without_a_compiler_ends_before_anything_is_built(
+    job: Callable[..., DistillJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("gkd_core.distill.stage_one.frozen_teacher", lambda settings, seed: pytest.fail("a model was built"))
+    with pytest.raises(SettingsError, match=r"^compile: torch\.compile for cpu needs a compiler"):
+        run(job(LIGHT | {"compile": True}), tmp_path / "run")
 
 
 def test_a_teacher_in_half_precision_still_gives_float32_tokens_without_gradient(vit: Encoder) -> None:

@@ -16,8 +16,8 @@ from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
 from gkd_core.data.files.reading import Pair
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou
-from gkd_core.evaluate.matrix import Domain, measure
-from gkd_core.evaluate.views import view_logits
+from gkd_core.evaluate.inference import image_logits
+from gkd_core.evaluate.matrix import ScoredImages, measure
 from gkd_core.settings import EvaluateSettings
 
 ENCODING = LabelEncoding(taxonomy="street", ids={0: 0, 1: 1, 2: 2, 9: IGNORE})
@@ -37,7 +37,7 @@ class ReadsGrey(nn.Module):
         return -(images.mean(dim=1, keepdim=True) - greys).abs()
 
 
-def domain(folder: Path, protocol: Protocol, size: tuple[int, int] = (40, 72)) -> Domain:
+def domain(folder: Path, protocol: Protocol, size: tuple[int, int] = (40, 72)) -> ScoredImages:
     """Two images whose left third is class 0, then 1, then 2; the top row of the label is ignored."""
     pairs = []
     for index in range(2):
@@ -46,7 +46,7 @@ def domain(folder: Path, protocol: Protocol, size: tuple[int, int] = (40, 72)) -
         label[0] = 9
         Image.fromarray(label).save(folder / f"{index}_label.png")
         pairs.append(Pair(folder / f"{index}.png", folder / f"{index}_label.png"))
-    return Domain(pairs, ENCODING, protocol, classes=3)
+    return ScoredImages(pairs, ENCODING, protocol, classes=3)
 
 
 def test_a_perfect_model_scores_100_on_every_counted_pixel(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_perfect_model_scores_100_on_every_counted_pixel(tmp_path: Path) -> No
 def test_scores_are_taken_at_the_size_that_the_protocol_says(tmp_path: Path, resize_labels: bool) -> None:
     protocol = Protocol(scale=0.5, resize_labels=resize_labels)
     matrix = measure(ReadsGrey(), domain(tmp_path, protocol, (64, 96)), WINDOWS, torch.device("cpu"), lambda done: None)
-    # At half size the top row of labels, ignored, is still one row of 32.
-    assert int(matrix.sum()) == (2 * 31 * 48 if resize_labels else 2 * 63 * 96)
+    # At half size each label is that of an odd row and column, so that the top row, ignored, is none of them.
+    assert int(matrix.sum()) == (2 * 32 * 48 if resize_labels else 2 * 63 * 96)
     assert all(iou is not None and iou > 90 for iou in class_iou(matrix))
 
 
@@ -83,7 +83,7 @@ def test_shards_add_up_exactly_and_count_no_image_twice(tmp_path: Path, shards: 
         Image.fromarray(draws.integers(0, 256, (40, 72, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
         Image.fromarray(draws.integers(0, 3, (40, 72), dtype=np.uint8)).save(tmp_path / f"{index}_label.png")
         pairs.append(Pair(tmp_path / f"{index}.png", tmp_path / f"{index}_label.png"))
-    whole = Domain(pairs, ENCODING, Protocol(), classes=3)
+    whole = ScoredImages(pairs, ENCODING, Protocol(), classes=3)
     parts = [whole.shard(index, shards) for index in range(shards)]
     assert sorted(pair.image.name for part in parts for pair in part.pairs) == ["0.png", "1.png", "2.png"]
     cpu = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_labels_may_be_larger_than_what_the_model_is_shown(tmp_path: Path) -> No
     protocol = Protocol(scale=0.5, max_size=(16, 24), resize_labels=True)
     windows = EvaluateSettings(window=(32, 32), stride=(32, 32))
     matrix = measure(model, domain(tmp_path, protocol, (64, 96)), windows, torch.device("cpu"), lambda done: None)
-    assert int(matrix.sum()) == 2 * 31 * 48
+    assert int(matrix.sum()) == 2 * 32 * 48
     assert set(model.sizes) == {(32, 32)}, "16 x 24 pixels, padded to the next multiple of 32"
 
 
@@ -111,8 +111,8 @@ def test_bf16_scores_like_fp32_and_sums_in_single_precision(tmp_path: Path) -> N
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 1).eval()
     image = torch.rand(3, 40, 72)
-    half = view_logits(model, image, WINDOWS.model_copy(update={"precision": "bf16"}))
-    single = view_logits(model, image, WINDOWS)
+    half = image_logits(model, image, WINDOWS.model_copy(update={"precision": "bf16"}))
+    single = image_logits(model, image, WINDOWS)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, single, atol=0.02, rtol=0.02)
     assert not torch.equal(half, single)

@@ -15,7 +15,7 @@ from gkd_core.registry.champions import Champions
 from gkd_core.registry.gate import Verdict
 from gkd_core.registry.versions import Registry
 from gkd_core.settings import Settings
-from gkd_core.storage.mlflow_names import CHAMPION
+from gkd_core.storage.mlflow_store import CHAMPION
 from gkd_core.tracking.flow_runs import Tracking
 
 NAME = "gkd-student-toy"

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flows.read_gate import SERVER_KEY, VARIABLE, gated, only_reads
 from gkd_core.errors import PlatformError
-from gkd_core.operations.metrics import prefect_gauges
+from gkd_core.operations.metrics import gauges
 from gkd_core.operations.metrics.gauges import Gauges
 
 FULL, READ = "gkd:canary-full", "metrics:canary-read"
@@ -140,16 +140,16 @@ def test_without_a_read_key_there_is_no_gate() -> None:
 def test_what_the_exporter_asks_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
-    class Session(prefect_gauges.requests.Session):
-        def request(self, method: str, url: str, **options: object) -> prefect_gauges.requests.Response:  # type: ignore[override]
+    class Session(gauges.requests.Session):
+        def request(self, method: str, url: str, **options: object) -> gauges.requests.Response:  # type: ignore[override]
             asked.append((method, "/" + url.partition("//")[2].partition("/")[2]))
-            answer = prefect_gauges.requests.Response()
+            answer = gauges.requests.Response()
             answer.status_code = 404
             return answer
 
-    monkeypatch.setattr(prefect_gauges.requests, "Session", Session)
+    monkeypatch.setattr(gauges.requests, "Session", Session)
     monkeypatch.setattr(Gauges, "set", lambda *arguments: None)
-    prefect_gauges.read_prefect({"PREFECT_API_URL": "http://prefect-server:4200/api"}, "gkd", Gauges())
+    gauges.read_prefect({"PREFECT_API_URL": "http://prefect-server:4200/api"}, "gkd", Gauges())
     assert asked and all(only_reads(method, path) for method, path in asked), asked
 
 

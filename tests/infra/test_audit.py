@@ -76,7 +76,12 @@ def test_packages_without_an_advisory_pass(tmp_path: Path) -> None:
 
 
 @needs_pip_audit
-def test_without_network_and_folder_it_says_so_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", [None, "/dev/null/home"])
+def test_without_network_and_folder_it_says_so_in_one_line(
+    tmp_path: Path, home: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home is not None:
+        monkeypatch.setitem(OFFLINE, "HOME", home)
     done = run(tmp_path, "some-package==1.5")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [

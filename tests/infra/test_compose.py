@@ -13,32 +13,22 @@ import compose_spec
 import pytest
 import yaml
 
+from gkd_core.cluster.own_cluster import OBJECT_STORE_BYTES
+from tests.infra.compose import FOLDER, VARIABLE, example, offered, read_compose
 from tests.infra.kubernetes import MANIFESTS, REPOSITORY, Manifests, Tree, render
 from tests.infra.pod_policy import DIGEST, NAMES_A_FILE, PASSWORD_IN_ADDRESS, SECRET_NAME, mounted_variables
 from tests.infra.variables import KNOWN
 
-FOLDER = REPOSITORY / "infra" / "compose"
 ONE_SHOT = {"bootstrap", "deploy"}
+SMALL_HOST_CPUS, SMALL_HOST_MEMORY = 2, 16 * 1024**3
 # What a client knows a server by, and the network in which both must be.
 SERVERS = {"postgres": "database", "store": "store", "prefect-server": "services", "mlflow": "services", "ray-head": "ray"}
-
-
-def example() -> dict[str, str]:
-    lines = (FOLDER / ".env.example").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 @pytest.fixture(scope="module")
 def compose() -> Tree:
     """The file as Docker reads it, with the example's variables."""
-    variables = example()
-
-    def value(match: re.Match[str]) -> str:
-        return variables[match[1]]
-
-    text = (FOLDER / "compose.yaml").read_text(encoding="utf-8")
-    found: Tree = yaml.safe_load(re.sub(r"\$\{(\w+)(?::[-?][^}]*)?\}", value, text))
-    return found
+    return read_compose()
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +80,10 @@ def _confined(service: Tree) -> Iterator[str]:
 
 
 def _runs(name: str, service: Tree) -> Iterator[str]:
-    limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
-    if set(limits) != {"cpus", "memory", "pids"}:
+    if not {"cpus", "mem_limit", "pids_limit"} <= set(service) or "deploy" in service:
         yield "has no limits"
+    elif float(service["cpus"]) > SMALL_HOST_CPUS:
+        yield f"wants {service['cpus']} cores, which Docker refuses on a host of {SMALL_HOST_CPUS}"
     expected = "on-failure" if name in ONE_SHOT else "unless-stopped"
     if service.get("restart") != expected:
         yield f"restarts {service.get('restart')}; expected {expected}"
@@ -135,8 +126,11 @@ def test_only_three_ports_are_published(compose: Tree) -> None:
 
 def test_the_example_of_settings_has_no_secret_and_no_variable_too_many() -> None:
     text = (FOLDER / "compose.yaml").read_text(encoding="utf-8")
-    assert set(re.findall(r"\$\{(\w+)", text)) == set(example())
-    assert not [name for name in example() if SECRET_NAME.search(name) and name != "GKD_SECRETS"]
+    used = {match["name"]: match["default"] for match in VARIABLE.finditer(text) if match["name"]}
+    assert set(used) | {"COMPOSE_PROJECT_NAME"} == set(example()) | set(offered())
+    assert not [name for name in used if SECRET_NAME.search(name) and name != "GKD_SECRETS"]
+    for name, value in offered().items():
+        assert used[name] == value, f"{name}: the example names another default than the file has"
 
 
 def test_every_secret_is_made_once_and_read_by_the_containers_alone(compose: Tree, tmp_path: Path) -> None:
@@ -144,7 +138,7 @@ def test_every_secret_is_made_once_and_read_by_the_containers_alone(compose: Tre
     script = REPOSITORY / "infra" / "secrets.sh"
     first = subprocess.run([script, folder], check=True, capture_output=True, text=True).stdout
     files = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {Path(item["file"]).name for item in compose["secrets"].values()} <= set(files)
+    assert {Path(item["file"]).name for item in compose["secrets"].values()} - {"basic_auth.ini"} <= set(files)
     assert first.count("made ") == len(files)
     assert len({line for text in files.values() for line in re.findall(r"[0-9a-f]{64}", text)}) == 16  # all of them different
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -207,7 +201,8 @@ def test_metrics_have_the_keys_that_only_read_and_no_others(compose: Tree, dev: 
 
 
 def test_both_give_mlflow_the_same_rules_of_access(compose: Tree, dev: Manifests) -> None:
-    assert compose["configs"]["mlflow-auth"]["content"] == dev.named("ConfigMap", "mlflow-auth")["data"]["basic_auth.ini"]
+    ours = (FOLDER / compose["secrets"]["mlflow-auth"]["file"]).read_text(encoding="utf-8")
+    assert ours == dev.named("ConfigMap", "mlflow-auth")["data"]["basic_auth.ini"]
 
 
 DAMAGE: dict[str, Callable[[Any], object]] = {
@@ -215,7 +210,7 @@ DAMAGE: dict[str, Callable[[Any], object]] = {
     "ray-head: keeps capabilities": lambda services: services["ray-head"].update(cap_add=["SYS_PTRACE"]),
     "store: may run as root": lambda services: services["store"].pop("user"),
     "postgres: may gain rights": lambda services: services["postgres"].pop("security_opt"),
-    "postgres: has no limits": lambda services: services["postgres"].pop("deploy"),
+    "postgres: has no limits": lambda services: services["postgres"].pop("pids_limit"),
     "mlflow: has no health check": lambda services: services["mlflow"].pop("healthcheck"),
     "mlflow: port 5000:5000 is open to other machines": lambda services: services["mlflow"].update(ports=["5000:5000"]),
     "image docker.io/library/postgres:17 is not pinned": lambda services: services["postgres"].update(
@@ -233,6 +228,9 @@ DAMAGE: dict[str, Callable[[Any], object]] = {
     "ray-worker: mounts a folder of the host": lambda services: services["ray-worker"].update(
         volumes=["/var/run/docker.sock:/var/run/docker.sock"]
     ),
+    "prefect-worker: wants 4 cores, which Docker refuses on a host of 2": lambda services: services["prefect-worker"].update(
+        cpus="4"
+    ),
     "mlflow: restarts None; expected unless-stopped": lambda services: services["mlflow"].pop("restart"),
 }
 
@@ -243,3 +241,60 @@ def test_damage_is_seen(line: str, compose: Tree) -> None:
     DAMAGE[line](damaged["services"])
     found = breaches(damaged)
     assert any(line in item for item in found), found
+
+
+UNITS = {"m": 1024**2, "g": 1024**3}
+
+
+def size(text: str) -> int:
+    """A size as Docker reads it, in bytes."""
+    return int(text[:-1]) * UNITS[text[-1]]
+
+
+def test_no_service_may_take_more_memory_than_a_small_host_has(compose: Tree) -> None:
+    limits = {name: size(service["mem_limit"]) for name, service in compose["services"].items()}
+    assert max(limits.values()) <= SMALL_HOST_MEMORY / 2
+
+
+def object_store(service: Tree) -> int:
+    (found,) = re.findall(r"--object-store-memory=(\d+)", " ".join(service["command"]))
+    return int(found)
+
+
+@pytest.mark.parametrize("name", ["ray-head", "ray-worker", "prefect-worker"])
+def test_rays_object_store_has_room_in_shared_memory(
+    name: str, compose: Tree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By Ray's own rule; it advises a tenth more, and what the container may have at all must hold it too."""
+    services = pytest.importorskip("ray._private.services")
+    service = compose["services"][name]
+    shared = size(service["shm_size"])
+    # The worker's own clusters: gkd_core/cluster/own_cluster.py.
+    store = OBJECT_STORE_BYTES if name == "prefect-worker" else object_store(service)
+    monkeypatch.setattr("ray._private.utils.get_shared_memory_bytes", lambda: shared)
+    place, _, taken = services.determine_plasma_store_config(store, str(tmp_path))
+    assert (place, taken) == ("/dev/shm", store)
+    assert shared >= 1.1 * store
+    assert shared <= size(service["mem_limit"]) / 2
+    monkeypatch.setattr("ray._private.utils.get_shared_memory_bytes", lambda: store - 1)
+    assert services.determine_plasma_store_config(store, str(tmp_path))[0] == str(tmp_path), "the rule is Ray's"
+
+
+LONGEST_END = {"ray-head": 43, "ray-worker": 39, "prefect-worker": 60}  # seconds, measured or as documented
+
+
+def test_every_service_has_the_time_that_it_takes_to_stop(compose: Tree) -> None:
+    for name, seconds in LONGEST_END.items():
+        given = re.fullmatch(r"(\d+)(s|m)", compose["services"][name]["stop_grace_period"])
+        assert given is not None
+        assert int(given[1]) * {"s": 1, "m": 60}[given[2]] > seconds, name
+    keeping = {"postgres", "store", "prefect-server", "mlflow"}
+    assert {name for name in keeping if "stop_grace_period" in compose["services"][name]} == keeping
+    assert compose["services"]["postgres"]["stop_signal"] == "SIGINT"
+
+
+def test_another_image_can_take_the_place_of_a_public_one() -> None:
+    given = {**example(), "POSTGRES_IMAGE": "mirror/postgres:17", "STORE_IMAGE": "mirror/store:1", "WORKER_CPUS": "8"}
+    services = read_compose(given)["services"]
+    assert (services["postgres"]["image"], services["store"]["image"]) == ("mirror/postgres:17", "mirror/store:1")
+    assert services["prefect-worker"]["cpus"] == "8"

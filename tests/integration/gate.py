@@ -9,14 +9,21 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from tests.integration.hosts import Host
+
 CHUNK = 1 << 16
 
 
 class Gate:
-    """Listens on a port of its own, always the same, and hands every connection on to the server's port."""
+    """Listens on a port of its own, always the same, and hands every connection on to the server's port.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        host: where it listens.
+    """
+
+    def __init__(self, port: int, host: Host = Host()) -> None:  # noqa: B008  # it cannot be altered
         self._target = port
+        self._host = host
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -25,11 +32,11 @@ class Gate:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host.address}:{self.port}"
 
     def open(self) -> None:
         """Let connections pass."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        self._listener = self._host.listen(self.port)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""A cluster's servers as the manifests start them: arguments, variables and secrets, on loopback, with a real database.
+"""A cluster's servers as the manifests start them: arguments, variables and secrets, with a real database.
 
 Each can be killed and started again; the store is behind a gate that can be shut.
 """
@@ -24,11 +24,13 @@ from gkd_core.system.loopback import free_port
 from tests.infra.kubernetes import MANIFESTS, REPOSITORY, Manifests, render
 from tests.infra.pod_policy import mounted_variables
 from tests.integration.gate import Gate
+from tests.integration.hosts import DATABASE, ON_LOOPBACK, STORE, Hosts
 from tests.integration.postgres import ADMINISTRATOR, PostgresServer, postgres_or_skip
 from tests.s3_store import s3_store
 
 START_SECONDS = 240
 PREFECT, MLFLOW = "Deployment/prefect-server", "Deployment/mlflow"
+MLFLOW_NAMES = "MLFLOW_SERVER_ALLOWED_HOSTS"
 HEALTH = {PREFECT: "/api/ready", MLFLOW: "/health"}
 # As a pod: nothing can be written but the test's own folder, and no capability is left. (The user stays ours: it may have to
 # read a Python that lies in its home.)
@@ -61,6 +63,7 @@ class Cluster:
 
     Attributes:
         folder: all that the servers may write to; its `secrets` are those of infra/secrets.sh.
+        hosts: where they run, by the names of the pods.
         prefect, mlflow: addresses.
         store: the S3 endpoint's gate; its address is what every client is told.
     """
@@ -69,10 +72,14 @@ class Cluster:
     manifests: Manifests
     store: Gate
     database: PostgresServer
-    prefect: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
-    mlflow: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
+    hosts: Hosts
+    prefect: str = field(init=False)
+    mlflow: str = field(init=False)
     _servers: dict[str, Popen[bytes]] = field(default_factory=dict)
     _stacks: dict[str, ExitStack] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.prefect, self.mlflow = (f"http://{self.hosts[name_of(owner)].address}:{free_port()}" for owner in (PREFECT, MLFLOW))
 
     def secret(self, name: str) -> str:
         return (self.folder / "secrets" / name).read_text().strip()
@@ -84,7 +91,7 @@ class Cluster:
         return {name: self.secret(FILES[key]) for name, key in mounted_variables(found, pod).items()}
 
     def log(self, owner: str) -> Path:
-        return self.folder / f"{owner.partition('/')[2]}.log"
+        return self.folder / f"{name_of(owner)}.log"
 
     def address(self, owner: str) -> str:
         return {PREFECT: self.prefect, MLFLOW: self.mlflow}[owner]
@@ -114,15 +121,16 @@ class Cluster:
     @property
     def _here(self) -> dict[str, str]:
         return {
-            "PGHOST": "127.0.0.1", "PGPORT": str(self.database.port), "AWS_ENDPOINT_URL": self.store.url,
+            "PGHOST": self.database.host.address, "PGPORT": str(self.database.port), "AWS_ENDPOINT_URL": self.store.url,
             "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "basic_auth.ini"),
             "PREFECT_UI_STATIC_DIRECTORY": str(self.folder / "ui"),
         }  # fmt: skip
 
     def command(self, owner: str, here: dict[str, str], url: str = "") -> Command:
-        """A pod's first container as a command of this machine: the entry point, its secrets, its arguments, on loopback."""
+        """A pod's first container as a command of this machine: the entry point, its secrets, its arguments."""
         (pod,) = [pod for pod in self.manifests.pods() if pod.owner == owner]
         container = pod.spec["containers"][0]
+        host = self.hosts.get(name_of(owner), self.database.host)
         mounted = self.folder / owner.replace("/", "-")
         mounted.mkdir(exist_ok=True)
         for name, value in self.variables(owner, container["name"]).items():
@@ -137,14 +145,15 @@ class Cluster:
         environment = {name: value.replace("//postgres@", f"//{ADMINISTRATOR}@") for name, value in environment.items()}
         arguments = container["args"]
         if url:
-            arguments = ["127.0.0.1" if item == "0.0.0.0" else item for item in arguments]
+            arguments = [host.address if item == "0.0.0.0" else item for item in arguments]
             arguments[arguments.index("--port") + 1] = url.rpartition(":")[2]
+            environment[MLFLOW_NAMES] = f"{environment.get(MLFLOW_NAMES)},{host.address}:*"
         if arguments[0] == "gkd":
             arguments = [sys.executable, "-c", "from gkd_core.cli import main; main()", *arguments[1:]]
         script = REPOSITORY / "infra/images/entrypoint.sh"
         environment |= {"SECRET_ENVIRONMENT": str(mounted), "DO_NOT_TRACK": "1", "TMPDIR": str(self.folder / "home")}
         environment |= {"HOME": str(self.folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
-        return Command([*confined(self.folder), "sh", str(script), *arguments], {**os.environ, **environment})
+        return Command([*host.prefix, *confined(self.folder), "sh", str(script), *arguments], {**os.environ, **environment})
 
     def bootstrap(self) -> None:
         """What the job of that name does: databases, buckets."""
@@ -154,12 +163,16 @@ class Cluster:
 
 
 @contextmanager
-def manifest_servers(folder: Path) -> Iterator[Cluster]:
+def manifest_servers(folder: Path, hosts: Hosts = ON_LOOPBACK) -> Iterator[Cluster]:
     """Database, store, Prefect and MLflow of the overlay dev, while the block lasts."""
     subprocess.run([REPOSITORY / "infra/secrets.sh", folder / "secrets"], check=True, capture_output=True)
     manifests = render(MANIFESTS / "overlays" / "dev")
-    with s3_store() as store, postgres_or_skip() as database, Gate(int(store.rpartition(":")[2])) as gate:
-        cluster = Cluster(folder, manifests, gate, database)
+    with (
+        s3_store() as store,
+        postgres_or_skip(hosts[DATABASE]) as database,
+        Gate(int(store.rpartition(":")[2]), hosts[STORE]) as gate,
+    ):
+        cluster = Cluster(folder, manifests, gate, database, hosts)
         (folder / "basic_auth.ini").write_text(manifests.named("ConfigMap", "mlflow-auth")["data"]["basic_auth.ini"])
         try:
             cluster.bootstrap()
@@ -168,6 +181,11 @@ def manifest_servers(folder: Path) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.stop()
+
+
+def name_of(owner: str) -> str:
+    """The name of the object that makes a pod."""
+    return owner.partition("/")[2]
 
 
 def confined(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own on loopback that asks for passwords and logs every statement; gone with the block."""
+"""A PostgreSQL server of our own that asks for passwords and logs every statement; gone with the block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import psycopg
 import pytest
 
 from gkd_core.system.child_process import child_process
-from gkd_core.system.loopback import LOOPBACK, free_port
+from gkd_core.system.loopback import free_port
+from tests.integration.hosts import Host
 
 DEBIAN = Path("/usr/lib/postgresql")
 ADMINISTRATOR = "admin"
@@ -40,11 +41,12 @@ class PostgresServer:
     programs: Path
     log: Path
     password: str = field(repr=False)
+    host: Host = field(default_factory=Host)
 
     @property
     def address(self) -> str:
         """As GKD_DATABASE_URL takes it, without the password."""
-        return f"postgresql://{ADMINISTRATOR}@{LOOPBACK}:{self.port}/postgres"
+        return f"postgresql://{ADMINISTRATOR}@{self.host.address}:{self.port}/postgres"
 
     @property
     def address_with_password(self) -> str:
@@ -64,31 +66,38 @@ def server_programs() -> Path | None:
 
 
 @contextmanager
-def postgres_or_skip() -> Iterator[PostgresServer]:
-    """Run one while the block lasts; the test is skipped where PostgreSQL is not installed."""
+def postgres_or_skip(host: Host | None = None, encoding: str | None = None) -> Iterator[PostgresServer]:
+    """Run one while the block lasts; the test is skipped where PostgreSQL is not installed.
+
+    Args:
+        encoding: of its own databases, without a locale; None takes that of the environment's locale.
+    """
     programs = server_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
-    with postgres_server(programs) as server:
+    with postgres_server(programs, host or Host(), encoding) as server:
         yield server
 
 
 @contextmanager
-def postgres_server(programs: Path) -> Iterator[PostgresServer]:
+def postgres_server(programs: Path, host: Host, encoding: str | None = None) -> Iterator[PostgresServer]:
     """Run one while the block lasts. PostgreSQL refuses to run as root, so root lends it to another user."""
     folder = Path(tempfile.mkdtemp(prefix="gkd-postgres-"))
-    server = PostgresServer(free_port(), programs, folder / "log", f"{secrets.token_hex(8)} sesame+1")
+    server = PostgresServer(free_port(), programs, folder / "log", f"{secrets.token_hex(8)} sesame+1", host)
     try:
         secret = folder / "password"
         secret.write_text(server.password + "\n")
         as_user = _as_unprivileged(folder)
         identity = ["-U", ADMINISTRATOR, f"--pwfile={secret}", "--auth=scram-sha-256"]
         initdb = [str(programs / "initdb"), "-D", str(folder / "data"), *identity, "--no-sync"]
+        initdb += [] if encoding is None else [f"--encoding={encoding}", "--no-locale"]
         subprocess.run([*as_user, *initdb], check=True, capture_output=True, cwd=folder)
-        options = [f"listen_addresses={LOOPBACK}", f"port={server.port}", f"unix_socket_directories={folder}"]
+        with (folder / "data/pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
+        options = [f"listen_addresses={host.address}", f"port={server.port}", f"unix_socket_directories={folder}"]
         options += ["fsync=off", "log_statement=all"]
         command = [str(programs / "postgres"), "-D", str(folder / "data"), *(word for each in options for word in ("-c", each))]
-        with child_process([*as_user, *command], cwd=folder, log=server.log):
+        with child_process([*host.prefix, *as_user, *command], cwd=folder, log=server.log):
             _wait(server)
             yield server
     finally:

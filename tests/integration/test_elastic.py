@@ -18,7 +18,7 @@ from ray.train import ScalingConfig
 from gkd_core.cluster import train as ray_train
 from gkd_core.cluster.nodes import SharedFolders, nodes
 from gkd_core.settings import Settings, settings_from_tree
-from gkd_core.stages import find_run, run_folder, run_stage
+from gkd_core.stages import Recipe, run_folder, run_stage
 from gkd_core.training.metrics import MetricsFollower, MetricsSink
 from tests.integration.ray_workers import ray_workers
 
@@ -72,13 +72,13 @@ def test_a_group_grows_and_shrinks_with_its_cluster(
 ) -> None:
     """One worker; then three, of which two share a batch of eight and one stands by; then the two that are left."""
     monkeypatch.setattr(ray_train, "ScalingConfig", functools.partial(ScalingConfig, elastic_resize_monitor_interval_s=1.0))
-    run = find_run(settings, "distill-proxy", None)
-    run_stage(settings, find_run(settings, "prepare-data", None), tmp_path)
+    run = Recipe.of(settings).find("distill-proxy")
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), tmp_path)
     folder = run_folder(settings, run, tmp_path)
 
     def train() -> None:
         nodes.set(Gated(tmp_path))  # in this thread alone
-        run_stage(settings, run, tmp_path)
+        run_stage(Recipe.of(settings), run, tmp_path)
 
     training = ThreadPoolExecutor(1).submit(train)  # Ray's nodes can only be added by the main thread
     _wait_for(training, lambda: _lines(folder) == [(step, 1) for step in range(1, GATES[0] + 1)])
@@ -99,7 +99,7 @@ def test_a_group_grows_and_shrinks_with_its_cluster(
     assert any(len(found) > 1 for found in losses.values()), "the last group did updates of the one before it again"
     assert all(len(set(found)) == 1 for found in losses.values()), "in the same way"
     alone = settings.model_copy(update={"compute": settings.compute.model_copy(update={"workers": 0, "max_workers": None})})
-    run_stage(alone, run, tmp_path)
+    run_stage(Recipe.of(alone), run, tmp_path)
     expected = {int(line["step"]): line["loss"] for line in MetricsFollower(run_folder(alone, run, tmp_path)).read()}
     for step in range(1, GATES[0] + 1):
         assert losses[step, 1] == [pytest.approx(expected[step], rel=1e-5)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 
 from gkd_core.errors import PlatformError
 from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
-from tests.integration.postgres import postgres_or_skip
+from gkd_core.operations.postgres import Database, database_named
+from tests.integration.postgres import PostgresServer, postgres_or_skip
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -112,3 +115,71 @@ def test_a_database_of_somebody_else_is_not_taken(server: str, fresh: psycopg.Co
     fresh.execute("CREATE DATABASE gkd_mlflow")
     with pytest.raises(PlatformError, match="gkd_mlflow: belongs to admin, not to gkd_mlflow; let its owner run: ALTER DATABASE"):
         bootstrap_databases(server, OWNERS, PASSWORDS)
+
+
+@pytest.fixture(scope="module", params=["SQL_ASCII", "LATIN1"])
+def old(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A server of another encoding, as initdb makes one where no locale is set."""
+    with postgres_or_skip(encoding=request.param) as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", running.password)
+        yield running
+
+
+def encodings(server: PostgresServer) -> dict[str, str]:
+    query = "SELECT datname, pg_encoding_to_char(encoding) FROM pg_database WHERE datname LIKE 'gkd%'"
+    with psycopg.connect(server.address, client_encoding="utf8") as connection:
+        return dict(connection.execute(query).fetchall())
+
+
+def drop(server: PostgresServer, *names: str) -> None:
+    with psycopg.connect(server.address, autocommit=True) as admin:
+        for name in names:
+            admin.execute(f"DROP DATABASE IF EXISTS {name}")  # type: ignore[call-overload]
+
+
+def test_databases_are_of_utf8_on_a_server_that_is_not(old: PostgresServer) -> None:
+    assert {finding.state for finding in bootstrap_databases(old.address, OWNERS, PASSWORDS)} == {"made"}
+    assert encodings(old) == dict.fromkeys(("gkd_prefect", "gkd_mlflow", "gkd_mlflow_auth"), "UTF8")
+    assert {finding.state for finding in bootstrap_databases(old.address, OWNERS, PASSWORDS)} == {"already so"}, "again"
+    drop(old, "gkd_prefect", "gkd_mlflow", "gkd_mlflow_auth")
+
+
+def test_one_of_another_encoding_is_refused_and_the_commands_named_mend_it(old: PostgresServer, tmp_path: Path) -> None:
+    bootstrap_databases(old.address, OWNERS, PASSWORDS)
+    drop(old, "gkd_mlflow")
+    with psycopg.connect(old.address, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE gkd_mlflow OWNER gkd_mlflow")
+    with psycopg.connect(old.address, dbname="gkd_mlflow", autocommit=True, client_encoding="utf8") as connection:
+        connection.execute("CREATE TABLE notes (word text)")
+        connection.execute("INSERT INTO notes VALUES ('Größe')")
+    with pytest.raises(PlatformError, match="^database gkd_mlflow: its encoding is ") as refused:
+        bootstrap_databases(old.address, OWNERS, PASSWORDS)
+    message = str(refused.value)
+    assert "\n" not in message
+    first, last = message[message.index("pg_dump") :].partition(";")[0], message[message.index("pg_restore") :]
+    # The commands as they stand, of the server's own version.
+    user, port = old.address.partition("//")[2].partition("@")[0], str(old.port)
+    where = {"PGHOST": old.host.address, "PGPORT": port, "PGUSER": user, "PATH": f"{old.programs}:{os.environ['PATH']}"}
+    for step in (*first.split(" && "), "again", last):
+        if step == "again":
+            bootstrap_databases(old.address, OWNERS, PASSWORDS)
+            continue
+        subprocess.run(step.split(), cwd=tmp_path, env={**os.environ, **where}, check=True)
+    assert encodings(old)["gkd_mlflow"] == "UTF8"
+    with psycopg.connect(old.address, dbname="gkd_mlflow", client_encoding="utf8") as connection:
+        assert connection.execute("SELECT word FROM notes").fetchall() == [("Größe",)]
+    drop(old, "gkd_prefect", "gkd_mlflow", "gkd_mlflow_auth")
+
+
+def test_the_local_platform_has_the_same_rule(old: PostgresServer) -> None:
+    database = database_named({"GKD_DATABASE_URL": old.address.removesuffix("/postgres")})
+    assert isinstance(database, Database)
+    assert database.create_databases() == ["gkd_prefect", "gkd_mlflow"]
+    assert set(encodings(old).values()) == {"UTF8"}
+    assert database.create_databases() == []
+    drop(old, "gkd_mlflow")
+    with psycopg.connect(old.address, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE gkd_mlflow")
+    with pytest.raises(PlatformError, match="gkd_mlflow: its encoding is"):
+        database.create_databases()
+    drop(old, "gkd_prefect", "gkd_mlflow")

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from flows.server import PrefectServer
+from gkd_core.cluster.own_cluster import plain_python
 from gkd_core.operations.metrics.gauges import GAUGES
 from gkd_core.storage.mlflow_store import STORE, local_artifacts, local_database
 from gkd_core.system.child_process import child_process
@@ -80,7 +81,9 @@ def exporter(project: Path, server: PrefectServer, prefect: Prefect, remembered:
 def ray_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of a Ray head's metrics, begun as infra/compose begins it."""
     port, folder = free_port(), Path("/tmp") / f"gkd-metrics-{os.getpid()}"  # Ray's sockets want a short path
-    command = ["ray", "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={free_port()}", "--num-cpus=0"]
+    python = plain_python(tmp_path_factory.mktemp("python"))
+    command = [python, str(Path(python).with_name("ray")), "start", "--head", "--block", f"--port={free_port()}"]
+    command += [f"--dashboard-port={free_port()}", "--num-cpus=0"]
     command += [f"--metrics-export-port={port}", f"--temp-dir={folder}", "--disable-usage-stats", f"--node-ip-address={LOOPBACK}"]
     with child_process(command, env={"RAY_USAGE_STATS_ENABLED": "0"}, log=tmp_path_factory.mktemp("ray") / "log"):
         yield port

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from gkd_core.data.world.writer import write_world
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, load_settings, settings_from_tree
-from gkd_core.stages import plan, run_stage
+from gkd_core.stages import Recipe, run_stage
 from gkd_core.tracking.flow_runs import Tracking
 from gkd_core.versioning.pins import read_pin
 from tests.s3_store import s3_bucket
@@ -150,8 +150,8 @@ def test_another_clone_trains_to_the_same_bits(original: Path, reproduced: Path,
     """The reference is made from a plain copy of the original folder, which DVC never touched, in one process."""
     shutil.copytree(original / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.dvc"))
     settings = load_settings(original / "params.yaml")
-    for run in plan(settings):
-        run_stage(settings, run, tmp_path)
+    for run in Recipe.of(settings).plan:
+        run_stage(Recipe.of(settings), run, tmp_path)
     reference = outputs(tmp_path)
     assert sum(name.endswith(".safetensors") for name in reference) >= 5
     assert outputs(reproduced) == reference

@@ -71,6 +71,13 @@ class Platform:
             command, cwd=self.project, env=self._environment, capture_output=True, text=True, timeout=600, check=False
         )
 
+    def sign_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process be a client of the servers, until the test's end."""
+        keys = read_keys(self.project / FOLDER)
+        assert keys is not None
+        for name, value in keys.variables().items():
+            monkeypatch.setenv(name, value)
+
     @property
     def state(self) -> PlatformState:
         state = read_state(self.project)
@@ -252,7 +259,9 @@ def test_the_nightly_flow_has_its_next_runs(platform: Platform) -> None:
 
 
 @pytest.mark.slow
-def test_a_flow_runs_by_name_and_mlflow_has_it(platform: Platform) -> None:
+def test_a_flow_runs_by_name_and_mlflow_has_it(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert platform("up").returncode == 0  # it stands already, where the tests above have run
+    platform.sign_in(monkeypatch)
     done = platform.prefect("deployment", "run", DEPLOYMENT, "--watch")
     assert FINISHED in done.stdout, done.stdout + done.stderr + (platform.project / "artifacts/logs/worker.log").read_text()
     client = MlflowClient(platform.service("mlflow").page)
@@ -271,6 +280,7 @@ def test_a_flow_runs_by_name_and_mlflow_has_it(platform: Platform) -> None:
 
 @pytest.mark.slow
 def test_a_killed_supervisor_leaves_nothing_and_up_starts_anew(platform: Platform) -> None:
+    assert platform("up").returncode == 0
     before = platform.state
     os.kill(before.supervisor.pid, signal.SIGKILL)
     done = platform("up")

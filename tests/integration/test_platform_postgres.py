@@ -42,7 +42,9 @@ def test_an_absent_server_is_one_line(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_flow_runs_by_name_and_both_servers_keep_it_there(project: Path, postgres: PostgresServer) -> None:
+def test_a_flow_runs_by_name_and_both_servers_keep_it_there(
+    project: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     platform = Platform(project, GKD_DATABASE_URL=postgres.address_with_password)
     try:
         up = platform("up")
@@ -51,6 +53,7 @@ def test_a_flow_runs_by_name_and_both_servers_keep_it_there(project: Path, postg
         done = platform.prefect("deployment", "run", DEPLOYMENT, "--watch")
         assert FINISHED in done.stdout, done.stdout + (project / "artifacts/logs/worker.log").read_text()
         _check_hidden(platform, up.stdout + up.stderr, postgres.password)
+        platform.sign_in(monkeypatch)
         client = MlflowClient(platform.service("mlflow").page)
         (experiment,) = [item for item in client.search_experiments() if item.name == "gkd"]
         runs = client.search_runs([experiment.experiment_id])

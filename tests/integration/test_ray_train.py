@@ -23,7 +23,7 @@ from gkd_core.cluster.connect import own_cluster
 from gkd_core.errors import SettingsError, TrainingError
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
-from gkd_core.stages import find_run, run_folder, run_stage
+from gkd_core.stages import Recipe, run_folder, run_stage
 from gkd_core.training.cost import read_cost
 from gkd_core.training.metrics import FILE as METRICS
 from tests.integration.ray_workers import ray_workers
@@ -47,7 +47,7 @@ def settings(tiny_tree: dict[str, Any]) -> Settings:
 def world(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a rendered world."""
     workspace = tmp_path_factory.mktemp("world")
-    run_stage(settings, find_run(settings, "prepare-data", None), workspace)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), workspace)
     return workspace / "artifacts" / "data"
 
 
@@ -66,7 +66,7 @@ def new_workspace(folder: Path, world: Path, settings: Settings) -> Path:
 
 
 def run_proxy(settings: Settings, workspace: Path) -> None:
-    run_stage(settings, find_run(settings, "distill-proxy", None), workspace)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("distill-proxy"), workspace)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def undisturbed(cluster: str, settings: Settings, world: Path, tmp_path_factory:
 
 
 def test_workers_note_what_they_cost(undisturbed: Path, settings: Settings) -> None:
-    cost = read_cost(run_folder(settings, find_run(settings, "distill-proxy", None), undisturbed))
+    cost = read_cost(run_folder(settings, Recipe.of(settings).find("distill-proxy"), undisturbed))
     assert cost is not None
     assert (cost.attempts, cost.gpus, cost.updates) == (1, 0, 100)
     assert cost.peak_host_bytes > 300_000_000  # the stage and two workers, each with torch
@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_ends_two_workers_at_once(
         TrainingError, match=r"the loss is (nan|inf) at update \d+ of 100; its batch: .*\.png.*; last good checkpoint"
     ):
         run_proxy(hot_settings, workspace)
-    folder = run_folder(hot_settings, find_run(hot_settings, "distill-proxy", None), workspace)
+    folder = run_folder(hot_settings, Recipe.of(hot_settings).find("distill-proxy"), workspace)
     steps = updates_logged(folder)
     assert len(steps) == len(set(steps)), "one group of workers, no second try"
     assert not groups_lost(caplog)
@@ -137,7 +137,7 @@ def test_a_killed_worker_is_replaced_and_the_end_is_the_same(
     undisturbed: Path, settings: Settings, world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workspace = new_workspace(tmp_path / "w", world, settings)
-    folder = run_folder(settings, find_run(settings, "distill-proxy", None), workspace)
+    folder = run_folder(settings, Recipe.of(settings).find("distill-proxy"), workspace)
     killed: list[int] = []
 
     def kill() -> None:
@@ -162,7 +162,7 @@ def test_ctrl_c_and_the_same_command_again_end_the_same(
     cluster: str, undisturbed: Path, settings: Settings, world: Path, tmp_path: Path
 ) -> None:
     workspace = new_workspace(tmp_path / "w", world, settings)
-    folder = run_folder(settings, find_run(settings, "distill-proxy", None), workspace)
+    folder = run_folder(settings, Recipe.of(settings).find("distill-proxy"), workspace)
     environment = {**os.environ, "RAY_ADDRESS": cluster}
     command = [sys.executable, "-c", "from gkd_core.cli import main; main()", "run", "distill-proxy"]
     with subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True) as process:

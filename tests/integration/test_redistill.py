@@ -26,7 +26,7 @@ from gkd_core.operations.doctor.web import basic
 from gkd_core.registry.champions import Champions
 from gkd_core.registry.versions import FACTS, Registry
 from gkd_core.settings import Settings, settings_from_tree
-from gkd_core.storage.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.storage.mlflow_store import CHALLENGER, CHAMPION
 from gkd_core.tracking.flow_runs import Tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from gkd_core.errors import PlatformError
-from gkd_core.operations.backup import schemas
+from gkd_core.operations.backup import databases as backup_databases
 from gkd_core.operations.backup.backup_store import BackupStore, open_backup_store
+from gkd_core.operations.backup.databases import DATABASES, VERSION_TABLES
 from gkd_core.operations.backup.make import back_up
 from gkd_core.operations.backup.postgres import PostgresDatabases
 from gkd_core.operations.backup.restore import restore
-from gkd_core.operations.backup.schemas import DATABASES, VERSION_TABLES
 from gkd_core.operations.backup.stores import Stores
 from gkd_core.operations.backup.trees import FolderTree
 from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
@@ -40,7 +40,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def stores(server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
-    monkeypatch.setattr(schemas, "known_revisions", lambda database, kind: {REVISION})
+    monkeypatch.setattr(backup_databases, "known_revisions", lambda database, kind: {REVISION})
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "model").write_text("weights")
     make_anew(server)

@@ -14,7 +14,7 @@ from gkd_core.cli import app
 from gkd_core.errors import WeightsError
 from gkd_core.interop.checkpoint import read_released
 from gkd_core.interop.importing import Imported, import_stage_two
-from gkd_core.interop.report import describe
+from gkd_core.interop.released import describe
 from gkd_core.interop.sizes import decoder_sizes
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import Segmentor, build_segmentor, load_segmentor

@@ -14,8 +14,7 @@ from gkd_core.errors import SettingsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.cnn import CNNEncoder
 from gkd_core.models.encoder import Encoder
-from gkd_core.models.vit import ViTEncoder
-from gkd_core.models.vit_adapters import strip_head
+from gkd_core.models.vit import ViTEncoder, strip_head
 from gkd_core.settings import EncoderSettings
 
 TINY = {"embed_dim": 24, "depth": 4, "num_heads": 2}

@@ -68,7 +68,7 @@ def test_a_plain_vit_gets_its_pyramid_first_so_that_masks_come_out_at_stride_4(s
 
 def test_the_published_decoder_has_nine_layers_of_the_published_size() -> None:
     with torch.device("meta"):
-        decoder = Mask2FormerDecoder([384] * 4, 19, 256, Mask2FormerSettings())
+        decoder = Mask2FormerDecoder([384] * 4, 19, 256, Mask2FormerSettings(), "none")
     layers = decoder.transformer.decoder.layers
     assert (len(layers), layers[0].fc1.out_features) == (9, 2048)
     pixels = decoder.pixel_decoder.encoder.layers

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from gkd_core.data.catalog.taxonomy import IGNORE
-from gkd_core.models.mask2former_loss import Prediction, _scene, match, set_loss
-from gkd_core.models.points import CountedArea, sample_at
+from gkd_core.models.mask2former_loss import CountedArea, Prediction, _scene, match, sample_at, set_loss
 from gkd_core.settings import Mask2FormerSettings
 
 CLASSES, QUERIES = 4, 7
-FEW = Mask2FormerSettings(points=60)
+FEW = Mask2FormerSettings(points=60, ignored="left-out")
+RELEASED = Mask2FormerSettings(points=60)
 
 
 def layers_of(count: int, batch: int, size: tuple[int, int], seed: int = 0) -> list[Prediction]:
@@ -97,7 +97,7 @@ def test_matching_does_not_look_at_ignored_pixels() -> None:
     masks = torch.full((2, 16, 16), -8.0)
     masks[0, :, :4] = 8
     masks[1, :, 4:] = 8
-    scene = _scene(target[0], (16, 16))
+    scene = _scene(target[0], (16, 16), CountedArea(target[0]))
     queries, shown = match(torch.zeros(2, CLASSES + 1), masks, scene, FEW)
     assert (queries.tolist(), shown.tolist()) == ([0], [0])
 
@@ -107,8 +107,37 @@ def test_every_class_is_matched_once_and_to_the_query_that_fits() -> None:
     masks = torch.full((QUERIES, 16, 16), -8.0)
     for query, label in ((6, 0), (2, 1), (4, 2), (0, 3)):
         masks[query][target[0] == label] = 8
-    queries, shown = match(torch.zeros(QUERIES, CLASSES + 1), masks, _scene(target[0], (16, 16)), FEW)
+    queries, shown = match(torch.zeros(QUERIES, CLASSES + 1), masks, _scene(target[0], (16, 16), CountedArea(target[0])), FEW)
     assert dict(zip(queries.tolist(), shown.tolist(), strict=True)) == {6: 0, 2: 1, 4: 2, 0: 3}
+
+
+def test_as_released_an_ignored_pixel_is_background_of_every_mask() -> None:
+    """transformers' own loss as the oracle again: its masks are zero where nothing is labelled, and all its points count."""
+    from transformers import Mask2FormerConfig
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
+
+    (layer,), target = layers_of(1, 2, (8, 12)), blocks(2, 32, 48)
+    target[0, :20, 10:30] = IGNORE
+    labels = [ids[ids != IGNORE].unique() for ids in target]
+    masks = [(ids == found[:, None, None]).float() for ids, found in zip(target, labels, strict=True)]
+    weights = {"loss_cross_entropy": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
+    torch.manual_seed(5)
+    parts = Mask2FormerLoss(Mask2FormerConfig(num_labels=CLASSES, train_num_points=60), weights)(
+        layer.masks, layer.classes, masks, labels
+    )
+    expected = sum(weight * parts[name] for name, weight in weights.items())
+    torch.testing.assert_close(seeded_loss([layer], target, RELEASED)["loss"], expected)
+    assert not torch.allclose(seeded_loss([layer], target)["loss"], expected)
+
+
+def test_as_released_an_image_of_ignored_pixels_alone_wants_no_object() -> None:
+    layers = layers_of(1, 2, (8, 8))
+    for target in (torch.full((2, 32, 32), IGNORE), torch.stack([blocks(1, 32, 32)[0], torch.full((32, 32), IGNORE)])):
+        loss = seeded_loss(layers, target, RELEASED)
+        loss["loss"].backward()
+        assert torch.isfinite(loss["loss"])
+        assert layers[0].classes.grad is not None
+        assert layers[0].classes.grad[1].any()
 
 
 def test_images_of_ignored_pixels_alone_take_no_part() -> None:

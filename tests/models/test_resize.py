@@ -17,8 +17,8 @@ METHODS: tuple[ResizeMethod, ...] = ("released", "preserving")
 
 
 @pytest.fixture(scope="session")
-def golden(shared: Path) -> dict[str, Tensor]:
-    arrays = np.load(shared / "golden" / "resize_official.npz")
+def golden(official: Path) -> dict[str, Tensor]:
+    arrays = np.load(official / "resize_official.npz")
     return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 

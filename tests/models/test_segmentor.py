@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor
 
+from gkd_core.data.catalog.taxonomy import IGNORE
 from gkd_core.errors import GkdError, SettingsError, WeightsError
 from gkd_core.models.build import build_encoder
-from gkd_core.models.decoders import DECODERS, build_decoder
+from gkd_core.models.decoders import DECODERS, build_decoder, segmentation_loss
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor, build_segmentor, load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
@@ -56,13 +58,14 @@ def test_names_of_tensors_stay_so_that_written_segmentors_can_be_read(vit: Encod
     assert {"pixel_decoder.level_embed", "transformer.queries_features.weight", "classifier.weight"} <= decoders["mask2former"]
 
 
-@pytest.fixture(params=["segformer", "mask2former"])
+@pytest.fixture(params=[("segformer", "none"), ("mask2former", "none"), ("mask2former", "final")])
 def saved(request: pytest.FixtureRequest, vit_settings: EncoderSettings, tmp_path: Path) -> tuple[Segmentor, Path]:
     # Built with another seed than the record states, so that only loading can give these weights.
-    segmentor = build_segmentor(build_encoder(vit_settings, 11), request.param, 3, 64, 11, FEW).eval()
+    decoder, norm = request.param
+    segmentor = build_segmentor(build_encoder(vit_settings, 11), decoder, 3, 64, 11, FEW, norm).eval()
     safetensors.torch.save_file(segmentor.state_dict(), tmp_path / "w.safetensors")
     SegmentorCheckpoint(
-        encoder=vit_settings, decoder=request.param, decoder_width=64, mask2former=FEW, taxonomy="street",
+        encoder=vit_settings, decoder=decoder, decoder_width=64, mask2former=FEW, feature_norm=norm, taxonomy="street",
         classes=("a", "b", "c"), source="gta5", weights="w.safetensors",
         sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1, encoder_frozen=True,
     ).write(tmp_path / MANIFEST)  # fmt: skip
@@ -76,6 +79,20 @@ def test_a_segmentor_comes_back_as_it_was(saved: tuple[Segmentor, Path]) -> None
     assert not loaded.training
     images = torch.rand(1, 3, 64, 64)
     assert torch.equal(loaded(images), segmentor(images))
+
+
+@torch.no_grad()
+def test_records_from_before_the_setting_are_of_normed_maps(vit_settings: EncoderSettings, tmp_path: Path) -> None:
+    segmentor = build_segmentor(build_encoder(vit_settings, 11), "segformer", 3, 64, 11, feature_norm="final").eval()
+    safetensors.torch.save_file(segmentor.state_dict(), tmp_path / "w.safetensors")
+    record = SegmentorCheckpoint(
+        encoder=vit_settings, decoder="segformer", decoder_width=64, taxonomy="street", classes=("a", "b", "c"), source="gta5",
+        weights="w.safetensors", sha256=sha256_of(tmp_path / "w.safetensors"), method="gkd", seed=0, updates=1,
+        encoder_frozen=True,
+    )  # fmt: skip
+    (tmp_path / MANIFEST).write_text(record.model_dump_json(exclude={"feature_norm"}))
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(load_segmentor(tmp_path)(images), segmentor(images))
 
 
 def test_tampered_missing_or_foreign_files_are_refused(saved: tuple[Segmentor, Path]) -> None:
@@ -95,3 +112,39 @@ def test_tampered_missing_or_foreign_files_are_refused(saved: tuple[Segmentor, P
     (folder / MANIFEST).unlink()
     with pytest.raises(GkdError, match="no such file; run the stage that writes it first"):
         load_segmentor(folder)
+
+
+def logits_and_target() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    target = torch.randint(0, 4, (2, 8, 8))
+    target[torch.rand(2, 8, 8) < 0.4] = IGNORE
+    return torch.randn(2, 4, 8, 8), target
+
+
+def test_ignored_pixels_contribute_nothing() -> None:
+    logits, target = logits_and_target()
+    counted = target != IGNORE
+    by_hand = -logits.log_softmax(dim=1).permute(0, 2, 3, 1)[counted][torch.arange(int(counted.sum())), target[counted]].mean()
+    torch.testing.assert_close(segmentation_loss(logits, target), by_hand)
+    leaf = logits.clone().requires_grad_()
+    segmentation_loss(leaf, target).backward()
+    assert leaf.grad is not None
+    assert not leaf.grad.permute(0, 2, 3, 1)[~counted].any()
+    assert leaf.grad.permute(0, 2, 3, 1)[counted].any()
+
+
+def test_a_batch_without_counted_pixels_has_no_loss_and_no_nan() -> None:
+    logits = torch.randn(1, 4, 8, 8, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((1, 8, 8), IGNORE))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_the_loss_is_taken_at_the_labels_size() -> None:
+    right = torch.zeros(1, 2, 2, 2)
+    right[:, 0, :, 0] = right[:, 1, :, 1] = 10
+    target = torch.zeros(1, 16, 16).long()
+    target[..., 8:] = 1
+    assert segmentation_loss(right, target) < 0.3 < segmentation_loss(right.flip(-1), target)

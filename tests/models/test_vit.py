@@ -9,6 +9,7 @@ from torch import nn
 from gkd_core.errors import DataError
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.vit import ViTEncoder, pyramid_blocks
+from gkd_core.settings import FeatureNorm
 
 
 @pytest.fixture
@@ -39,13 +40,14 @@ def test_tokens_are_timms_own_final_norm(eager: Encoder) -> None:
     torch.testing.assert_close(torch.cat([eager.tokens(images).cls.unsqueeze(1), eager.tokens(images).patches], dim=1), reference)
 
 
+@pytest.mark.parametrize("norm", ["none", "final"])
 @torch.no_grad()
-def test_the_map_at_the_patch_stride_holds_normed_tokens_in_their_places(eager: Encoder) -> None:
+def test_the_map_at_the_patch_stride_holds_tokens_in_their_places(eager: Encoder, norm: FeatureNorm) -> None:
     """With two blocks the coarsest map comes from the last one; at stride 8 = patch the block before it is not resampled."""
     assert isinstance(eager, ViTEncoder)
     images = torch.rand(1, 3, 32, 32)
-    after_first = eager.backbone.get_intermediate_layers(eager.normalise(images), n=[0], reshape=True, norm=True)[0]
-    torch.testing.assert_close(eager.feature_maps(images)[1], after_first)
+    after_first = eager.backbone.get_intermediate_layers(eager.normalise(images), n=[0], reshape=True, norm=norm == "final")[0]
+    torch.testing.assert_close(eager.feature_maps(images, norm)[1], after_first)
 
 
 @torch.no_grad()

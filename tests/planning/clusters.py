@@ -7,7 +7,7 @@ from typing import Any
 
 from gkd_core.models.flops import Cost
 from gkd_core.planning.cluster import Cluster
-from gkd_core.planning.counts import Picture
+from gkd_core.planning.counts import ImageSize
 from gkd_core.planning.demand import Demand
 from gkd_core.planning.work import StageWork
 
@@ -19,7 +19,7 @@ DEMAND = Demand(
     section="distill_proxy",
     workers=None,
     references=("imagenet/train",),
-    picture=Picture(100_000, 200_000, 0),
+    image=ImageSize(100_000, 200_000, 0),
     crop_pixels=50_000,
     augment="released",
     repeats=1,

@@ -12,11 +12,11 @@ import pytest
 from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import SettingsError
 from gkd_core.planning.demand import demands
-from gkd_core.planning.estimate import estimate_run
-from gkd_core.planning.measured import Measured, read_measured
-from gkd_core.planning.sharing import check_workers, possible_nodes
+from gkd_core.planning.estimate import check_workers, estimate_run, possible_nodes
+from gkd_core.planning.paces import Paces, read_paces
 from gkd_core.planning.work import Machine, plan_work
 from gkd_core.settings import settings_from_tree
+from gkd_core.stages import Recipe
 from tests.planning.clusters import CLUSTER, DEMAND, WORK, cluster, stage
 
 CATALOG = load_catalog()
@@ -37,12 +37,12 @@ def paper(tiny_tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 def asked(tree: dict[str, Any], workspace: Path, **options: Any) -> dict[str, Any]:
     settings = settings_from_tree(tree)
-    works = plan_work(settings, CATALOG, workspace, options.pop("proxy_images", None))
-    return {each.name: each for each in demands(settings, CATALOG, workspace, works, **options)}
+    works = plan_work(Recipe(settings, CATALOG), workspace, options.pop("proxy_images", None))
+    return {each.name: each for each in demands(Recipe(settings, CATALOG), workspace, works, **options)}
 
 
 def test_one_worker_that_waits_for_nothing_takes_what_the_plan_says(paper: dict[str, Any], tmp_path: Path) -> None:
-    works = plan_work(settings_from_tree(paper), CATALOG, tmp_path)
+    works = plan_work(Recipe(settings_from_tree(paper), CATALOG), tmp_path)
     every = list(asked(paper, tmp_path).values())
     one = cluster(gpus_per_node=1, peak_tflops=0.001, mfu=0.5)
     run = estimate_run(every, [[each.name] for each in every], one)
@@ -57,10 +57,10 @@ def test_stages_ask_for_what_their_settings_say(paper: dict[str, Any], tmp_path:
     assert (proxy.gradient_bytes, proxy.state_bytes) == (4 * student, 4 * 3 * student)
     assert (proxy.workers, task.workers, looking.workers) == (None, 1, 3)
     # ImageNet's size is not in the catalog: 500 × 375 and 0.6 bytes a pixel; GTA5's is, and its files are PNGs.
-    assert proxy.picture == pytest.approx((0.6 * 375 * 500, 375 * 500, 0))
-    assert source.picture == pytest.approx((1.15 * 1052 * 1914, 0, 1052 * 1914))
+    assert proxy.image == pytest.approx((0.6 * 375 * 500, 375 * 500, 0))
+    assert source.image == pytest.approx((1.15 * 1052 * 1914, 0, 1052 * 1914))
     assert source.references == task.references == ("gta5/train",)
-    assert looking.picture.png_pixels == pytest.approx((6382 * 1052 * 1914 + 500 * 1024 * 2048) / 6882)
+    assert looking.image.png_pixels == pytest.approx((6382 * 1052 * 1914 + 500 * 1024 * 2048) / 6882)
     decoder, encoder = task.work.costs["decoder"].parameters, task.work.costs["student"].parameters
     assert task.state_bytes == 4 * (encoder + decoder + 2 * decoder)  # the encoder is frozen
     averaged = paper | {"distill_proxy": paper["distill_proxy"] | {"ema_decay": 0.99}}
@@ -156,7 +156,7 @@ def test_reach_is_how_far_more_hosts_help() -> None:
 def test_measured_paces_are_read_and_unknown_stages_refused(tmp_path: Path) -> None:
     file, runs = tmp_path / "measured.json", ["distill-proxy", "distill-source-gta5"]
     file.write_text(json.dumps({"distill-source": {"images_per_second": 5}, "distill-source-gta5": {"images_per_second": 7}}))
-    paces = read_measured(file, runs)
+    paces = read_paces(file, runs)
     assert paces.of("distill-proxy") is None
     assert [pace and pace.images_per_second for pace in map(paces.of, ("distill-source-gta5", "distill-source-x"))] == [7, 5]
     for content, message in (
@@ -166,7 +166,7 @@ def test_measured_paces_are_read_and_unknown_stages_refused(tmp_path: Path) -> N
     ):
         file.write_text(content)
         with pytest.raises(SettingsError, match=message):
-            read_measured(file, runs)
+            read_paces(file, runs)
     with pytest.raises(SettingsError, match="no such file"):
-        read_measured(tmp_path / "none.json", runs)
-    assert Measured({}).of("distill-proxy") is None
+        read_paces(tmp_path / "none.json", runs)
+    assert Paces({}).of("distill-proxy") is None

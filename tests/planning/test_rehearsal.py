@@ -7,7 +7,7 @@ import pytest
 from gkd_core.errors import SettingsError
 from gkd_core.planning.rehearsal import rehearse, small
 from gkd_core.settings import load_settings, profile_names
-from gkd_core.stages import plan
+from gkd_core.stages import Recipe
 
 PAPER = [name for name in profile_names() if name.startswith(("f2l", "f2f"))]
 
@@ -16,7 +16,8 @@ SHALLOW = [f"learn_task.mask2former.{key}" for key in ("pixel_layers=1", "decode
 
 def test_there_is_a_profile_for_each_of_the_papers_rows() -> None:
     assert PAPER == [
-        "f2f-dinov2-b-s", "f2f-dinov2-l-b", "f2f-eva02-b-s", "f2f-eva02-l-b", "f2l-dinov2-b-deit-s", "f2l-dinov2-l-deit-b"
+        "f2f-dinov2-b-s", "f2f-dinov2-l-b", "f2f-eva02-b-s", "f2f-eva02-b-s-released", "f2f-eva02-l-b", "f2f-eva02-l-b-released",
+        "f2l-dinov2-b-deit-s", "f2l-dinov2-b-dino-s", "f2l-dinov2-l-deit-b", "f2l-dinov2-l-dino-b",
     ]  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def test_every_stage_of_a_profile_runs(profile: str) -> None:
     """Both architectures at their full width, encoders and decoder one layer deep: seconds for all profiles together."""
     settings = small(load_settings(None, profile, SHALLOW), depth=1)
     lines = list(rehearse(settings))
-    assert [line.partition(":")[0] for line in lines] == [run.name for run in plan(settings)][:-1]
+    assert [line.partition(":")[0] for line in lines] == [run.name for run in Recipe.of(settings).plan][:-1]
 
 
 @pytest.mark.slow

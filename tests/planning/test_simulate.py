@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gkd_core.errors import SettingsError
 from gkd_core.planning.chance import expected_maximum, lru_hits
-from gkd_core.planning.measured import Measured, Pace
+from gkd_core.planning.paces import Pace, Paces
 from gkd_core.planning.simulate import simulate_stage
 from tests.planning.clusters import CLUSTER, DEMAND, WORK, cluster, stage
 
@@ -49,8 +49,8 @@ def test_bound_by_input() -> None:
     assert simulate_stage(stage(loaders=1), slow).update_seconds == pytest.approx(11.2)
     assert simulate_stage(stage(loaders=0), slow).update_seconds == pytest.approx(16 * 0.7 + 1.6)
     assert simulate_stage(DEMAND, slow.model_copy(update={"cores_per_node": 64})).update_seconds == pytest.approx(64 * 0.7 / 16)
-    # Another picture and another augmentation count at their own rates.
-    other = stage(picture=DEMAND.picture._replace(jpeg_pixels=0, png_pixels=200_000), augment="light")
+    # Another image and another augmentation count at their own rates.
+    other = stage(image=DEMAND.image._replace(jpeg_pixels=0, png_pixels=200_000), augment="light")
     assert simulate_stage(other, slow).limit == "compute"
 
 
@@ -149,13 +149,11 @@ def test_repeated_views_are_read_once() -> None:
 
 
 def test_a_measured_pace_takes_the_place_of_flops() -> None:
-    paces = Measured({"distill-proxy": Pace(images_per_second=20, update_seconds=0.5)})
+    paces = Paces({"distill-proxy": Pace(images_per_second=20, update_seconds=0.5)})
     run = simulate_stage(DEMAND, CLUSTER, paces)
     assert run.update_seconds == pytest.approx(0.5 + 16 / 20)
     assert run.efficiency == pytest.approx((0.5 + 64 / 20) / (4 * 1.3))
-    assert simulate_stage(DEMAND, CLUSTER, Measured({"learn-task": Pace(images_per_second=1)})).update_seconds == pytest.approx(
-        1.6
-    )
+    assert simulate_stage(DEMAND, CLUSTER, Paces({"learn-task": Pace(images_per_second=1)})).update_seconds == pytest.approx(1.6)
 
 
 def test_precision_has_its_own_peak() -> None:

@@ -12,12 +12,13 @@ from torch import nn
 
 from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import SettingsError
-from gkd_core.evaluate.sliding import sliding_logits
+from gkd_core.evaluate.inference import sliding_logits
 from gkd_core.models.flops import segmentor_cost
 from gkd_core.planning.counts import image_count, image_size
 from gkd_core.planning.flops import distillation_cost, task_cost
 from gkd_core.planning.work import Machine, StageWork, plan_work, window_count
 from gkd_core.settings import EncoderSettings, EvaluateSettings, LearnTaskSettings, Settings, load_settings, settings_from_tree
+from gkd_core.stages import Recipe
 
 CATALOG = load_catalog()
 
@@ -127,7 +128,7 @@ def real(tiny_tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def work(tree: dict[str, Any], workspace: Path) -> dict[str, StageWork]:
-    return {each.name: each for each in plan_work(settings_from_tree(tree), CATALOG, workspace)}
+    return {each.name: each for each in plan_work(Recipe(settings_from_tree(tree), CATALOG), workspace)}
 
 
 def test_epochs_become_updates_by_the_official_number_of_images(real: dict[str, Any], tmp_path: Path) -> None:
@@ -152,10 +153,10 @@ def test_images_at_hand_count_more_than_the_catalog(real: dict[str, Any], tmp_pa
     for index in range(3):
         Image.new("RGB", (50, 40)).save(folder / f"n01440764_{index}.JPEG")
     settings = settings_from_tree(real)
-    assert image_count(settings, CATALOG, "imagenet/train", tmp_path) == 3
-    assert image_size(settings, CATALOG, "imagenet/train", tmp_path) == (40, 50)
-    assert image_count(settings, CATALOG, "cityscapes/train", tmp_path) == 2975
-    assert image_count(settings, CATALOG, "proxy/all", tmp_path) is None
+    assert image_count(Recipe(settings, CATALOG), CATALOG.domain("imagenet/train"), tmp_path) == 3
+    assert image_size(Recipe(settings, CATALOG), CATALOG.domain("imagenet/train"), tmp_path) == (40, 50)
+    assert image_count(Recipe(settings, CATALOG), CATALOG.domain("cityscapes/train"), tmp_path) == 2975
+    assert image_count(Recipe(settings, CATALOG), CATALOG.domain("proxy/all"), tmp_path) is None
 
 
 def test_what_nobody_knows_is_no_number(real: dict[str, Any], tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_what_nobody_knows_is_no_number(real: dict[str, Any], tmp_path: Path) ->
 
 def test_the_worlds_images_are_known_before_they_are_rendered(tiny_settings: Settings, tmp_path: Path) -> None:
     counts = {
-        reference: image_count(tiny_settings, CATALOG, reference, tmp_path)
+        reference: image_count(Recipe(tiny_settings, CATALOG), CATALOG.domain(reference), tmp_path)
         for reference in ("proxy/all", "gta5/train", "gta5/val", "bdd100k/val")
     }
     assert counts == {"proxy/all": 6, "gta5/train": 6, "gta5/val": 2, "bdd100k/val": 2}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
 from gkd_core.records import Score, ScoreProtocol
 from gkd_core.registry.gate import SeedScores, Standing, decide
-from gkd_core.registry.model_card import FILE, UNKNOWN_LICENCE, DataUse, ModelFacts, render_card, summary_of, weights_licence
+from gkd_core.registry.model_card import FILE, DataUse, ModelFacts, render_card, summary_of
 from gkd_core.settings import EncoderSettings
 
 PROTOCOL = ScoreProtocol(

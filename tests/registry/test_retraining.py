@@ -8,7 +8,7 @@ import pytest
 
 from gkd_core.registry.retraining import Champion, Due, Trial, seeds_to_run, what_is_due
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import plan
+from gkd_core.stages import Recipe
 from gkd_core.stages.fingerprint import Fingerprint, differences, fingerprint_of
 
 NOW = datetime(2030, 1, 31, tzinfo=UTC)
@@ -16,7 +16,7 @@ DATA = {"data/gta5": "aa.dir", "data/proxy": "bb.dir"}
 
 
 def _fingerprint(*overrides: str, **data: str) -> Fingerprint:
-    return fingerprint_of(load_settings(None, "demo", overrides), DATA | data)
+    return fingerprint_of(Recipe.of(load_settings(None, "demo", overrides)), DATA | data)
 
 
 def _champion(fingerprint: Fingerprint, days: float = 1) -> Champion:
@@ -30,11 +30,12 @@ def _due(champion: Champion | None, now: Fingerprint, *trials: Trial, age: float
 def test_what_changed_is_named_with_both_values() -> None:
     old = _fingerprint()
     new = fingerprint_of(
-        load_settings(None, "demo", ["distill_proxy.updates=7", "recipe_version=9"]), {"data/gta5": "cc.dir", "data/new": "dd"}
+        Recipe.of(load_settings(None, "demo", ["distill_proxy.updates=7", "recipe_version=9"])),
+        {"data/gta5": "cc.dir", "data/new": "dd"},
     )
     assert differences(old, new) == [
         "the recipe changed: distill_proxy.updates: 2400 → 7",
-        "the recipe changed: recipe_version: 2 → 9",
+        "the recipe changed: recipe_version: 3 → 9",
         "the data changed: data/gta5: aa.dir → cc.dir",
         "the data changed: data/new: not there → dd",
         "the data changed: data/proxy: bb.dir → not there",
@@ -59,7 +60,7 @@ def test_what_no_students_depends_on_changes_nothing(override: str) -> None:
 
 
 def test_no_stage_depends_on_the_registry() -> None:
-    assert not [key for run in plan(Settings()) for key in run.params if key.startswith("registry")]
+    assert not [key for run in Recipe.of(Settings()).plan for key in run.params if key.startswith("registry")]
 
 
 def test_a_fingerprint_survives_its_file(tmp_path: object) -> None:

@@ -13,25 +13,27 @@ from mlflow.entities.model_registry import ModelVersion
 
 from gkd_core.errors import PlatformError, WeightsError
 from gkd_core.models.build import build_encoder
+from gkd_core.models.licences import UNKNOWN_LICENCE
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, SegmentorCheckpoint, sha256_of
 from gkd_core.registry.challenge import ask_gate, champion_of, judge, trials_of
 from gkd_core.registry.champions import OPEN_TAG, Champions
 from gkd_core.registry.gate import SeedScores, Standing
 from gkd_core.registry.logged_model import log_files, log_segmentor
-from gkd_core.registry.model_card import UNKNOWN_LICENCE, DataUse, ModelFacts
+from gkd_core.registry.model_card import DataUse, ModelFacts
 from gkd_core.registry.serving_check import check_served
 from gkd_core.registry.versions import DESCRIPTION_LIMIT, Registry, Student
 from gkd_core.settings import EncoderSettings, RegistrySettings, Settings
+from gkd_core.stages import Recipe
 from gkd_core.stages.fingerprint import fingerprint_of
-from gkd_core.storage.mlflow_names import CHALLENGER, CHAMPION
+from gkd_core.storage.mlflow_store import CHALLENGER, CHAMPION
 from gkd_core.storage.model_files import FILE_TAG
 from gkd_core.tracking.flow_runs import Tracking
 
 NAME = "gkd-student-toy"
 GATE = RegistrySettings(margin=0.5, max_drop=1)
 EXAMPLE = torch.arange(2 * 3 * 32 * 32).remainder(17).div(16).reshape(2, 3, 32, 32)
-FINGERPRINT = fingerprint_of(Settings(), {"data/x": "d"})
+FINGERPRINT = fingerprint_of(Recipe.of(Settings()), {"data/x": "d"})
 PROTOCOL = ScoreProtocol(
     scale=1.0, max_size=None, labels_resized=False, window=(32, 32), stride=(32, 32), classes=3, selection="last checkpoint"
 )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
-from gkd_core.reports.comparison import Comparison, Picture, RunFacts
+from gkd_core.reports.comparison import Comparison, RunFacts, StoredPicture
 from gkd_core.reports.page import write_page
 from gkd_core.reports.terminal import print_comparison
 
@@ -178,7 +178,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     hostile = RunFacts(
         HOSTILE, scores("gkd", 0, 60.0, student=HOSTILE, class_iou={HOSTILE: 1.0}, domain=HOSTILE), run_id=HOSTILE,
         settings={HOSTILE: HOSTILE}, data={HOSTILE: HOSTILE}, code=HOSTILE, unknown_costs=HOSTILE, costs={"seconds": 1.0},
-        pictures=(Picture(HOSTILE, HOSTILE, '"><script>', picture),),
+        pictures=(StoredPicture(HOSTILE, HOSTILE, '"><script>', picture),),
     )  # fmt: skip
     write_page(Comparison.of_runs([hostile, THREE[2]]), tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
@@ -189,7 +189,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 def test_pictures_are_in_the_page(tmp_path: Path) -> None:
     file = tmp_path / "panel.png"
     Image.new("RGB", (4, 4), "red").save(file)
-    shown = run("gkd", 0, 60.0, pictures=(Picture("acdc/night: gkd", "panel", "acdc/night", file),))
+    shown = run("gkd", 0, 60.0, pictures=(StoredPicture("acdc/night: gkd", "panel", "acdc/night", file),))
     write_page(Comparison.of_runs([shown, THREE[2]]), tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     embedded = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"

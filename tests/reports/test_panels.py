@@ -14,8 +14,8 @@ from torch.nn import functional
 from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding, Taxonomy
 from gkd_core.data.files.reading import Pair
 from gkd_core.evaluate.confusion import class_iou, mean_iou
-from gkd_core.evaluate.matrix import Domain, Prediction, measure, predict
-from gkd_core.evaluate.views import view_logits
+from gkd_core.evaluate.inference import image_logits
+from gkd_core.evaluate.matrix import Prediction, ScoredImages, measure, predict
 from gkd_core.reports.panels import RIGHT, WRONG, agreement, image_miou, panel_sheet, spaced
 from gkd_core.reports.sheet import Cell, Row, Sheet, save_sheet
 from gkd_core.settings import EvaluateSettings
@@ -33,7 +33,7 @@ class Colors(nn.Module):
 
 
 @pytest.fixture
-def domain(tmp_path: Path) -> Domain:
+def domain(tmp_path: Path) -> ScoredImages:
     """Five images of noise, 40 × 56, with labels of noise."""
     numbers = np.random.default_rng(1)
     pairs = []
@@ -42,7 +42,7 @@ def domain(tmp_path: Path) -> Domain:
         Image.fromarray(numbers.integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(pair.image)
         Image.fromarray(numbers.choice([0, 1, 2, IGNORE], (40, 56)).astype(np.uint8)).save(pair.label)
         pairs.append(pair)
-    return Domain(pairs, LabelEncoding(taxonomy="trio", ids={0: 0, 1: 1, 2: 2, IGNORE: IGNORE}), None, 3)
+    return ScoredImages(pairs, LabelEncoding(taxonomy="trio", ids={0: 0, 1: 1, 2: 2, IGNORE: IGNORE}), None, 3)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_images_are_the_middles_of_equal_parts(available: int, count: int, chose
     assert spaced(available, count) == chosen
 
 
-def test_what_is_shown_is_what_is_scored(domain: Domain) -> None:
+def test_what_is_shown_is_what_is_scored(domain: ScoredImages) -> None:
     """The argmax of the evaluated logits, and confusions that add up to the domain's."""
     predictions = [predict(Colors(), pair, domain, SETTINGS, CPU) for pair in domain.pairs]
     for prediction in predictions:
         image = torch.from_numpy(np.array(Image.open(str(prediction.pair.image)))).permute(2, 0, 1) / 255
-        assert torch.equal(prediction.answer, view_logits(Colors(), image, SETTINGS).argmax(dim=0))
+        assert torch.equal(prediction.answer, image_logits(Colors(), image, SETTINGS).argmax(dim=0))
         assert torch.equal(prediction.image, image)
     total = measure(Colors(), domain, SETTINGS, CPU, lambda done: None)
     assert torch.equal(sum(prediction.confusion(3) for prediction in predictions), total)

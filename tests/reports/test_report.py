@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
-from gkd_core.reports.classes import class_means
+from gkd_core.reports.charts import save_radar
 from gkd_core.reports.findings import description, findings, headline
-from gkd_core.reports.radar import save_radar
 from gkd_core.reports.report import COLUMNS, summary, write_report
-from gkd_core.reports.rows import RowKey, pool, source_mean, spread, target_mean
+from gkd_core.reports.rows import RowKey, class_means, pool, source_mean, spread, target_mean
 from gkd_core.reports.terminal import print_matrix
 
 PROTOCOL = ScoreProtocol(
@@ -86,6 +85,20 @@ def test_seeds_are_pooled_to_mean_and_deviation() -> None:
     assert spread(()) == "–"
     line = next(line for line in summary(TWO_SEEDS, pool(TWO_SEEDS)).splitlines() if line.startswith("| gkd"))
     assert line == "| gkd | 75.0 ± 0.0 | 40.5 ± 0.7 | 70.0 ± 0.0 | 41.5 ± 2.1 | 80.0 ± 0.0 | 20.0 ± 0.0 | 60.0 ± 0.0 |"
+
+
+def test_the_papers_means_are_of_its_own_targets_and_of_no_part_of_them() -> None:
+    weathers = {weather: 10.0 * place for place, weather in enumerate(("night", "snow", "fog", "rain"), start=1)}
+    acdc = [score("gkd", 0, "C2A", weather, miou) for weather, miou in weathers.items()]
+    street = [
+        score("gkd", 0, "G2C", "cityscapes", 30.0),
+        score("gkd", 0, "G2C", "in-domain", 99.0),
+    ]
+    whole = ScoreTable(scores=(*street, *acdc))
+    (row,) = pool(whole)
+    assert (row.paper_mean("avg A"), row.paper_mean("avg G"), row.paper_mean("avg P")) == ((25.0,), (), ())
+    assert "| method | avg A |\n|---|---|\n| gkd | 25.0 |" in summary(whole, [row])
+    assert "avg" not in summary(ScoreTable(scores=(*street, *acdc[:3])), pool(ScoreTable(scores=(*street, *acdc[:3]))))
 
 
 def test_a_shared_source_counts_once() -> None:

@@ -18,9 +18,9 @@ from gkd_core.notes import ASIDE
 from gkd_core.records import StudentSize
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun
-from gkd_core.stages.attempt import attempt
+from gkd_core.stages.work import attempt
 from gkd_core.tracking.costs import damaged_notes, stage_metrics
-from gkd_core.training.cost import FOLDER, LOST, ProcessCost, measured, read_cost
+from gkd_core.training.cost import FOLDER, LOST, ProcessCost, noting_cost, read_cost
 from gkd_core.training.metrics import FILE, MetricsFollower, file_sink
 from gkd_core.training.rank import Rank
 from gkd_core.versioning.hashes import DATABASE, HASHES, LINKS, SoundRepo, share_hashes
@@ -177,7 +177,7 @@ def test_a_disk_that_takes_no_note_does_not_end_the_stage(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ProcessCost, "write", full)
-    with measured(tmp_path):
+    with noting_cost(tmp_path):
         pass
     one_warning(caplog, "cannot be written (No space left on device)")
 

@@ -14,8 +14,8 @@ from gkd_core.errors import GkdError, TrainingError, WeightsError
 from gkd_core.models.tensor_files import read_checked
 from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
-from gkd_core.stages.distill import OBJECTIVE, STUDENT, _start
-from gkd_core.stages.machine import distilled_encoder
+from gkd_core.stages.distill import OBJECTIVE, STUDENT
+from gkd_core.stages.machine import distilled_encoder, held
 from gkd_core.training.checkpoint import read_state, write_state
 
 STATE = {"step": 3, "model": {"w": torch.arange(64.0)}, "optimizer": {"m": torch.ones(64)}}
@@ -72,16 +72,21 @@ def student_folder(folder: Path) -> Path:
     return folder
 
 
+def start(folder: Path) -> Path:
+    record = EncoderCheckpoint.read(folder / MANIFEST)
+    return held(folder / OBJECTIVE, str(record.objective_sha256), folder / MANIFEST)
+
+
 @pytest.mark.parametrize("bit", [0, 7, 80, 500, 2000, 8000])
 def test_a_student_with_a_flipped_bit_is_refused(tmp_path: Path, bit: int) -> None:
     folder = student_folder(tmp_path / "student")
-    assert distilled_encoder(folder).weights == str(folder / STUDENT) and _start(folder) == folder / OBJECTIVE
+    assert distilled_encoder(folder).weights == str(folder / STUDENT) and start(folder) == folder / OBJECTIVE
     flipped(folder / STUDENT, bit)
     with pytest.raises(WeightsError, match=rf"{STUDENT}: its content is not what .*{MANIFEST} describes"):
         distilled_encoder(folder)
     flipped(folder / OBJECTIVE, bit)
     with pytest.raises(WeightsError, match=rf"{OBJECTIVE}: its content is not what .*{MANIFEST} describes"):
-        _start(folder)
+        start(folder)
 
 
 @given(st.integers(0, 2**14))

@@ -18,14 +18,14 @@ from gkd_core.data.world.writer import write_world
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import atomic_file, is_temporary, scratch_folder
 from gkd_core.models.tensor_files import write_tensors
-from gkd_core.operations.backup import schemas
+from gkd_core.operations.backup import databases
 from gkd_core.operations.backup.backup_store import BackupStore, open_backup_store
 from gkd_core.operations.backup.make import back_up
 from gkd_core.operations.backup.restore import restore
 from gkd_core.operations.backup.sqlite import FILES
 from gkd_core.operations.backup.stores import ARTIFACT_FOLDER, stores_of
 from gkd_core.settings import WorldSettings
-from gkd_core.stages.attempt import attempt
+from gkd_core.stages.work import attempt
 from gkd_core.storage.client import connect
 from gkd_core.storage.keys import Location
 from gkd_core.storage.trees import download_tree, upload_tree
@@ -43,7 +43,7 @@ def _own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     monkeypatch.delenv("GKD_DATABASE_URL", raising=False)
-    monkeypatch.setattr(schemas, "known_revisions", lambda database, kind: {REVISION})
+    monkeypatch.setattr(databases, "known_revisions", lambda database, kind: {REVISION})
 
 
 def points(total: int) -> list[int]:

@@ -25,7 +25,7 @@ from flows.server import prefect_server
 from gkd_core.cluster.local import LocalCluster
 from gkd_core.cluster.own_cluster import PREFIX
 from gkd_core.settings import dump_settings, settings_from_tree
-from gkd_core.stages import find_run, run_stage
+from gkd_core.stages import Recipe, run_stage
 from gkd_core.system.loopback import free_port
 from tests.security.listening import Listener, beyond_loopback, listening, reachable, tree, watch
 
@@ -123,7 +123,7 @@ def test_training_on_two_workers(environment: dict[str, str], place: Path, tmp_p
     """`gkd run`, which starts a cluster of its own, all the while that it trains."""
     distill = tiny_tree["distill_proxy"] | {"updates": 60, "warm_start": {"updates": 10}}
     settings = settings_from_tree(tiny_tree | {"distill_proxy": distill, "compute": tiny_tree["compute"] | {"workers": 2}})
-    run_stage(settings, find_run(settings, "prepare-data", None), tmp_path)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), tmp_path)
     (tmp_path / "params.yaml").write_text(dump_settings(settings))
     modes: dict[str, int] = {}
     attacked: set[Listener] = set()

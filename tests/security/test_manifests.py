@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from gkd_core.cluster.job_package import RemoteTask
 from gkd_core.errors import GkdError
+from gkd_core.predict.manifest import Bundle
 from gkd_core.records import EncoderCheckpoint, Picture, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings
 from gkd_core.stages.measure import segmentor_folder
@@ -29,6 +30,13 @@ OTHER_NAMES = ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "C:x", "-rf"
 OTHER_DIGESTS = ["", "0" * 63, "0" * 65, "G" * 64, "../" + "0" * 61, SHA256.upper(), SHA256 + "\n"]
 
 
+BUNDLE: dict[str, Any] = {
+    "version": "1", "model": SEGMENTOR, "colors": [[0, 0, 0]], "mean": [0, 0, 0], "std": [1, 1, 1],
+    "licences": {"student": "MIT"}, "view": {"window": [32, 32], "stride": [32, 32]},
+    "files": [{"name": "w.safetensors", "size": 1, "sha256": SHA256}],
+}  # fmt: skip
+
+
 def records_with(name: str, digest: str) -> list[tuple[type[Any], dict[str, Any]]]:
     return [
         (EncoderCheckpoint, {"encoder": ENCODER, "stage": "x", **FACTS, "weights": name, "sha256": digest}),
@@ -42,9 +50,23 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         with pytest.raises(ValidationError, match="weights"):
             kind.model_validate(fields)
     with pytest.raises(ValidationError, match="file"):
-        Picture.model_validate(
-            {"file": name, "kind": "panel", "title": "t", "domain": None, "measure": "mIoU", "values": {}}
-        )
+        Picture.model_validate({"file": name, "kind": "panel", "title": "t", "domain": None, "measure": "mIoU", "values": {}})
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_a_bundle_names_files_of_its_own_folder(name: str) -> None:
+    whole = Bundle.model_validate(BUNDLE)
+    program = {"format": "onnx", "file": name, "takes": "logits-of-floats"}
+    for change in ({"files": [*BUNDLE["files"], {"name": name, "size": 1, "sha256": SHA256}]}, {"programs": [program]}):
+        with pytest.raises(ValidationError, match="name|file"):
+            Bundle.model_validate(BUNDLE | change)
+    assert whole.files[0].name == "w.safetensors"
+
+
+@pytest.mark.parametrize("digest", OTHER_DIGESTS)
+def test_a_bundle_states_digests_that_are_digests(digest: str) -> None:
+    with pytest.raises(ValidationError, match="sha256"):
+        Bundle.model_validate(BUNDLE | {"files": [{"name": "w.safetensors", "size": 1, "sha256": digest}]})
 
 
 @pytest.mark.parametrize("digest", OTHER_DIGESTS)

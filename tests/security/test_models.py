@@ -23,7 +23,7 @@ from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.registry.logged_model import log_segmentor
-from gkd_core.registry.model_program import program_logits
+from gkd_core.registry.sandboxed_program import program_logits
 from gkd_core.registry.serving_check import check_served
 from gkd_core.registry.signatures import SIGNATURE, verify
 from gkd_core.registry.versions import MODEL_TAG, SHA256_TAG, UNSIGNED, Registry

@@ -165,7 +165,7 @@ def test_the_command_of_a_stage_gives_the_shell_a_name_and_no_command(tmp_path: 
 def test_a_template_of_dvc_in_a_recipe_is_refused(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     parts = {"command": "own", "deps": "in", "outs": "out"} | {place: "${data.root}"}
     run = StageRun("distill-source", parts["command"], (Path(parts["deps"]),), (), Path(parts["outs"]))
-    monkeypatch.setattr("gkd_core.versioning.recipe.plan", lambda settings: [run])
+    monkeypatch.setattr("gkd_core.stages.recipe.Recipe.plan", (run,))
     with pytest.raises(DataError, match="which DVC takes for a template"):
         render(Settings())
 

@@ -16,7 +16,8 @@ from gkd_core.errors import PlatformError
 from gkd_core.storage.download import Expected
 from gkd_core.storage.keys import Location
 from gkd_core.storage.shard_cache import ShardCache
-from gkd_core.system.own import make_own_folder, own_lock_file
+from gkd_core.system.locks import own_lock_file
+from gkd_core.system.own import make_own_folder
 
 CONTENT = b"shard"
 SHARD = Expected(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from gkd_core.errors import SettingsError
 from gkd_core.settings import EncoderSettings, dump_settings, load_settings, settings_from_tree
@@ -55,7 +56,7 @@ def test_a_file_may_hold_the_text_and_is_written_in_full(tmp_path: Path) -> None
         (["teacher='@hub'"], "teacher: given '@hub'; an encoder in one line is ARCH@WEIGHTS, such as"),
         (["teacher=resnet50@"], "teacher: given 'resnet50@'; an encoder in one line is ARCH@WEIGHTS, such as"),
         (["teacher=resnet50@", "teacher.patch_size=8"], "teacher.patch_size=8: given 'resnet50@'; an encoder in one line"),
-        (["teacher=resnet50@hubb"], r"teacher.weights: given 'hubb'; allowed: random, hub, demo, package:NAME, a file"),
+        (["teacher=resnet50@hubb"], "teacher.weights: given 'hubb'; allowed: random, hub, demo, hub:ARCH.TAG, package:NAME, a f"),
         (["teacher=resnet50@hub", "teacher.patchsize=8"], "teacher.patchsize: unknown key .*did you mean 'patch_size'"),
         (["method=gkd", "method.deeper=8"], "'method' is 'gkd', it has no keys below it"),
     ],
@@ -80,3 +81,10 @@ def test_texts_that_say_no_encoder_are_refused(overrides: list[str], message: st
 def test_where_weights_lie(weights: str, file: Path | None, uri: str | None) -> None:
     settings = settings_from_tree({"student": f"resnet50@{weights}"}).student
     assert (settings.weights_file, settings.weights_uri) == (file, uri)
+
+
+@pytest.mark.parametrize("key", ["pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"])
+def test_no_option_has_timm_read_or_fetch_weights(key: str) -> None:
+    """A manifest of another's has options too: weights come by `weights` alone, past our checks."""
+    with pytest.raises(ValidationError, match=f"{key}: has timm read or fetch weights past all checks"):
+        EncoderSettings.model_validate({"arch": "deit_small_patch16_224", "options": {"depth": 2, key: "w.pth"}})

@@ -188,26 +188,3 @@ def test_epochs_are_passes_over_however_many_images(images: int, epochs: int, ba
     section = DistillSettings(epochs=epochs, batch_size=batch, image_size=(32, 32))
     assert section.updates_for(images) == updates
     assert DistillSettings(updates=5, batch_size=batch, image_size=(32, 32)).updates_for(images) == 5
-
-
-def test_the_papers_profiles_hold_the_published_recipe() -> None:
-    """gkd-method.md, section 3; what a profile does not state it takes from the defaults."""
-    for name in profile_names():
-        if not name.startswith(("f2l", "f2f")):
-            continue
-        settings = load_settings(None, name)
-        source, task = settings.distill_source, settings.learn_task
-        assert (source.epochs, source.batch_size, source.image_size, source.patch_size) == (300, 128, (512, 512), 16)
-        assert (source.lr, source.lr_batch, source.min_lr, source.weight_decay) == (5e-4, 512, 1e-5, 0.05)
-        assert (source.ema_decay, source.augment, source.precision) == (0.99996, "released", "fp16")
-        assert (task.updates, task.batch_size, task.image_size, task.decoder) == (40_000, 4, (512, 512), "mask2former")
-        assert (task.lr, task.weight_decay, task.poly_power, task.freeze_encoder) == (1e-4, 0.05, 0.9, True)
-        assert (settings.evaluate.window, settings.evaluate.stride) == ((512, 512), (341, 341))
-        assert settings.data.world is None
-        proxy = settings.distill_proxy
-        if name.startswith("f2l"):
-            assert (proxy.epochs, proxy.batch_size, proxy.image_size, proxy.patch_size) == (100, 512, (224, 224), 14)
-            assert settings.student.arch.startswith("deit")
-            assert settings.data.proxy == "imagenet/train"
-        else:
-            assert proxy.updates == 0

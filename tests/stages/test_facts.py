@@ -10,14 +10,12 @@ from types import ModuleType
 
 import pytest
 
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import StageRun, plan, run_stage
-from gkd_core.stages.domains import domains_read
+from gkd_core.stages import Recipe, StageRun, run_stage
 from gkd_core.stages.facts import EVALUATE, STAGES, Stage, names_where
 from gkd_core.stages.length import length_of
-from gkd_core.stages.run import Context
 from gkd_core.stages.waves import ray_stages, waves
+from gkd_core.stages.work import Context
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "gkd_core" / "stages" / "facts.py"
@@ -31,7 +29,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 def test_the_plan_keeps_to_the_table(settings: Settings) -> None:
-    runs = plan(settings)
+    runs = Recipe.of(settings).plan
     for run in runs:
         stage = STAGES[run.stage]
         assert (run.source is not None) == stage.per_source
@@ -45,7 +43,7 @@ def test_the_plan_keeps_to_the_table(settings: Settings) -> None:
 
 def test_inputs_are_found_by_name_and_lead_to_what_an_earlier_stage_wrote(settings: Settings) -> None:
     written: set[Path] = set()
-    for run in plan(settings):
+    for run in Recipe.of(settings).plan:
         for name, folder in run.named:
             assert run.has_input(name) and run.input(name) == folder
             assert folder in written, f"{run.name}: {name}"
@@ -106,7 +104,7 @@ def test_a_further_stage_is_an_entry_a_function_and_a_place_in_the_plan(tmp_path
     monkeypatch.setattr(module, "count", count, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     settings = load_settings(None, "demo", ["data.benchmarks=[P2R]"])
-    before = plan(settings), ray_stages(settings)
+    before = Recipe.of(settings).plan, ray_stages(settings)
     with monkeypatch.context() as added:
         stage = Stage(
             "count", ("dummy", "count"), ("target",), Path("artifacts/count"), per_source=True, inputs=("segmentor",), unit=None
@@ -115,11 +113,11 @@ def test_a_further_stage_is_an_entry_a_function_and_a_place_in_the_plan(tmp_path
         found = next(run for run in before[0] if run.stage == EVALUATE.name)
         run = StageRun("count", found.source, found.inputs, ("seed",), stage.output(found.source), named=found.named)
         assert run.command == f"gkd run count --source {found.source}"
-        assert set(domains_read(settings, load_catalog(), run).values()) == {"target"}
-        assert length_of(settings, load_catalog(), run, tmp_path) is None
+        assert set(Recipe.of(settings).domains_read(run).values()) == {"target"}
+        assert length_of(Recipe.of(settings), run, tmp_path) is None
         assert "count" not in ray_stages(settings)
         assert [[each.stage for each in wave] for wave in waves([found, run], settings)] == [["evaluate"], ["count"]]
-        run_stage(settings, run, tmp_path)
+        run_stage(Recipe.of(settings), run, tmp_path)
         assert (tmp_path / run.output / "from").read_text(encoding="utf-8") == "artifacts/learn-task/potsdam-rgb"
-    assert (plan(settings), ray_stages(settings)) == before
+    assert (Recipe.of(settings).plan, ray_stages(settings)) == before
     assert "count" not in names_where(lambda stage: True)

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from gkd_core.data.catalog.load import load_catalog
-from gkd_core.data.preparing.command import prepare_domains
+from gkd_core.data.preparing.building import prepare_domains
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.records import MANIFEST, DataManifest, ScoreTable, sha256_of
 from gkd_core.settings import Settings, dump_settings, settings_from_tree
-from gkd_core.stages import find_run, plan, run_stage
-from gkd_core.stages.domains import all_domains, trained_domains
+from gkd_core.stages import Recipe, run_stage
 from gkd_core.stages.origin import data_root
 from gkd_core.versioning.recipe import render
 
@@ -36,14 +35,13 @@ def settings_of(tree: dict[str, Any], **data: Any) -> Settings:
 
 
 def prepare(settings: Settings, workspace: Path, output: Path, shrink: bool) -> None:
-    catalog = load_catalog()
-    references, trained = all_domains(settings, catalog), trained_domains(settings, catalog)
+    recipe = Recipe.of(settings)
+    trained = {domain.reference for domain in recipe.trained_domains}
     prepare_domains(
-        catalog,
-        references,
+        recipe.domains,
         workspace / data_root(settings),
         output,
-        shrunk=[name for name in references if shrink and name not in trained],
+        shrunk=[name for name in (domain.reference for domain in recipe.domains) if shrink and name not in trained],
         shard_bytes=12_000,
         jobs=1,
         bar=lambda title, total: nullcontext(lambda done: None),
@@ -55,8 +53,8 @@ def prepare(settings: Settings, workspace: Path, output: Path, shrink: bool) -> 
 def folder_run(tiny_tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace of a finished run on folders, with its data prepared in `shards`, and shrunk in `shrunk`."""
     workspace, settings = tmp_path_factory.mktemp("folders"), settings_of(tiny_tree)
-    for run in plan(settings):
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan:
+        run_stage(Recipe.of(settings), run, workspace)
     prepare(settings, workspace, workspace / "shards", shrink=False)
     prepare(settings, workspace, workspace / "shrunk", shrink=True)
     return workspace
@@ -70,8 +68,8 @@ def on_shards(folder_run: Path, tiny_tree: dict[str, Any], tmp_path: Path) -> Se
 
 
 def test_training_and_scores_are_the_same_bit_for_bit(folder_run: Path, on_shards: Settings, tmp_path: Path) -> None:
-    for run in plan(on_shards):
-        run_stage(on_shards, run, tmp_path)
+    for run in Recipe.of(on_shards).plan:
+        run_stage(Recipe.of(on_shards), run, tmp_path)
     pictures = [f"illustrate/gta5/{name}.png" for name in ("panel-gta5-val", "panel-mapillary-val", "features", "attention")]
     for name in (*WEIGHTS, "learn-task/gta5/labelled.txt", "evaluate/gta5/confusion.json", "report/matrix.csv", *pictures):
         assert sha256_of(tmp_path / "artifacts" / name) == sha256_of(folder_run / "artifacts" / name), name
@@ -97,10 +95,10 @@ stage = "import"
 sys.addaudithook(watch)
 from pathlib import Path
 from gkd_core.settings import load_settings
-from gkd_core.stages import find_run, run_stage
+from gkd_core.stages import Recipe, run_stage
 settings = load_settings(Path("params.yaml"))
 for stage in sys.argv[1:]:
-    run_stage(settings, find_run(settings, stage, "gta5"), Path.cwd())
+    run_stage(Recipe.of(settings), Recipe.of(settings).find(stage, "gta5"), Path.cwd())
 result = json.dumps(opened)
 Path("opened.json").write_text(result)
 """
@@ -121,7 +119,7 @@ def test_stage_one_opens_no_shard_of_labels(folder_run: Path, on_shards: Setting
 
 
 def test_each_stage_depends_on_the_sets_that_it_reads(on_shards: Settings) -> None:
-    inputs = {run.name: {str(path) for path in run.inputs if path.parts[0] == "shards"} for run in plan(on_shards)}
+    inputs = {run.name: {str(path) for path in run.inputs if path.parts[0] == "shards"} for run in Recipe.of(on_shards).plan}
     assert inputs["distill-proxy"] == {"shards/proxy/all/images"}
     assert inputs["distill-source-gta5"] == {"shards/gta5/train/images"}
     assert inputs["learn-task-gta5"] == {"shards/gta5/train/images", "shards/gta5/train/labels"}
@@ -138,7 +136,7 @@ def test_shrunk_images_are_not_scaled_twice(
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/learn-task").symlink_to(folder_run / "artifacts/learn-task")
     shrunk = settings_of(tiny_tree, world=None, shards=str(folder_run / "shrunk"))
-    run_stage(shrunk, find_run(shrunk, "evaluate", "gta5"), tmp_path)
+    run_stage(Recipe.of(shrunk), Recipe.of(shrunk).find("evaluate", "gta5"), tmp_path)
     ours, theirs = (path / "artifacts/evaluate/gta5" for path in (tmp_path, folder_run))
     one, other = (np.array(json.loads((folder / "confusion.json").read_text())["mapillary/val"]) for folder in (ours, theirs))
     assert other.sum() > 1000
@@ -155,7 +153,7 @@ def test_a_run_does_not_train_on_shrunk_images(folder_run: Path, tiny_tree: dict
     (tmp_path / "shards/gta5/train/images/index.json").write_text(json.dumps(index))
     shrunk = settings_of(tiny_tree, world=None, shards="shards")
     with pytest.raises(DataError, match="gta5/train: prepared at the size at which it is evaluated, but this run trains on it"):
-        run_stage(shrunk, find_run(shrunk, "distill-source", "gta5"), tmp_path)
+        run_stage(Recipe.of(shrunk), Recipe.of(shrunk).find("distill-source", "gta5"), tmp_path)
 
 
 def test_streaming_trains_in_another_order_and_is_part_of_the_result(
@@ -164,15 +162,15 @@ def test_streaming_trains_in_another_order_and_is_part_of_the_result(
     streaming = settings_of(tiny_tree, world=None, shards="shards", streaming={"lanes": 2, "window": 1})
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/distill-proxy").symlink_to(folder_run / "artifacts/distill-proxy")
-    for run in (find_run(streaming, "distill-source", "gta5"), find_run(streaming, "learn-task", "gta5")):
+    for run in (Recipe.of(streaming).find("distill-source", "gta5"), Recipe.of(streaming).find("learn-task", "gta5")):
         assert "data.streaming" in run.params
-        run_stage(streaming, run, tmp_path)
+        run_stage(Recipe.of(streaming), run, tmp_path)
     name = "distill-source/gta5/encoder.safetensors"
     assert sha256_of(tmp_path / "artifacts" / name) != sha256_of(folder_run / "artifacts" / name)
 
 
 def test_without_shards_there_is_nothing_to_stream(tiny_tree: dict[str, Any], on_shards: Settings) -> None:
-    with pytest.raises(SettingsError, match="streaming goes with shards"):
+    with pytest.raises(SettingsError, match="streaming needs shards"):
         settings_of(tiny_tree, streaming={"lanes": 2})
     with pytest.raises(SettingsError, match=r"data\.shards: this needs the datasets as they unpack"):
         data_root(on_shards)

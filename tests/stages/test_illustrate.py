@@ -10,15 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.data.files.reading import read_pair
 from gkd_core.errors import GkdError, SettingsError
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import PictureList, sha256_of
 from gkd_core.settings import Settings, settings_from_tree
-from gkd_core.stages import find_run, plan, run_stage
-from gkd_core.stages.evaluate import scored_domain
-from gkd_core.stages.run import Context
+from gkd_core.stages import Recipe, run_stage
+from gkd_core.stages.evaluate import scored_images
+from gkd_core.stages.work import Context
 
 DOMAINS = ("potsdam-rgb/val", "potsdam-irrg/val", "vaihingen-irrg/val")
 PANELS = {f"panel-{domain.replace('/', '-')}.png" for domain in DOMAINS}
@@ -36,13 +35,13 @@ def gkd_run(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     """The workspace of a finished run of method gkd."""
     workspace = tmp_path_factory.mktemp("gkd")
     settings = settings_from_tree(tree)
-    for run in plan(settings):
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan:
+        run_stage(Recipe.of(settings), run, workspace)
     return workspace
 
 
 def drawn(settings: Settings, workspace: Path) -> PictureList:
-    run_stage(settings, find_run(settings, "illustrate", "potsdam-rgb"), workspace)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("illustrate", "potsdam-rgb"), workspace)
     return PictureList.read(workspace / OUTPUT / "pictures.json")
 
 
@@ -88,11 +87,11 @@ def test_the_same_inputs_give_the_same_bytes(gkd_run: Path, tree: dict[str, Any]
 def test_panels_show_the_middle_image_as_it_is_scored(gkd_run: Path, tree: dict[str, Any]) -> None:
     """Against an argmax made here: of two images, one part has the second in its middle."""
     settings = settings_from_tree(tree)
-    context = Context(settings, load_catalog(), find_run(settings, "illustrate", "potsdam-rgb"), gkd_run)
+    context = Context(Recipe.of(settings), Recipe.of(settings).find("illustrate", "potsdam-rgb"), gkd_run)
     model = load_segmentor(gkd_run / "artifacts/learn-task/potsdam-rgb")
     pictures = {picture.domain: picture for picture in PictureList.read(gkd_run / OUTPUT / "pictures.json").pictures}
     for reference in DOMAINS:
-        domain = scored_domain(context, reference, 6)
+        domain = scored_images(context, context.domain(reference), 6)
         ((name, miou),) = pictures[reference].values.items()
         assert name.endswith(Path(str(domain.pairs[1].image)).name)
         image, truth = read_pair(domain.pairs[1], domain.encoding)
@@ -112,7 +111,7 @@ def test_a_method_without_stage_one_has_panels_alone(gkd_run: Path, tree: dict[s
     """What it needs is its own segmentor; stage one's output is not even looked for."""
     workspace = beside(gkd_run, tmp_path, "learn-task", "distill-source", "distill-proxy", "evaluate")
     settings = settings_from_tree(tree | {"method": "teacher"})
-    run_stage(settings, find_run(settings, "learn-task", "potsdam-rgb"), workspace)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("learn-task", "potsdam-rgb"), workspace)
     assert {picture.file for picture in drawn(settings, workspace).pictures} == PANELS
 
 
@@ -130,8 +129,8 @@ def test_plain_distillation_has_features_and_no_attention(gkd_run: Path, tree: d
         "illustrate": {"images": 3, "kinds": ["attention", "features"], "pixels": 64},
     }
     settings = settings_from_tree(tree | changes)
-    for run in plan(settings)[:-3]:
-        run_stage(settings, run, tmp_path)
+    for run in Recipe.of(settings).plan[:-3]:
+        run_stage(Recipe.of(settings), run, tmp_path)
     (picture,) = drawn(settings, tmp_path).pictures
     assert (picture.file, picture.kind, tuple(picture.values)) == ("features.png", "features", DOMAINS)
     assert all(value is None or math.isfinite(value) for value in picture.values.values())

@@ -14,10 +14,10 @@ from gkd_core.errors import DataError, GkdError
 from gkd_core.evaluate.places import Place, places
 from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import Settings, dump_settings, load_settings
-from gkd_core.stages import find_run, plan, run_folder, run_stage
+from gkd_core.stages import Recipe, run_folder, run_stage
 from gkd_core.stages.length import Length, length_of
 from gkd_core.stages.measure import measure_on, measure_run, segmentor_folder
-from gkd_core.stages.run import Context
+from gkd_core.stages.work import Context
 
 SOURCE = "potsdam-rgb"
 
@@ -33,8 +33,8 @@ def finished(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The workspace of a finished run."""
     workspace = tmp_path_factory.mktemp("finished")
     (workspace / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
-    for run in plan(settings):
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan:
+        run_stage(Recipe.of(settings), run, workspace)
     return workspace
 
 
@@ -51,7 +51,7 @@ def model(finished: Path) -> SegmentorCheckpoint:
 def test_measuring_gives_what_the_recipe_gave(settings: Settings, finished: Path, catalog: Catalog) -> None:
     folder = segmentor_folder(f"artifacts/learn-task/{SOURCE}", settings, finished)
     run = measure_run(folder, Path("measured"))
-    measure_on(Context(settings, catalog, run, finished), [])
+    measure_on(Context(Recipe(settings, catalog), run, finished), [])
     given = ScoreTable.read(finished / "artifacts/evaluate" / SOURCE / "scores.json").scores
     found = ScoreTable.read(finished / "measured/scores.json").scores
     # The model's record does not name a teacher: it had none.
@@ -115,7 +115,7 @@ def test_lengths_are_those_that_the_stages_count(tiny_settings: Settings, catalo
     settings = load_settings(None, None, ["data.benchmarks=[P2R]", "distill_proxy.updates=null", "distill_proxy.epochs=4"], tree)
 
     def length(stage: str, source: str | None) -> Length | None:
-        return length_of(settings, catalog, find_run(settings, stage, source), finished)
+        return length_of(Recipe(settings, catalog), Recipe.of(settings).find(stage, source), finished)
 
     manifest = json.loads((finished / "artifacts/data/manifest.json").read_text())
     images = {f"{version['dataset']}/{version['split']}": version["images"] for version in manifest["versions"]}

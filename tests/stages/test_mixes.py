@@ -13,8 +13,7 @@ from gkd_core.errors import DataError
 from gkd_core.planning.work import plan_work
 from gkd_core.records import MANIFEST, DataManifest, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import Settings, load_settings, settings_from_tree
-from gkd_core.stages import find_run, plan, run_stage
-from gkd_core.stages.domains import all_domains
+from gkd_core.stages import Recipe, run_stage
 
 CATALOG = """
 benchmarks:
@@ -48,8 +47,8 @@ def workspace(tiny_tree: dict[str, Any], catalog_file: Path, tmp_path_factory: p
     """A finished run on the mix, with half of the labels."""
     workspace = tmp_path_factory.mktemp("mixed")
     settings = with_data(tiny_tree, catalog_file, label_fraction=0.5)
-    for run in plan(settings):
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan:
+        run_stage(Recipe.of(settings), run, workspace)
     return workspace
 
 
@@ -80,7 +79,7 @@ def test_the_list_of_labels_is_an_output_and_smaller_fractions_lie_within(
     for name in ("data", "distill-source"):
         (tmp_path / "artifacts" / name).symlink_to(workspace / "artifacts" / name)
     settings = with_data(tiny_tree, catalog_file, label_fraction=1 / 6)
-    run_stage(settings, find_run(settings, "learn-task", "gta5_cityscapes"), tmp_path)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("learn-task", "gta5_cityscapes"), tmp_path)
     sixth = learnt(tmp_path)
     assert len(sixth) == 2
     assert set(sixth) < set(half)
@@ -89,10 +88,10 @@ def test_the_list_of_labels_is_an_output_and_smaller_fractions_lie_within(
 def test_stage_one_sees_all_images_whatever_the_fraction(tiny_tree: dict[str, Any], catalog_file: Path) -> None:
     whole, part = (with_data(tiny_tree, catalog_file, label_fraction=fraction) for fraction in (1, 0.25))
     for settings in (whole, part):
-        run = find_run(settings, "distill-source", "gta5_cityscapes")
+        run = Recipe.of(settings).find("distill-source", "gta5_cityscapes")
         assert not any(key.startswith("learn_task") for key in run.params)
     works = [
-        {work.name: work.images for work in plan_work(settings, load_catalog([catalog_file]), Path())}
+        {work.name: work.images for work in plan_work(Recipe(settings, load_catalog([catalog_file])), Path())}
         for settings in (whole, part)
     ]
     assert [work["distill-source-gta5_cityscapes"] for work in works] == [12, 12]
@@ -101,7 +100,7 @@ def test_stage_one_sees_all_images_whatever_the_fraction(tiny_tree: dict[str, An
 
 def test_stages_of_a_mix_depend_on_the_files_of_every_part() -> None:
     settings = load_settings(None, "demo", ["data.benchmarks=[GSU2C]"])
-    runs = {run.name: run for run in plan(settings)}
+    runs = {run.name: run for run in Recipe.of(settings).plan}
     name = "distill-source-gta5_synthia_urbansyn"
     root = Path("artifacts/data")
     images = {root / "gta5/images", root / "gta5/train.txt", root / "synthia/RAND_CITYSCAPES/RGB", root / "urbansyn/rgb"}
@@ -109,7 +108,7 @@ def test_stages_of_a_mix_depend_on_the_files_of_every_part() -> None:
     labels = {root / "gta5/labels", root / "synthia/RAND_CITYSCAPES/GT/LABELS", root / "urbansyn/ss"}
     assert set(runs["learn-task-gta5_synthia_urbansyn"].inputs) == images | labels | {Path("artifacts", *name.rsplit("-", 1))}
     assert all(is_valid_name(run) for run in runs), "DVC takes these names"
-    assert set(all_domains(settings, load_catalog())) == {
+    assert {domain.reference for domain in Recipe.of(settings).domains} == {
         "proxy/all", "gta5/train", "synthia/all", "urbansyn/all", "gta5/val", "cityscapes/val"
     }  # fmt: skip
 
@@ -117,9 +116,9 @@ def test_stages_of_a_mix_depend_on_the_files_of_every_part() -> None:
 def test_weights_are_a_dependency_where_they_are_stated(tiny_tree: dict[str, Any], catalog_file: Path) -> None:
     """Names and files of two mixes may be the same while their weights are not."""
     for stage in ("distill-source", "learn-task"):
-        assert "data.benchmarks" in find_run(with_data(tiny_tree, catalog_file), stage, "gta5_cityscapes").params
+        assert "data.benchmarks" in Recipe.of(with_data(tiny_tree, catalog_file)).find(stage, "gta5_cityscapes").params
         unweighted = load_settings(None, "demo", ["data.benchmarks=[GS2C]"])
-        assert "data.benchmarks" not in find_run(unweighted, stage, "gta5_synthia").params
+        assert "data.benchmarks" not in Recipe.of(unweighted).find(stage, "gta5_synthia").params
 
 
 def test_two_sources_of_one_name_are_refused(tiny_tree: dict[str, Any], catalog_file: Path) -> None:
@@ -127,4 +126,4 @@ def test_two_sources_of_one_name_are_refused(tiny_tree: dict[str, Any], catalog_
     with pytest.raises(
         DataError, match="benchmark 'otherwise': learns from 2 x gta5/train .* stages would call both 'gta5_cityscapes'"
     ):
-        plan(settings_from_tree(tiny_tree | {"data": data}))
+        list(Recipe.of(settings_from_tree(tiny_tree | {"data": data})).plan)

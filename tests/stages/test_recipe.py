@@ -13,8 +13,7 @@ from gkd_core.errors import DataError, SettingsError
 from gkd_core.methods import METHODS, method_of, task_updates
 from gkd_core.paths import RUNS
 from gkd_core.settings import Settings, load_settings, settings_from_tree
-from gkd_core.stages import StageRun, find_run, plan, run_folder
-from gkd_core.stages.domains import all_domains
+from gkd_core.stages import Recipe, StageRun, run_folder
 from gkd_core.stages.recipe import picture_kinds
 from gkd_core.versioning.recipe import render
 
@@ -26,7 +25,7 @@ def demo(*overrides: str) -> Settings:
 
 
 def names(settings: Settings) -> list[str]:
-    return [run.name for run in plan(settings)]
+    return [run.name for run in Recipe.of(settings).plan]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -51,7 +50,7 @@ def test_every_method_has_the_stages_that_it_needs(method: str) -> None:
 def test_a_method_is_drawn_by_what_it_has(method: str, kinds: tuple[str, ...]) -> None:
     settings = demo(f"method={method}")
     assert picture_kinds(settings) == kinds
-    drawn, measured = (find_run(settings, stage, "gta5") for stage in ("illustrate", "evaluate"))
+    drawn, measured = (Recipe.of(settings).find(stage, "gta5") for stage in ("illustrate", "evaluate"))
     stage_one = {Path("artifacts/distill-source/gta5")} if len(kinds) > 1 else set()
     assert set(drawn.inputs) == set(measured.inputs) | stage_one
     assert ("teacher" in drawn.params) == ("distill_source.num_heads" in drawn.params) == (len(kinds) > 1)
@@ -61,12 +60,12 @@ def test_pictures_are_left_out_where_none_is_asked_for_or_possible() -> None:
     without = [name for name in names(demo()) if not name.startswith("illustrate")]
     assert names(demo("illustrate.images=0")) == without
     assert not picture_kinds(demo("method=no-kd", "illustrate.kinds=[features, attention]"))
-    panels = find_run(demo("illustrate.kinds=[panel]"), "illustrate", "gta5")
+    panels = Recipe.of(demo("illustrate.kinds=[panel]")).find("illustrate", "gta5")
     assert not any("distill" in str(path) for path in panels.inputs), "without features, stage one's student is not read"
 
 
 def test_no_other_stage_depends_on_pictures() -> None:
-    runs = plan(demo())
+    runs = Recipe.of(demo()).plan
     assert {run.stage for run in runs if "illustrate" in run.params} == {"illustrate"}
     assert not any("illustrate" in str(path) for run in runs for path in run.inputs)
 
@@ -74,7 +73,7 @@ def test_no_other_stage_depends_on_pictures() -> None:
 def test_every_input_is_made_before_it_is_read() -> None:
     settings = demo()
     made: list[Path] = []
-    for run in plan(settings):
+    for run in Recipe.of(settings).plan:
         for path in run.inputs:
             assert any(path == output or output in path.parents for output in made), f"{run.name} reads {path}"
         made.append(run.output)
@@ -85,7 +84,7 @@ def test_every_parameter_key_exists() -> None:
     for method in METHODS:
         settings = demo(f"method={method}")
         tree = settings.model_dump(mode="json")
-        for run in plan(settings):
+        for run in Recipe.of(settings).plan:
             for key in run.params:
                 node: Any = tree
                 for part in key.split("."):
@@ -97,11 +96,11 @@ def test_stage_one_depends_on_no_label() -> None:
     settings, catalog = demo(), load_catalog()
     labels = {
         path
-        for reference in all_domains(settings, catalog)
-        if catalog.domain(reference)[0].labels
-        for path in catalog.domain(reference)[0].label_inputs(Path("artifacts/data"), reference.partition("/")[2])
+        for domain in Recipe(settings, catalog).domains
+        if domain.is_labelled
+        for path in domain.entry.label_inputs(Path("artifacts/data"), domain.split)
     }
-    runs = plan(settings)
+    runs = Recipe.of(settings).plan
     used = {
         name: {path for run in runs if run.stage == name for path in run.inputs}
         for name in ("distill-proxy", "distill-source", "learn-task")
@@ -113,7 +112,7 @@ def test_stage_one_depends_on_no_label() -> None:
 
 def test_learning_reads_no_target() -> None:
     """Targets are evaluated, never trained on: what learn-task reads is its source's training split."""
-    for run in plan(demo()):
+    for run in Recipe.of(demo()).plan:
         if run.stage in ("learn-task", "distill-source", "distill-proxy"):
             for path in run.inputs:
                 assert not any(word in str(path) for word in ("bdd", "mapillary", "acdc", "IRRG", "Vaihingen", "/val"))
@@ -130,11 +129,11 @@ def test_fewer_benchmarks_ask_for_fewer_sources() -> None:
 def test_foundation_students_go_straight_to_the_source(profile: str) -> None:
     """The paper's F2F: no stage 1a, 1b from the student's own weights, and no need of the proxy's images."""
     settings, catalog = load_settings(None, profile), load_catalog()
-    runs = plan(settings)
+    runs = Recipe.of(settings).plan
     assert [run.stage for run in runs].count("distill-proxy") == 0
     assert [run.name for run in runs if run.stage == "distill-source"] == [f"distill-source-{source}" for source in SOURCES]
     assert not any("distill-proxy" in str(path) or "imagenet" in str(path) for run in runs for path in run.inputs)
-    assert settings.data.proxy not in all_domains(settings, catalog)
+    assert settings.data.proxy not in [domain.reference for domain in Recipe(settings, catalog).domains]
     assert "distill-proxy" not in render(settings)
 
 
@@ -143,18 +142,18 @@ def test_without_updates_stage_1a_is_left_out_whatever_the_method() -> None:
         assert names(demo(f"method={method}", "distill_proxy.updates=0")) == [
             name for name in names(demo(f"method={method}")) if name != "distill-proxy"
         ]
-    assert all_domains(demo("distill_proxy.updates=0"), load_catalog()) == all_domains(
-        demo("distill_proxy.updates=0", "method=no-kd"), load_catalog()
-    )
+    assert [domain.reference for domain in Recipe.of(demo("distill_proxy.updates=0")).domains] == [
+        domain.reference for domain in Recipe.of(demo("distill_proxy.updates=0", "method=no-kd")).domains
+    ]
 
 
 def test_unknown_stages_and_benchmarks_are_named() -> None:
     with pytest.raises(
         SettingsError, match="distill-proxy: no such stage for method no-kd; there is: prepare-data, learn-task --source gta5"
     ):
-        find_run(demo("method=no-kd"), "distill-proxy", None)
+        Recipe.of(demo("method=no-kd")).find("distill-proxy")
     with pytest.raises(DataError, match="benchmark 'G2X' is unknown"):
-        plan(demo("data.benchmarks=[G2X]"))
+        names(demo("data.benchmarks=[G2X]"))
 
 
 def test_budgets_match_in_images() -> None:
@@ -215,7 +214,7 @@ def test_the_run_folder_is_the_same_in_another_workspace(tmp_path: Path, run: St
 
 def test_weights_named_by_path_are_inputs(tiny_tree: dict[str, Any]) -> None:
     tree = tiny_tree | {"student": tiny_tree["student"] | {"weights": "own/student.pth"}}
-    runs = {run.name: run for run in plan(settings_from_tree(tree))}
+    runs = {run.name: run for run in Recipe.of(settings_from_tree(tree)).plan}
     assert Path("own/student.pth") in runs["distill-proxy"].inputs
     assert Path("own/student.pth") in runs["learn-task-gta5"].inputs
 
@@ -223,6 +222,6 @@ def test_weights_named_by_path_are_inputs(tiny_tree: dict[str, Any]) -> None:
 def test_no_input_lies_in_the_package() -> None:
     """Where it is installed differs, and a result must be known by the same names in every environment."""
     settings = load_settings(None, "camvid", ["data.root=data"])
-    inputs = {path for run in plan(settings) for path in run.inputs}
+    inputs = {path for run in Recipe.of(settings).plan for path in run.inputs}
     assert Path("data/camvid/images/0016E5") in inputs
     assert not any(path.is_absolute() for path in inputs)

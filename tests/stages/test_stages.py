@@ -14,17 +14,17 @@ import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gkd_core.data.catalog.load import load_catalog
+from gkd_core.distill.objective import QSDObjective
 from gkd_core.errors import DataError, GkdError
 from gkd_core.models.build import build_encoder
+from gkd_core.models.resize import Layout, ResizeMethod, resize_table
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.paths import SIZE
 from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, StudentSize, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import MethodName, Settings, dump_settings, settings_from_tree
-from gkd_core.stages import find_run, plan, run_folder, run_stage
-from gkd_core.stages.domains import all_domains
-from gkd_core.stages.run import Context
+from gkd_core.stages import Recipe, run_folder, run_stage
+from gkd_core.stages.work import Context
 from gkd_core.training.cost import read_cost
 
 DOMAINS = {
@@ -36,8 +36,8 @@ DOMAINS = {
 
 
 def run_all(settings: Settings, workspace: Path) -> None:
-    for run in plan(settings):
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan:
+        run_stage(Recipe.of(settings), run, workspace)
 
 
 def with_method(settings: Settings, method: MethodName) -> Settings:
@@ -98,7 +98,9 @@ def test_records_describe_the_files_beside_them(gkd_run: Path, tiny_settings: Se
     assert segmentor.encoder_frozen
     assert len(segmentor.classes) == 6
     data = DataManifest.read(artifacts / "data" / MANIFEST)
-    assert {f"{version.dataset}/{version.split}" for version in data.versions} == set(all_domains(tiny_settings, load_catalog()))
+    assert {f"{version.dataset}/{version.split}" for version in data.versions} == {
+        domain.reference for domain in Recipe.of(tiny_settings).domains
+    }
     assert next(version for version in data.versions if version.dataset == "proxy").labels is None
 
 
@@ -122,17 +124,52 @@ def test_each_step_of_stage_one_goes_on_from_the_one_before(gkd_run: Path, tiny_
 
 
 def test_without_updates_1b_hands_on_the_student_of_1a(gkd_run: Path, workspace: Path, tiny_settings: Settings) -> None:
-    (workspace / "artifacts" / "distill-proxy").symlink_to(gkd_run / "artifacts" / "distill-proxy")
-    still = tiny_settings.model_copy(update={"distill_source": tiny_settings.distill_source.model_copy(update={"updates": 0})})
-    run_stage(still, find_run(still, "distill-source", "gta5"), workspace)
     proxy = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-proxy" / "objective.safetensors")
-    source = safetensors.torch.load_file(workspace / "artifacts" / "distill-source" / "gta5" / "objective.safetensors")
+    source = begun(gkd_run, workspace, tiny_settings, "carried")
     assert proxy.keys() == source.keys()
     assert all(torch.equal(tensor, proxy[name]) for name, tensor in source.items())
 
 
+def test_fresh_heads_are_drawn_by_the_seed_beside_the_student_of_1a(
+    gkd_run: Path, workspace: Path, tiny_settings: Settings
+) -> None:
+    """As 1a's were before its first update, and not as they were after its last."""
+    proxy = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-proxy" / "objective.safetensors")
+    source = begun(gkd_run, workspace, tiny_settings, "fresh")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("heads", tiny_settings.seed))
+        drawn = QSDObjective(build_encoder(tiny_settings.student, 0), 24).state_dict()
+    for name, tensor in source.items():
+        assert torch.equal(tensor, proxy[name] if name.startswith("student.") else drawn[name]), name
+    assert any(not torch.equal(proxy[name], drawn[name]) for name in drawn if not name.startswith("student."))
+
+
+def begun(gkd_run: Path, workspace: Path, settings: Settings, heads: str) -> dict[str, torch.Tensor]:
+    """What 1b begins with after 1a: no update is made."""
+    (workspace / "artifacts" / "distill-proxy").symlink_to(gkd_run / "artifacts" / "distill-proxy")
+    section = settings.distill_source.model_copy(update={"updates": 0, "heads": heads})
+    still = settings.model_copy(update={"distill_source": section})
+    run_stage(Recipe.of(still), Recipe.of(still).find("distill-source", "gta5"), workspace)
+    return safetensors.torch.load_file(workspace / "artifacts" / "distill-source" / "gta5" / "objective.safetensors")
+
+
+@pytest.mark.parametrize("heads", ["fresh", "carried"])
+@pytest.mark.parametrize("resize", ["released", "preserving"])
+def test_1b_resizes_the_student_of_1a_as_its_setting_says(
+    gkd_run: Path, workspace: Path, tiny_settings: Settings, heads: str, resize: ResizeMethod
+) -> None:
+    """1a saw patches of 8 in 32 pixels, 1b sees patches of 16 in 96."""
+    step = tiny_settings.distill_source.model_copy(update={"patch_size": 16, "image_size": (96, 96)})
+    student = tiny_settings.student.model_copy(update={"resize": resize})
+    settings = tiny_settings.model_copy(update={"distill_source": step, "student": student})
+    table = begun(gkd_run, workspace, settings, heads)["student.backbone.pos_embed"]
+    proxy = safetensors.torch.load_file(gkd_run / "artifacts" / "distill-proxy" / "objective.safetensors")
+    expected = resize_table(proxy["student.backbone.pos_embed"], Layout(1, 4, 4), Layout(1, 6, 6), resize)
+    assert torch.equal(table, expected)
+
+
 def test_a_run_made_again_is_the_same(gkd_run: Path, workspace: Path, tiny_settings: Settings) -> None:
-    run_stage(tiny_settings, find_run(tiny_settings, "distill-proxy", None), workspace)
+    run_stage(Recipe.of(tiny_settings), Recipe.of(tiny_settings).find("distill-proxy"), workspace)
     for name in ("encoder.safetensors", "objective.safetensors", MANIFEST):
         relative = Path("artifacts") / "distill-proxy" / name
         assert (workspace / relative).read_bytes() == (gkd_run / relative).read_bytes()
@@ -143,8 +180,8 @@ def test_the_rivals_run_on_one_benchmark(workspace: Path, tiny_settings: Setting
     data = tiny_settings.data.model_copy(update={"benchmarks": ("P2R",)})
     task = tiny_settings.learn_task.model_copy(update={"end_to_end_updates": 2})
     settings = with_method(tiny_settings, method).model_copy(update={"data": data, "learn_task": task})
-    for run in plan(settings)[1:]:
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan[1:]:
+        run_stage(Recipe.of(settings), run, workspace)
     assert {(row["method"], row["domain"]) for row in matrix(workspace)} == {
         (method, domain) for benchmark, domain in DOMAINS if benchmark == "P2R"
     }
@@ -155,8 +192,8 @@ def test_the_rivals_run_on_one_benchmark(workspace: Path, tiny_settings: Setting
 
 def test_no_kd_runs_on_all_benchmarks(workspace: Path, tiny_settings: Settings) -> None:
     settings = with_method(tiny_settings, "no-kd")
-    for run in plan(settings)[1:]:
-        run_stage(settings, run, workspace)
+    for run in Recipe.of(settings).plan[1:]:
+        run_stage(Recipe.of(settings), run, workspace)
     assert {(row["benchmark"], row["domain"]) for row in matrix(workspace)} == DOMAINS
     record = SegmentorCheckpoint.read(workspace / "artifacts" / "learn-task" / "gta5" / MANIFEST)
     assert record.updates * 2 == 3 * 4 + 2 * 4 + 2 * 2, "as many images as in all stages"
@@ -175,7 +212,7 @@ def test_the_published_decoder_trains_and_the_frozen_encoder_may_be_thawed(
     tree["evaluate"] |= {"scales": (1.0, 1.5), "flip": True}
     settings = settings_from_tree(tree)
     for stage in ("learn-task", "evaluate"):
-        run_stage(settings, find_run(settings, stage, "potsdam-rgb"), workspace)
+        run_stage(Recipe.of(settings), Recipe.of(settings).find(stage, "potsdam-rgb"), workspace)
     folder = workspace / "artifacts" / "learn-task" / "potsdam-rgb"
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     assert (record.decoder, record.mask2former.queries, record.encoder_frozen) == ("mask2former", 4, False)
@@ -200,13 +237,13 @@ opened["import"] = []
 sys.addaudithook(watch)
 from pathlib import Path
 from gkd_core.settings import load_settings
-from gkd_core.stages import plan, run_stage
+from gkd_core.stages import Recipe, run_stage
 settings = load_settings(Path("params.yaml"))
-for run in plan(settings):
+for run in Recipe.of(settings).plan:
     stage = run.name
     opened[stage] = []
     if run.name in sys.argv[1:]:
-        run_stage(settings, run, Path.cwd())
+        run_stage(Recipe.of(settings), run, Path.cwd())
 result = json.dumps(opened)
 Path("opened.json").write_text(result)
 """
@@ -225,11 +262,9 @@ def files_opened(settings: Settings, workspace: Path, *stages: str) -> dict[str,
 
 
 def label_files(settings: Settings, workspace: Path) -> set[Path]:
-    catalog, root = load_catalog(), workspace / "artifacts" / "data"
-    folders = []
-    for reference in all_domains(settings, catalog):
-        entry, split = catalog.domain(reference)
-        folders += [path for path in entry.label_inputs(root, split) if path.is_dir()]
+    root, folders = workspace / "artifacts" / "data", []
+    for domain in Recipe.of(settings).domains:
+        folders += [path for path in domain.entry.label_inputs(root, domain.split) if path.is_dir()]
     return {file.resolve() for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 
@@ -250,35 +285,35 @@ def test_stage_one_opens_images_and_no_label(workspace: Path, gkd_run: Path, tin
 def test_a_stopped_stage_leaves_nothing_under_its_name_and_goes_on(
     gkd_run: Path, workspace: Path, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = find_run(tiny_settings, "distill-proxy", None)
+    run = Recipe.of(tiny_settings).find("distill-proxy")
     folder = run_folder(tiny_settings, run, workspace)
     with monkeypatch.context() as patch:
         patch.setattr("gkd_core.stages.distill.write_student", lambda state, path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_stage(tiny_settings, run, workspace)
+            run_stage(Recipe.of(tiny_settings), run, workspace)
     assert sorted(path.name for path in (workspace / "artifacts").iterdir()) == ["data", "runs"]
     written = (folder / "training.pt").stat().st_mtime_ns
-    run_stage(tiny_settings, run, workspace)
+    run_stage(Recipe.of(tiny_settings), run, workspace)
     assert (folder / "training.pt").stat().st_mtime_ns == written, "nothing was trained again"
     assert sha256_of(workspace / run.output / "encoder.safetensors") == sha256_of(gkd_run / run.output / "encoder.safetensors")
 
 
 def test_a_stage_without_its_input_says_which_to_run(tmp_path: Path, tiny_settings: Settings) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        run_stage(tiny_settings, find_run(tiny_settings, "distill-proxy", None), tmp_path)
+        run_stage(Recipe.of(tiny_settings), Recipe.of(tiny_settings).find("distill-proxy"), tmp_path)
     with pytest.raises(GkdError, match=r"manifest\.json: no such file; run the stage that writes it first"):
-        run_stage(tiny_settings, find_run(tiny_settings, "evaluate", "gta5"), tmp_path)
+        run_stage(Recipe.of(tiny_settings), Recipe.of(tiny_settings).find("evaluate", "gta5"), tmp_path)
     with pytest.raises(GkdError, match=r"scores\.json: no such file"):
-        run_stage(tiny_settings, find_run(tiny_settings, "report", None), tmp_path)
+        run_stage(Recipe.of(tiny_settings), Recipe.of(tiny_settings).find("report"), tmp_path)
 
 
 def test_a_domain_without_counted_pixels_is_an_error(gkd_run: Path, tiny_settings: Settings) -> None:
     from gkd_core.evaluate.places import Place
     from gkd_core.stages.evaluate import score
 
-    run = find_run(tiny_settings, "evaluate", "gta5")
+    run = Recipe.of(tiny_settings).find("evaluate", "gta5")
     record = SegmentorCheckpoint.read(gkd_run / "artifacts" / "learn-task" / "gta5" / MANIFEST)
-    context = Context(tiny_settings, load_catalog(), run, gkd_run)
+    context = Context(Recipe.of(tiny_settings), run, gkd_run)
     with pytest.raises(DataError, match="cityscapes/val: every pixel of its labels is ignored"):
         place = Place("G2C", "cityscapes", "cityscapes/val", in_domain=False)
         score(context, place, torch.zeros(19, 19, dtype=torch.int64), record, "teacher")
@@ -290,7 +325,7 @@ def test_without_stage_1a_the_source_starts_from_the_students_own_weights(tiny_t
     settings = settings_from_tree(tiny_tree | none | {"student": tiny_tree["student"] | {"weights": "own.safetensors"}})
     own = build_encoder(settings.student.model_copy(update={"weights": "random"}), seed=99)
     safetensors.torch.save_file(own.state_dict(), workspace / "own.safetensors")
-    run_stage(settings, find_run(settings, "distill-source", "gta5"), workspace)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("distill-source", "gta5"), workspace)
     written = safetensors.torch.load_file(workspace / "artifacts" / "distill-source" / "gta5" / "encoder.safetensors")
     assert written.keys() == own.state_dict().keys()
     assert all(torch.equal(written[name], value) for name, value in own.state_dict().items())
@@ -300,12 +335,12 @@ def test_epochs_are_counted_on_the_images_that_are_there(tiny_tree: dict[str, An
     """Six images, four passes, four a batch: six updates."""
     epochs = {"distill_proxy": tiny_tree["distill_proxy"] | {"updates": None, "epochs": 4}}
     settings = settings_from_tree(tiny_tree | epochs)
-    run_stage(settings, find_run(settings, "distill-proxy", None), workspace)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("distill-proxy"), workspace)
     assert EncoderCheckpoint.read(workspace / "artifacts" / "distill-proxy" / MANIFEST).updates == 6
 
 
 def test_every_stage_notes_its_cost_beside_its_outputs(gkd_run: Path, tiny_settings: Settings) -> None:
-    for run in plan(tiny_settings):
+    for run in Recipe.of(tiny_settings).plan:
         cost = read_cost(run_folder(tiny_settings, run, gkd_run))
         assert cost is not None, run.name
         assert (cost.attempts, cost.seconds > 0, cost.gpus) == (1, True, 0)
@@ -314,7 +349,7 @@ def test_every_stage_notes_its_cost_beside_its_outputs(gkd_run: Path, tiny_setti
 
 
 def test_the_students_size_is_that_of_the_model(gkd_run: Path, tiny_settings: Settings) -> None:
-    run = find_run(tiny_settings, "evaluate", "gta5")
+    run = Recipe.of(tiny_settings).find("evaluate", "gta5")
     size = StudentSize.read(run_folder(tiny_settings, run, gkd_run) / SIZE)
     folder = gkd_run / run.inputs[0]
     model = load_segmentor(folder)

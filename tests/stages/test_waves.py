@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from gkd_core.settings import load_settings
-from gkd_core.stages import plan
+from gkd_core.stages import Recipe
 from gkd_core.stages.waves import own_ray_stages, ray_stages, waves
 
 
 def _waves(*overrides: str) -> list[list[str]]:
     settings = load_settings(None, "demo", overrides)
-    return [[run.name for run in wave] for wave in waves(plan(settings), settings)]
+    return [[run.name for run in wave] for wave in waves(Recipe.of(settings).plan, settings)]
 
 
 def test_every_stage_runs_once_and_in_order() -> None:
     settings = load_settings(None, "demo")
-    assert [run for wave in waves(plan(settings), settings) for run in wave] == plan(settings)
+    assert [run for wave in waves(Recipe.of(settings).plan, settings) for run in wave] == list(Recipe.of(settings).plan)
 
 
 def test_stages_on_ray_run_alone() -> None:

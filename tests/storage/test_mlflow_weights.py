@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 from mlflow.tracking import MlflowClient
 
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import WeightsError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
@@ -18,9 +17,9 @@ from gkd_core.paths import RUNS
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.registry.logged_model import log_files
 from gkd_core.settings import EncoderSettings, Settings
-from gkd_core.stages import find_run
+from gkd_core.stages import Recipe
 from gkd_core.stages.machine import absolute_weights
-from gkd_core.stages.run import Context
+from gkd_core.stages.work import Context
 from gkd_core.storage.mlflow_weights import CHECKPOINT, fetch_weights
 from gkd_core.storage.model_files import digests_of, tags_of
 from gkd_core.tracking.flow_runs import Tracking
@@ -102,8 +101,8 @@ def test_a_stage_builds_the_encoder_of_a_logged_student(
     settings = vit_settings.model_copy(update={"weights": "models:/gkd-student@champion"})
     with pytest.raises(WeightsError, match="champion: only a stage looks an MLflow address up"):
         build_encoder(settings, 0)
-    run = find_run(Settings(), "report", None)
-    found = absolute_weights(settings, Context(Settings(), load_catalog(), run, store.project))
+    run = Recipe.of(Settings()).find("report")
+    found = absolute_weights(settings, Context(Recipe.of(Settings()), run, store.project))
     assert Path(found.weights).parent == (store.project / RUNS / "weights").resolve()
     encoder = build_encoder(found, 0)
     assert all(torch.equal(tensor, store.tensors[f"encoder.{name}"]) for name, tensor in encoder.state_dict().items())

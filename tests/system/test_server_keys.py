@@ -81,7 +81,9 @@ def test_a_database_and_what_sqlite_puts_beside_it_are_private(tmp_path: Path) -
     assert path.stat().st_mode & 0o777 == 0o600, "one from before is made private too"
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:5001", "https://127.0.0.1:5000", "http://evil.example:5000", "sqlite:///x"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:5001", "https://127.0.0.1:5000", "http://evil.example:5000", "sqlite:///x"]
+)
 def test_the_key_goes_to_our_own_server_alone(tmp_path: Path, address: str) -> None:
     keys, _ = make_keys(tmp_path)
     environment: dict[str, str] = {}

@@ -10,8 +10,8 @@ from gkd_core.evaluate.confusion import class_iou, confusion, mean_iou
 from gkd_core.models.build import build_encoder
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.settings import EncoderSettings, Mask2FormerSettings
+from gkd_core.task.batches import Batch
 from gkd_core.task.stage_two import EndToEndTask, FrozenTask
-from gkd_core.task.views import Batch
 
 FEW = Mask2FormerSettings(
     queries=6, decoder_layers=2, pixel_layers=1, heads=2, feedforward=32, pixel_feedforward=32, points=128

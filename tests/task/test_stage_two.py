@@ -21,8 +21,8 @@ from gkd_core.models.decoders import DECODERS
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.segmentor import Segmentor, build_segmentor
 from gkd_core.settings import EncoderSettings, LearnTaskSettings, Mask2FormerSettings
+from gkd_core.task.batches import Batch
 from gkd_core.task.stage_two import EndToEndTask, FrozenTask, SingleStageTask, TaskJob, learn_task
-from gkd_core.task.views import Batch
 from gkd_core.training.checkpoint import FolderStore
 
 CNN = EncoderSettings(arch="resnet10t", token_strides=(16, 32))  # with stride 32, every layer has a part in the tokens

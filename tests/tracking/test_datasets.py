@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from gkd_core.data.catalog.load import load_catalog
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import find_run
+from gkd_core.stages import Recipe
 from gkd_core.tracking.datasets import dataset_inputs, version_tags
 from gkd_core.versioning.pins import Pin, PinnedInputs
 
@@ -26,8 +25,8 @@ def lock(workspace: Path, deps: Mapping[str, str]) -> None:
 
 
 def inputs(settings: Settings, stage: str, source: str, pinned: PinnedInputs, workspace: Path) -> dict[str, Any]:
-    prepare = find_run(settings, "prepare-data", None)
-    found = dataset_inputs(settings, load_catalog(), find_run(settings, stage, source), pinned, prepare, workspace)
+    recipe = Recipe.of(settings)
+    found = dataset_inputs(recipe, recipe.find(stage, source), pinned, workspace)
     return {item.dataset.name: item for item in found}
 
 

@@ -27,7 +27,8 @@ from gkd_core.tracking.flow_runs import (
 from gkd_core.tracking.steps import StepMetrics
 from gkd_core.training.cost import FOLDER, ProcessCost
 from gkd_core.training.metrics import file_sink
-from gkd_core.versioning.recipe import output_digest, reproduce
+from gkd_core.versioning.recipe import output_digest
+from tests.reproducing import reproduce
 
 PROTOCOL = ScoreProtocol.model_construct()
 
@@ -64,10 +65,10 @@ def test_flatten_dots_the_keys() -> None:
 
 def test_address_is_the_environments_then_the_settings_then_the_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = Settings(tracking=TrackingSettings(uri="http://tracking.example"))
-    assert tracking_address(Settings(), tmp_path) == f"sqlite:///{tmp_path}/artifacts/mlflow/mlflow.db"
-    assert tracking_address(named, tmp_path) == "http://tracking.example"
+    assert tracking_address(None, tmp_path) == f"sqlite:///{tmp_path}/artifacts/mlflow/mlflow.db"
+    assert tracking_address(named.tracking.uri, tmp_path) == "http://tracking.example"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other.example")
-    assert tracking_address(named, tmp_path) == "http://other.example"
+    assert tracking_address(named.tracking.uri, tmp_path) == "http://other.example"
 
 
 def test_unusable_store_is_one_clear_line(tmp_path: Path) -> None:
@@ -98,6 +99,13 @@ def test_runs_end_truthfully(tracking: Tracking, error: type[BaseException] | No
     assert run.info.status == status
     assert run.data.params["data.world.seed"] == "7"
     assert run.data.tags["method"] == "gkd"
+
+
+def test_an_error_of_a_process_that_is_told_to_end_is_no_failure(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gkd_core.tracking.flow_runs.is_ending", lambda: True)
+    with pytest.raises(ValueError, match="lost"), tracking.flow_run("name", Settings(), {}) as parent:
+        raise ValueError("the progress could not be shown: connection lost")
+    assert _run(tracking, parent.run_id).info.status == "KILLED"
 
 
 def test_flow_runs_of_a_group_are_its_children(tracking: Tracking) -> None:
@@ -326,3 +334,26 @@ def test_pictures_lie_below_their_source(tracking: Tracking, tmp_path: Path) -> 
 
 def test_the_experiment_says_how_to_compare(tracking: Tracking) -> None:
     assert "gkd compare" in tracking.client.get_experiment(tracking.experiment).tags["mlflow.note.content"]
+
+
+def test_an_experiment_that_somebody_deleted_is_named_with_what_to_do(tmp_path: Path) -> None:
+    tracking = Tracking(Settings(), tmp_path)
+    tracking.client.delete_experiment(tracking.experiment)
+    with pytest.raises(
+        PlatformError, match=r"experiment 'gkd' was deleted there; restore it .*--experiment-id \d+.*tracking\.experim"
+    ):
+        Tracking(Settings(), tmp_path)
+    other = Settings(tracking=TrackingSettings(experiment="another"))
+    assert Tracking(other, tmp_path).experiment != tracking.experiment
+    tracking.client.restore_experiment(tracking.experiment)
+    assert Tracking(Settings(), tmp_path).experiment == tracking.experiment
+
+
+@pytest.mark.parametrize("kind", ["group", "flow"])
+def test_an_experiment_deleted_meanwhile_is_one_line(kind: str, tmp_path: Path) -> None:
+    tracking = Tracking(Settings(), tmp_path)
+    tracking.client.delete_experiment(tracking.experiment)
+    begun = tracking.group_run("x", {}) if kind == "group" else tracking.flow_run("x", Settings(), {})
+    with pytest.raises(PlatformError, match=r"MLflow at .*; restore it \(mlflow experiments restore") as error, begun:
+        pass
+    assert "\n" not in str(error.value)

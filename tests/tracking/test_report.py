@@ -37,6 +37,13 @@ def test_metrics_are_flat_and_summed_up() -> None:
     }  # fmt: skip
 
 
+def test_the_papers_means_are_metrics_where_they_are_whole() -> None:
+    acdc = tuple(score("C2A", weather, value) for weather, value in (("night", 10), ("snow", 20), ("fog", 30), ("rain", 40)))
+    assert matrix_metrics(ScoreTable(scores=acdc))["miou/avg_A"] == 25
+    assert not any("avg" in name for name in matrix_metrics(ScoreTable(scores=acdc[:3])))
+    assert "| method | avg A |" in note(ScoreTable(scores=acdc), "")
+
+
 def test_sums_that_lack_a_side_are_absent() -> None:
     assert matrix_metrics(ScoreTable(scores=TABLE.scores[:1])) == {"miou/G2C/in_domain": 80, "miou/mean_in_domain": 80}
     assert matrix_metrics(ScoreTable(scores=TABLE.scores[1:2])) == {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gkd_core.training import cost
-from gkd_core.training.cost import FOLDER, Meter, ProcessCost, mean_speed, measured, read_cost
+from gkd_core.training.cost import FOLDER, Meter, ProcessCost, mean_speed, noting_cost, read_cost
 from gkd_core.training.metrics import file_sink
 
 USED = ProcessCost(
@@ -26,7 +26,7 @@ def note(folder: Path, name: str, **facts: object) -> None:
 
 def test_a_block_is_measured(tmp_path: Path) -> None:
     before = time.process_time()
-    with measured(tmp_path):
+    with noting_cost(tmp_path):
         while time.process_time() < before + 0.2:
             pass
     found = read_cost(tmp_path)
@@ -71,10 +71,10 @@ def test_attempts_add_up_and_workers_are_counted_by_role(tmp_path: Path) -> None
 
 
 def test_an_attempt_that_fails_is_noted_and_added_to(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), measured(tmp_path):
+    with pytest.raises(ZeroDivisionError), noting_cost(tmp_path):
         (tmp_path / "training.pt").touch()
         raise ZeroDivisionError
-    with measured(tmp_path):
+    with noting_cost(tmp_path):
         pass
     found = read_cost(tmp_path)
     assert found is not None
@@ -82,7 +82,7 @@ def test_an_attempt_that_fails_is_noted_and_added_to(tmp_path: Path) -> None:
 
 
 def test_an_attempt_that_fails_with_nothing_to_go_on_from_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), measured(tmp_path / "artifacts" / "runs" / "stage"):
+    with pytest.raises(ZeroDivisionError), noting_cost(tmp_path / "artifacts" / "runs" / "stage"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -93,7 +93,7 @@ import time
 from pathlib import Path
 from gkd_core.training import cost
 cost.WRITE_SECONDS = 0.05
-with cost.measured(Path({str(tmp_path)!r})):
+with cost.noting_cost(Path({str(tmp_path)!r})):
     time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code]) as process:
@@ -104,7 +104,7 @@ with cost.measured(Path({str(tmp_path)!r})):
         process.send_signal(signal.SIGKILL)
     killed = read_cost(tmp_path)
     assert killed is not None
-    with measured(tmp_path):
+    with noting_cost(tmp_path):
         pass
     total = read_cost(tmp_path)
     assert total is not None
@@ -114,7 +114,7 @@ with cost.measured(Path({str(tmp_path)!r})):
 @pytest.mark.parametrize(("left", "attempts"), [("training.pt", 2), ("metrics.jsonl", 1), ("student.json", 1)])
 def test_a_finished_stage_opens_a_new_account_unless_its_checkpoint_is_there(tmp_path: Path, left: str, attempts: int) -> None:
     for _ in range(2):
-        with measured(tmp_path):
+        with noting_cost(tmp_path):
             (tmp_path / left).touch()
     found = read_cost(tmp_path)
     assert found is not None
@@ -123,7 +123,7 @@ def test_a_finished_stage_opens_a_new_account_unless_its_checkpoint_is_there(tmp
 
 def test_workers_open_no_account(tmp_path: Path) -> None:
     note(tmp_path, "stage-1")
-    with measured(tmp_path, "worker-0"):
+    with noting_cost(tmp_path, "worker-0"):
         pass
     assert {path.name.partition("-")[0] for path in (tmp_path / FOLDER).iterdir()} == {"stage", "worker"}
 
@@ -163,7 +163,7 @@ def test_a_gpu_counts_where_torch_works_on_it(tmp_path: Path, monkeypatch: pytes
         max_memory_allocated = staticmethod(lambda device: 1000 + device)
 
     monkeypatch.setitem(cost.sys.modules, "torch", type("Torch", (), {"cuda": Cuda}))
-    with measured(tmp_path, "worker-0"):
+    with noting_cost(tmp_path, "worker-0"):
         pass
     found = read_cost(tmp_path)
     assert found is not None

@@ -16,8 +16,8 @@ from gkd_core.errors import TrainingError
 from gkd_core.seeding import generator
 from gkd_core.training.checkpoint import FolderStore, State
 from gkd_core.training.loop import Training, train
+from gkd_core.training.optimization import cosine
 from gkd_core.training.rank import Rank
-from gkd_core.training.schedule import cosine
 
 UPDATES = 7
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gkd_core.settings import Settings
-from gkd_core.stages import StageRun
-from gkd_core.versioning import recipe as dvc_recipe
+from gkd_core.stages import Recipe, StageRun
 from gkd_core.versioning.workspace import create_workspace
 
 
@@ -42,7 +41,7 @@ TOYS = {
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> dict[str, ToyRun]:
     """The toy recipe's stages by name, in place of the real plan."""
-    monkeypatch.setattr(dvc_recipe, "plan", lambda settings: list(TOYS.values()))
+    monkeypatch.setattr(Recipe, "plan", tuple(TOYS.values()))
     return TOYS
 
 

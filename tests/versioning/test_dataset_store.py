@@ -14,6 +14,7 @@ from gkd_core.cli import app
 from gkd_core.data.catalog.load import load_catalog
 from gkd_core.errors import DataError
 from gkd_core.settings import settings_from_tree
+from gkd_core.stages import Recipe
 from gkd_core.versioning.dataset_store import DatasetStore
 from gkd_core.versioning.pins import read_pin
 from gkd_core.versioning.s3_datasets import add_from_s3
@@ -31,7 +32,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(project: Path) -> DatasetStore:
-    return DatasetStore(project, settings_from_tree({"data": {"world": None, "root": "data"}}), load_catalog())
+    return DatasetStore(project, Recipe.of(settings_from_tree({"data": {"world": None, "root": "data"}})))
 
 
 @pytest.fixture
@@ -126,12 +127,12 @@ def test_what_is_not_there_cannot_be_pinned(store: DatasetStore) -> None:
 
 
 def test_data_outside_the_project_are_brought_into_data(project: Path) -> None:
-    store = DatasetStore(project, settings_from_tree({"data": {"world": None, "root": "../elsewhere"}}), load_catalog())
+    store = DatasetStore(project, Recipe.of(settings_from_tree({"data": {"world": None, "root": "../elsewhere"}})))
     assert store.path_of("bdd100k") == "data/bdd100k"
 
 
 def test_shards_are_pinned_by_the_datasets_name(project: Path) -> None:
-    store = DatasetStore(project, settings_from_tree({"data": {"world": None, "shards": "data/shards"}}), load_catalog())
+    store = DatasetStore(project, Recipe.of(settings_from_tree({"data": {"world": None, "shards": "data/shards"}})))
     assert store.path_of("acdc-night") == "data/shards/acdc-night"
     place = project / "data/shards/acdc-night/val/images"
     place.mkdir(parents=True)

@@ -11,11 +11,12 @@ import yaml
 
 from gkd_core.data.world.writer import write_world
 from gkd_core.settings import Settings, settings_from_tree
-from gkd_core.stages import find_run
+from gkd_core.stages import Recipe
 from gkd_core.stages.fingerprint import differences
 from gkd_core.versioning.fingerprint_now import fingerprint_now, input_digests_now
-from gkd_core.versioning.recipe import input_digests, reproduce
+from gkd_core.versioning.recipe import input_digests
 from gkd_core.versioning.workspace import WORKSPACES, anchor_paths, create_workspace
+from tests.reproducing import reproduce
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def _pin(project: Path, md5: str) -> None:
 
 def test_digests_are_those_of_the_lock_file(project: Path, settings: Settings) -> None:
     workspace = create_workspace(project, "run", settings)
-    prepare = find_run(anchor_paths(settings, project), "prepare-data", None)
+    prepare = Recipe.of(anchor_paths(settings, project)).find("prepare-data")
     reproduce(workspace, prepare)
     expected = input_digests(workspace, prepare)
     assert len(expected) >= 3

@@ -14,6 +14,7 @@ import pytest
 
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.settings import settings_from_tree
+from gkd_core.stages import Recipe
 from gkd_core.versioning.pinned_data import data_repo, ensure, pin
 from gkd_core.versioning.pinned_inputs import committed_revision, fetch_pinned, pinned_inputs
 from gkd_core.versioning.pins import PinnedInputs, read_pin
@@ -185,14 +186,14 @@ def test_inputs_of_a_run_are_pinned_unpinned_or_missing(clone: Path) -> None:
     file = clone / "data" / "cityscapes.dvc"
     file.write_text(file.read_text().replace("yard", "cityscapes"))
     with pytest.raises(DataError, match=r"^data/acdc: not here, and not pinned \(no data/acdc\.dvc\)"):
-        pinned_inputs(clone, settings)
+        pinned_inputs(clone, Recipe.of(settings))
     (clone / "data" / "acdc").mkdir()
-    found = pinned_inputs(clone, settings)
+    found = pinned_inputs(clone, Recipe.of(settings))
     assert ([pin.path for pin in found.pins], found.unpinned) == (["data/cityscapes"], ("data/acdc",))
 
 
 def test_the_rendered_world_has_no_pins(clone: Path) -> None:
-    assert pinned_inputs(clone, settings_from_tree({})) == PinnedInputs()
+    assert pinned_inputs(clone, Recipe.of(settings_from_tree({}))) == PinnedInputs()
 
 
 def test_the_revision_is_the_commit_of_the_pin_as_it_stands(tmp_path: Path) -> None:

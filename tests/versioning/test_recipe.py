@@ -17,9 +17,10 @@ from dvc.lock import make_lock
 
 from gkd_core.errors import PlatformError
 from gkd_core.settings import Settings, load_settings
-from gkd_core.stages import plan
-from gkd_core.versioning.recipe import StageFailed, input_digests, output_digest, render, reproduce
+from gkd_core.stages import Recipe
+from gkd_core.versioning.recipe import StageFailed, input_digests, output_digest, render
 from gkd_core.versioning.workspace import create_workspace
+from tests.reproducing import reproduce
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ def test_committed_recipe_is_the_rendering_of_the_committed_params() -> None:
 
 def test_every_stage_of_the_plan_is_a_dvc_stage(tiny_settings: Settings) -> None:
     stages = yaml.safe_load(render(tiny_settings))["stages"]
-    runs = plan(tiny_settings)
+    runs = Recipe.of(tiny_settings).plan
     assert list(stages) == [run.name for run in runs]
     for run in runs:
         assert stages[run.name]["cmd"] == run.command
@@ -41,7 +42,7 @@ def test_every_stage_of_the_plan_is_a_dvc_stage(tiny_settings: Settings) -> None
 
 def test_every_param_of_the_plan_is_a_key_of_the_settings(tiny_settings: Settings) -> None:
     tree = tiny_settings.model_dump(mode="json")
-    for run in plan(tiny_settings):
+    for run in Recipe.of(tiny_settings).plan:
         for key in run.params:
             node: Any = tree
             for part in key.split("."):

@@ -1,4 +1,4 @@
-"""Random views for training: crops, flips and colours, all drawn from a generator that the caller seeds."""
+"""Random crops, flips and colours of training images, all drawn from a generator that the caller seeds."""
 
 from __future__ import annotations
 
@@ -40,15 +40,8 @@ def middle(image: Tensor, size: Size) -> Tensor:
     return image[:, top : top + size[0], left : left + size[1]]
 
 
-def nearest(ids: Tensor, size: Size) -> Tensor:
-    """Train ids (H, W), uint8, at another size."""
-    if tuple(ids.shape) == size:
-        return ids
-    return functional.interpolate(ids[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
-
-
 def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """A view (3, *size) in 0..1 of a random part of an image.
+    """A random part of an image, as (3, *size) in 0..1.
 
     Its area is a share of the image within `scale`, its shape is near that of `size`, and half the time it is flipped.
     """
@@ -61,9 +54,9 @@ def random_resized_crop(image: np.ndarray, size: Size, scale: tuple[float, float
     left = _integer(width - crop_width + 1, generator)
     crop = torch.from_numpy(image[top : top + crop_height, left : left + crop_width]).permute(2, 0, 1)
     # On bytes, as image libraries resample: three times as fast as on floats.
-    view = functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True)[0]
-    view = view.float().div_(255)
-    return view.flip(-1) if _integer(2, generator) else view
+    scaled = functional.interpolate(crop.unsqueeze(0), size=size, mode="bicubic", align_corners=False, antialias=True)[0]
+    scaled = scaled.float().div_(255)
+    return scaled.flip(-1) if _integer(2, generator) else scaled
 
 
 def labelled_crop(
@@ -74,20 +67,54 @@ def labelled_crop(
     cat_max_ratio: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A view (3, *size) in 0..1 and its train ids (*size, int64): random scale, then a crop that no class fills beyond
+    """A crop (3, *size) in 0..1 and its train ids (*size, int64): random scale, then a crop that no class fills beyond
     `cat_max_ratio` if ten tries find one, then a flip half the time. Pixels beyond the image are black and ignored."""
+    scaled, ids = _rescaled(image, label, resize_range, generator)
+    return _part(*padded(scaled, ids, size, scaled.new_zeros(3)), size, cat_max_ratio, generator)
+
+
+def unpadded_crop(
+    image: np.ndarray,
+    label: np.ndarray,
+    size: Size,
+    resize_range: tuple[float, float],
+    cat_max_ratio: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """`labelled_crop` of at most that size: a side that the scaled image does not fill is as long as the image's."""
+    scaled, ids = _rescaled(image, label, resize_range, generator)
+    within = (min(size[0], ids.shape[0]), min(size[1], ids.shape[1]))
+    return _part(scaled, ids, within, cat_max_ratio, generator)
+
+
+def padded(image: Tensor, ids: Tensor, size: Size, fill: Tensor) -> tuple[Tensor, Tensor]:
+    """Image (3, h, w) and train ids (h, w) made at least as large as `size` by ignored pixels of the colour `fill` (3,)."""
+    height, width = ids.shape
+    below, right = max(0, size[0] - height), max(0, size[1] - width)
+    if not below and not right:
+        return image, ids
+    filled = fill[:, None, None].expand(3, height + below, width + right).clone()
+    filled[:, :height, :width] = image
+    return filled, functional.pad(ids, (0, right, 0, below), value=IGNORE)
+
+
+def _rescaled(
+    image: np.ndarray, label: np.ndarray, resize_range: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     factor = _uniform(resize_range[0], resize_range[1], generator)
     height, width = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
     scaled = functional.interpolate(to_float(image).unsqueeze(0), size=(height, width), mode="bilinear", align_corners=False)[0]
     ids = functional.interpolate(torch.from_numpy(label)[None, None].float(), size=(height, width), mode="nearest-exact")[
         0, 0
     ].long()
-    below, right = max(0, size[0] - height), max(0, size[1] - width)
-    scaled = functional.pad(scaled, (0, right, 0, below))
-    ids = functional.pad(ids, (0, right, 0, below), value=IGNORE)
+    return scaled, ids
+
+
+def _part(scaled: Tensor, ids: Tensor, size: Size, cat_max_ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A part of that size, in which no class fills too much if tries find one, flipped half the time."""
     top, left = _varied_corner(ids, size, cat_max_ratio, generator)
-    view, target = scaled[:, top : top + size[0], left : left + size[1]], ids[top : top + size[0], left : left + size[1]]
-    return (view.flip(-1), target.flip(-1)) if _integer(2, generator) else (view, target)
+    crop, target = scaled[:, top : top + size[0], left : left + size[1]], ids[top : top + size[0], left : left + size[1]]
+    return (crop.flip(-1), target.flip(-1)) if _integer(2, generator) else (crop, target)
 
 
 def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,9 +22,10 @@ class Protocol(Declaration):
     """How an image is resized for evaluation. Small images are never enlarged, so that real data gets
     the published size and the embedded world keeps its own.
 
-    `scale` multiplies both sides; the result is then shrunk, its shape kept, to lie within `max_size`, (height, width) of an
-    image that is wider than high, turned for one that is higher than wide. Scores are taken at the label's own size, or, with
-    `resize_labels`, at the label's scaled by `scale`, before `max_size`.
+    `scale` multiplies both sides, whole pixels kept; the result is then shrunk, its shape kept, to lie within `max_size`,
+    (height, width) of an image that is wider than high, turned for one that is higher than wide. Scores are taken at the
+    label's own size, or, with `resize_labels`, at the label's scaled by `scale`, before `max_size`. How pixels are resampled in
+    these two steps: `gkd_core.data.files.shown`.
     """
 
     scale: float = Field(1.0, gt=0, le=1)
@@ -33,24 +34,34 @@ class Protocol(Declaration):
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) in pixels at which an image of this size is shown to the model."""
-        factor = self.scale
-        if self.max_size is not None:
-            short, long = sorted(self.max_size)
-            factor = min(factor, short / min(height, width), long / max(height, width))
-        return _scaled(height, width, factor)
+        height, width = self.scaled_size(height, width)
+        if self.max_size is None:
+            return height, width
+        short, long = sorted(self.max_size)
+        factor = min(1.0, short / min(height, width), long / max(height, width))
+        return max(1, round(height * factor)), max(1, round(width * factor))
 
     def label_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) in pixels at which the labels of an image of this size are scored."""
-        return _scaled(height, width, self.scale) if self.resize_labels else (height, width)
+        return self.scaled_size(height, width) if self.resize_labels else (height, width)
+
+    @property
+    def scaling(self) -> Literal["bilinear", "bicubic"]:
+        """How the first step resamples; bilinear, as the second, where there is none."""
+        return "bilinear" if self.scale == 1 else "bicubic"
+
+    def scaled_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size (height, width) in pixels after the first step alone, `scale`."""
+        return max(1, int(height * self.scale)), max(1, int(width * self.scale))
 
 
 class SplitRule(Declaration):
     """Which images belong to a split.
 
     `folders` stand in turn for `{split}` in the patterns. A list file keeps only the images that it names, one
-    a line, by stem or by path below the image folder; it lies in the dataset's folder (`list_in_dataset`)
+    a line, by stem or by path, with or without the suffix of its file; it lies in the dataset's folder (`list_in_dataset`)
     or beside the catalog file (`list_in_catalog`). `count` is the number of images officially stated: plans use it
-    where the images are not at hand, and `gkd data verify` compares it with what is there.
+    where the images are not here, and `gkd data verify` compares it with what is there.
     """
 
     folders: tuple[str, ...] = ()
@@ -63,6 +74,10 @@ class SplitRule(Declaration):
     def _folders_below(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
         for folder in folders:
             check_below(folder)
+            if "*" in folder:
+                raise ValueError(
+                    f"'{shown(folder)}': a folder of a split is named, not matched; name each, or put the * in the pattern"
+                )
         return folders
 
     @field_validator("list_in_dataset")
@@ -88,7 +103,7 @@ class DatasetEntry(Declaration):
 
     `images` and `labels` are patterns below `folder`, such as `gtFine/{split}/*/*_gtFine_labelIds.png`. An image
     and its label share what the wildcards stand for; what stands around the last one, such as `rgb_*.png` and `ss_*.png`, may
-    differ. `any_suffix_case` takes `.JPG` for `.jpg`, in images and labels.
+    differ. All but `*` is literal, brackets and `?` too. `any_suffix_case` takes `.JPG` for `.jpg`, in images and labels.
     """
 
     name: PlainName
@@ -187,7 +202,8 @@ def key_of(pattern: str, relative: Path) -> str:
     """What the wildcards of `pattern` stand for in the path `relative`: folders below the fixed one, and the rest of the name."""
     prefix, suffix = name_around_wildcard(pattern)
     name = relative.name[len(prefix) : len(relative.name) - len(suffix)]
-    return relative.relative_to(fixed_folder(pattern)).with_name(name).as_posix()
+    # Text, as a path would take the name `.` of `._photo.png` for the folder itself.
+    return "/".join((*relative.relative_to(fixed_folder(pattern)).parent.parts, name))
 
 
 def path_of(pattern: str, key: str) -> str:
@@ -201,17 +217,3 @@ def name_around_wildcard(pattern: str) -> tuple[str, str]:
     """What a file's name begins and ends with: `rgb_` and `.png` of `a/*/rgb_*.png`."""
     prefix, _, suffix = PurePosixPath(pattern).name.partition("*")
     return prefix, suffix
-
-
-def glob_of(pattern: str, any_suffix_case: bool) -> str:
-    """The pattern for `Path.glob`, where asked with a suffix that matches in any case."""
-    if not any_suffix_case:
-        return pattern
-    suffix = PurePosixPath(pattern).suffix
-    return pattern.removesuffix(suffix) + "".join(
-        f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in suffix
-    )
-
-
-def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:
-    return max(1, round(height * factor)), max(1, round(width * factor))

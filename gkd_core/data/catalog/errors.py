@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from gkd_core.data.catalog.entries import DatasetEntry, Protocol, SplitRule
 from gkd_core.data.catalog.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, Taxonomy
-from gkd_core.messages import given_value, one_line, shown
+from gkd_core.messages import did_you_mean, given_value, one_line, shown
 from gkd_core.untrusted import LABEL, PLAIN_NAME
 
 Key = tuple[str, ...]
@@ -38,7 +37,7 @@ def _line(item: Mapping[str, Any], files: Mapping[tuple[str, str], Path], benchm
     given = item.get("input")
     if item["type"] == "extra_forbidden":
         allowed = list(_model_at(location[:-1], benchmark).model_fields)
-        return f"{file}: {key}: unknown key; allowed here: {', '.join(sorted(allowed))}{_hint(location[-1], allowed)}"
+        return f"{file}: {key}: unknown key; allowed here: {', '.join(sorted(allowed))}{did_you_mean(location[-1], allowed)}"
     if item["type"] == "missing":
         return f"{file}: {key}: missing; it must be given"
     said = "" if isinstance(given, dict) else f"given {given_value(given)}; "
@@ -51,7 +50,9 @@ def _reason(item: Mapping[str, Any]) -> str:
     if item["type"] == "value_error":
         return one_line(item["ctx"]["error"], 500)
     message = one_line(item["msg"], 500)
-    return f"{message[0].lower()}{message[1:]}"
+    # 16E5 and 007 are numbers to YAML.
+    quotes = "; quote it" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
+    return f"{message[0].lower()}{message[1:]}{quotes}"
 
 
 def _model_at(location: Key, benchmark: type[BaseModel]) -> type[BaseModel]:
@@ -62,8 +63,3 @@ def _model_at(location: Key, benchmark: type[BaseModel]) -> type[BaseModel]:
         return SplitRule if rest[0] == "splits" else Protocol
     models: dict[str, type[BaseModel]] = {"taxonomies": Taxonomy, "datasets": DatasetEntry, "benchmarks": benchmark}
     return models[section]
-
-
-def _hint(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

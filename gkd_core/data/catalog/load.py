@@ -6,13 +6,14 @@ A dataset of your own is one more YAML file with a `datasets` entry; no code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from gkd_core.data.catalog.entries import DatasetEntry, Protocol
+from gkd_core.data.catalog.entries import DatasetEntry, Protocol, SplitRule
 from gkd_core.data.catalog.errors import describe
 from gkd_core.data.catalog.sources import Source
 from gkd_core.data.catalog.taxonomy import IGNORE, ColorEncoding, Declaration, Encoding, LabelEncoding, NamedEncoding, Taxonomy
@@ -21,7 +22,7 @@ from gkd_core.errors import DataError
 from gkd_core.messages import given_value, one_line, shown
 from gkd_core.untrusted import Label, PlainName, objection_to
 
-__all__ = ["Benchmark", "Catalog", "DatasetEntry", "Protocol", "load_catalog"]
+__all__ = ["Benchmark", "Catalog", "DatasetEntry", "Domain", "Protocol", "load_catalog"]
 
 SHIPPED = resources.files("gkd_core.data") / "catalog"
 ALWAYS_LOADED = ("street", "street-forms", "synthetic", "mapillary-v2", "aerial", "aerial-raw", "rescuenet", "proxy")
@@ -58,18 +59,23 @@ class Catalog(Declaration):
         """A benchmark by name; `DataError` lists the known ones."""
         return _find(self.benchmarks, name, "benchmark")
 
-    def domain(self, reference: str) -> tuple[DatasetEntry, str]:
-        """The entry and the split of a reference such as `gta5/train`; `DataError` where one is unknown."""
+    def domain(self, reference: str) -> Domain:
+        """The domain of a reference such as `gta5/train`; `DataError` where its dataset or split is unknown."""
         name, slash, split = reference.partition("/")
         if not slash:
             raise DataError(f"'{shown(reference)}': expected dataset/split, such as gta5/train")
         entry = self.dataset(name)
         entry.split(split)
-        return entry, split
+        return Domain(self, entry, split)
+
+    @property
+    def domains(self) -> list[Domain]:
+        """Every split of every dataset."""
+        return [Domain(self, entry, split) for entry in self.datasets.values() for split in entry.splits]
 
     def source_taxonomy(self, benchmark: Benchmark) -> Taxonomy:
         """The classes that a benchmark's source teaches."""
-        return self.taxonomy_of(self.domain(benchmark.source.references[0])[0])
+        return self.domain(benchmark.source.references[0]).taxonomy
 
     def taxonomy_of(self, entry: DatasetEntry) -> Taxonomy:
         """The classes of a labelled dataset; `DataError` where it is unlabelled or its encoding is unknown."""
@@ -77,6 +83,44 @@ class Catalog(Declaration):
             raise DataError(f"dataset '{entry.name}' is unlabelled: its catalog entry has no labels and no encoding")
         encoding = _find(self.encodings, entry.encoding, "encoding")
         return _find(self.taxonomies, encoding.taxonomy, "taxonomy")
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """One split of one dataset, in the catalog that declares it: what images and labels are asked of (`Origin`)."""
+
+    catalog: Catalog
+    entry: DatasetEntry
+    split: str
+
+    @property
+    def reference(self) -> str:
+        """Its name in settings, reports and records: `dataset/split`."""
+        return f"{self.entry.name}/{self.split}"
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def rule(self) -> SplitRule:
+        """What the catalog says of the split."""
+        return self.entry.split(self.split)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its images have labels."""
+        return self.entry.labels is not None
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes of its labels; `DataError` where it is unlabelled."""
+        return self.catalog.taxonomy_of(self.entry)
+
+    @property
+    def encoding(self) -> Encoding:
+        """What the catalog says of the ids, colours or names in its label files; `DataError` where it is unlabelled."""
+        self.catalog.taxonomy_of(self.entry)
+        return self.catalog.encodings[str(self.entry.encoding)]
 
 
 def is_shipped(path: Path) -> bool:
@@ -173,13 +217,13 @@ def _check_encodings(catalog: Catalog) -> None:
         if entry.encoding is not None:
             catalog.taxonomy_of(entry)
             if isinstance(catalog.encodings[entry.encoding], NamedEncoding) != (entry.label_names is not None):
-                raise DataError(f"dataset '{entry.name}': label_names goes with an encoding by names, and only with one")
+                raise DataError(f"dataset '{entry.name}': label_names needs an encoding by names, and is for no other")
 
 
 def _check_benchmarks(catalog: Catalog) -> None:
     for benchmark in catalog.benchmarks.values():
         references = (*benchmark.source.references, benchmark.validation, *benchmark.targets.values())
-        taxonomies = {catalog.taxonomy_of(catalog.domain(reference)[0]).name for reference in references}
+        taxonomies = {catalog.domain(reference).taxonomy.name for reference in references}
         if len(taxonomies) > 1:
             raise DataError(f"benchmark '{benchmark.name}': its domains have different classes ({', '.join(sorted(taxonomies))})")
 

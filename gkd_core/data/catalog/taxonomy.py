@@ -43,6 +43,10 @@ class Taxonomy(Declaration):
     def _one_color_a_class(self) -> Self:
         if len(self.classes) != len(self.colors):
             raise ValueError(f"{len(self.classes)} classes but {len(self.colors)} colors")
+        if len(self.classes) > IGNORE:
+            raise ValueError(
+                f"{len(self.classes)} classes; at most {IGNORE} are possible: a train id is one byte, and {IGNORE} means ignored"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class name appears twice")
         return self

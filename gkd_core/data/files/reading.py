@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from gkd_core.data.catalog.entries import DatasetEntry, fixed_folder, glob_of, key_of, path_of
+from gkd_core.data.catalog.entries import DatasetEntry, fixed_folder, key_of, path_of
 from gkd_core.data.catalog.load import Catalog
 from gkd_core.data.catalog.taxonomy import ColorEncoding, LabelEncoding, NamedEncoding, resolve_colors, resolve_names
 from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.folders import find
 from gkd_core.data.files.label_files import read_ids, read_label
+from gkd_core.data.files.lists import Meaning, Named, read_list, resolve
 from gkd_core.data.files.pictures import open_picture
 from gkd_core.errors import DataError
-from gkd_core.messages import one_line, shown
+from gkd_core.messages import shown
 
 __all__ = [
     "LabelledImages",
@@ -142,7 +144,7 @@ def _find_images(entry: DatasetEntry, root: Path, split: str) -> list[_Found]:
         for path in _glob(base, pattern, entry, split)
     ]
     list_file = entry.split(split).list_file(base)
-    return found if list_file is None else _keep_listed(found, list_file)
+    return found if list_file is None else _keep_listed(found, base, list_file)
 
 
 def _glob(base: Path, pattern: str, entry: DatasetEntry, split: str) -> list[Path]:
@@ -152,37 +154,30 @@ def _glob(base: Path, pattern: str, entry: DatasetEntry, split: str) -> list[Pat
         raise DataError(
             f"{folder}: no such folder; {domain} has its images there ({pattern}). Check data.root and the dataset's folder"
         )
-    paths = sorted(base.glob(glob_of(pattern, entry.any_suffix_case)))
+    paths = find(base, pattern, entry.any_suffix_case)
     if not paths:
         raise DataError(f"{folder}: no image of {domain} in it; looked for {pattern} below {base}")
     return paths
 
 
-def _keep_listed(found: Iterable[_Found], list_file: Path) -> list[_Found]:
-    """The images that the list names, in their own order; a line may be a stem or a path, with or without its suffix."""
-    wanted = set(read_list(list_file))
-    kept, met = [], set()
-    for item in found:
-        names = listed_names(item.key) & wanted
-        if names:
-            kept.append(item)
-            met |= names
-    missing = sorted(wanted - met)
-    if missing or not kept:
-        what = f"'{shown(missing[0])}' is not there ({len(missing)} of {len(wanted)} lines)" if missing else "it names no image"
-        raise DataError(f"{list_file}: {what}; expected stems of images, one a line")
-    return kept
+def _keep_listed(found: Sequence[_Found], base: Path, list_file: Path) -> list[_Found]:
+    """The images that the list names, in their own order."""
+    lines = read_list(list_file)
+    meaning = resolve(lines, [Named(item.key, item.path.relative_to(base).as_posix()) for item in found])
+    reason = _objection(meaning, found, base, len(set(lines)))
+    if reason:
+        raise DataError(f"{list_file}: {reason}")
+    return [item for place, item in enumerate(found) if place in meaning.kept]
 
 
-def read_list(list_file: Path) -> list[str]:
-    """The names in a list file, in its order, suffixes off; `DataError` where it cannot be read."""
-    try:
-        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{list_file}: cannot be read ({one_line(error)}); expected one image stem a line") from None
-    return [line.rsplit(".", 1)[0] if "." in PurePosixPath(line).name else line for line in lines if line]
-
-
-def listed_names(key: str) -> set[str]:
-    """The names by which a list file may mean the image of this key: its path, or its stem alone."""
-    return {key, PurePosixPath(key).name}
+def _objection(meaning: Meaning, found: Sequence[_Found], base: Path, lines: int) -> str | None:
+    """Why the lines of a list do not say which images are meant; None where they do."""
+    expected = "expected stems or paths of images, one a line"
+    for line in meaning.absent[:1]:
+        return f"'{shown(line)}' is not there ({len(meaning.absent)} of {lines} lines); {expected}"
+    for line, places in meaning.ambiguous.items():
+        images = " and ".join(found[place].path.relative_to(base).as_posix() for place in places[:2])
+        return (
+            f"'{shown(line)}' means {len(places)} images ({shown(images)}); write the path below {base} of the one that is meant"
+        )
+    return None if meaning.kept else f"it names no image; {expected}"

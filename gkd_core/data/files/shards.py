@@ -103,11 +103,13 @@ class Preparation(Declaration):
         tiles: pictures were cut into these tiles.
         bands: channels of the original that red, green and blue were taken from, counted from 0.
         protocol: images have the size at which this protocol shows them, labels that at which it scores them.
+        scaling: how the protocol's `scale` was applied, where it has one; bilinear before recipe version 3.
     """
 
     tiles: Tiling | None = None
     bands: tuple[Count, Count, Count] | None = None
     protocol: Protocol | None = None
+    scaling: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 class TrainIds(Declaration):

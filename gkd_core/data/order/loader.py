@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ MakeBatch = Callable[[int], Any]
 
 
 class _Updates(Dataset[Any]):
-    """Batches by update; an error that a user can mend travels as a value, since a loader would wrap it in its own."""
+    """Batches by update; an error that a user can correct travels as a value, since a loader would wrap it in its own."""
 
     def __init__(self, make: MakeBatch) -> None:
         self._make = make
@@ -39,7 +40,11 @@ def batches_ahead(make: MakeBatch, updates: Iterable[int], loaders: int, pinned:
     if loaders == 0:
         yield from map(make, updates)
         return
-    loader = DataLoader(_Updates(make), batch_size=None, sampler=updates, num_workers=loaders, pin_memory=pinned)
+    # By name, as Python 3.14 starts processes otherwise: what makes batches holds open shards, and is not to be pickled.
+    fork = multiprocessing.get_context("fork")
+    loader = DataLoader(
+        _Updates(make), batch_size=None, sampler=updates, num_workers=loaders, pin_memory=pinned, multiprocessing_context=fork
+    )
     try:
         for batch in loader:
             if isinstance(batch, GkdError):

@@ -1,8 +1,13 @@
-"""Which samples an update looks at, as a pure function of the update: nothing to save, nothing to restore."""
+"""Which samples an update looks at, as a pure function of the update: nothing to save, nothing to restore.
+
+And which labels are learnt from at all, where that is a part of them: seeded, and nested, so that a smaller fraction lies within
+a larger one of the same seed.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -10,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from gkd_core.data.catalog.sources import Mix
+from gkd_core.data.files.reading import Pair
 from gkd_core.seeding import generator
 
 
@@ -76,3 +82,14 @@ def _drawn(epoch: int, size: int, *keys: int | str) -> list[int]:
 
 _permutation = lru_cache(maxsize=4)(_drawn)
 _order = lru_cache(maxsize=32)(_drawn)  # a mix goes through one order a part at once, and its own
+
+
+def fraction_of(count: int, fraction: float) -> int:
+    """How many of `count` images a fraction is: rounded, one at least."""
+    return max(1, round(count * fraction))
+
+
+def draw_fraction(pairs: Sequence[Pair], fraction: float, *keys: int | str) -> list[Pair]:
+    """A random fraction of the pairs, in their order: the beginning of one permutation, which `keys` alone decide."""
+    order = torch.randperm(len(pairs), generator=generator("label fraction", *keys))
+    return [pairs[index] for index in sorted(order[: fraction_of(len(pairs), fraction)].tolist())]

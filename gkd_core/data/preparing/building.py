@@ -1,8 +1,7 @@
-"""From the plan of a set to its shards and index: in parallel, taken up where it was stopped, visible only when whole."""
+"""Builds the shards and index of a planned set: in parallel, resumed where it was stopped, visible only when complete."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,18 +11,54 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.files.blobs import DataFile, LocalShards, Member, read_bytes
 from gkd_core.data.files.shards import INDEX, Members, Shard, ShardIndex, key_of
 from gkd_core.data.preparing.conversion import Conversion, Source
-from gkd_core.data.preparing.plan import SetPlan
+from gkd_core.data.preparing.plan import SetPlan, plan_domain
 from gkd_core.data.preparing.tar import Tar, find_tar, space_of, write_tar
-from gkd_core.data.preparing.workers import ShareOut
+from gkd_core.data.preparing.workers import ShareOut, sharing
 from gkd_core.errors import DataError
 from gkd_core.files import settle, sweep
 from gkd_core.notes import remove
+from gkd_core.system.locks import try_lock
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 PART_FILES = 64  # source files that are converted together; of pictures that are cut into tiles, one
+
+
+def prepare_domains(
+    domains: Sequence[Domain],
+    root: Path,
+    output: Path,
+    *,
+    shrunk: Sequence[str],
+    shard_bytes: int,
+    jobs: int,
+    bar: Bar,
+    say: Callable[[str], None],
+) -> None:
+    """Write the sets of every domain, found below `root`, into the folder `output`.
+
+    Those of `shrunk` are brought to the sizes at which they are evaluated. All of them are listed, and what is there already
+    is looked at, before anything is written.
+
+    Raises:
+        DataError: a dataset is not whole, a file is damaged, there is no room, or `output` holds other sets.
+    """
+    plans = [plan for domain in domains for plan in plan_domain(domain, root, domain.reference in shrunk, shard_bytes)]
+    found = [finished_index(plan, output) for plan in plans]
+    with sharing(jobs) as share_out:
+        for plan, index in zip(plans, found, strict=True):
+            if index is not None:
+                say(f"{plan.place}: up to date ({_size(index)})")
+            else:
+                say(f"{plan.place}: {_size(build_set(plan, output, share_out, bar))}")
+
+
+def _size(index: ShardIndex) -> str:
+    amount = sum(shard.bytes for shard in index.shards) / 1e6
+    return f"{len(index.members.names)} files in {len(index.shards)} shards, {amount:.1f} MB"
 
 
 class Packed(NamedTuple):
@@ -210,17 +245,15 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder}: another gkd data prepare is writing it; wait for that one") from None
+        if not try_lock(handle):
+            raise DataError(f"{folder}: another gkd data prepare is writing it; wait for that one")
         yield
     finally:
         os.close(handle)
 
 
 def _remove_others(state: Path) -> None:
-    """Unfinished work of other inputs is of no use any more."""
+    """Unfinished work of other inputs cannot be used any more."""
     content = state.name.split(".")[1]
     for other in state.parent.glob(f".{content}.*.partial"):
         if other != state:

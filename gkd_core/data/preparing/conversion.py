@@ -15,6 +15,7 @@ from gkd_core.data.files.label_files import read_label
 from gkd_core.data.files.pictures import open_picture, size_of
 from gkd_core.data.files.reading import read_image
 from gkd_core.data.files.shards import Preparation
+from gkd_core.data.files.shown import scored, shown
 from gkd_core.errors import DataError
 
 IMAGE_COMPRESSION, LABEL_COMPRESSION = 3, 6  # zlib levels: images gain little above, labels much
@@ -67,7 +68,7 @@ class LabelConversion:
 
     @property
     def keeps_files(self) -> bool:
-        """Labels always change: one reading of their ids is enough for good."""
+        """Labels are always converted: their ids need checking only once."""
         return False
 
     def kept_name(self, source: Source) -> str:
@@ -119,24 +120,13 @@ def _parts(pixels: np.ndarray, preparation: Preparation) -> list[tuple[str, np.n
 
 
 def _shown(pixels: np.ndarray, protocol: Protocol | None) -> np.ndarray:
-    """An image at the size at which evaluation shows it, resampled as there, and rounded to whole grey levels."""
+    """An image at the size at which evaluation shows it, rounded to whole grey levels."""
     height, width = pixels.shape[:2]
-    size = (height, width) if protocol is None else protocol.input_size(height, width)
-    if size == (height, width):
+    if protocol is None or protocol.input_size(height, width) == (height, width):
         return pixels
-    from gkd_core.data.augment.transforms import resized, to_float  # torch takes seconds to load, and most data are not resized
-
-    return resized(to_float(pixels), size).mul_(255).round_().byte().permute(1, 2, 0).numpy()
+    return shown(pixels, protocol).mul_(255).round_().byte().permute(1, 2, 0).numpy()
 
 
 def _scored(ids: np.ndarray, protocol: Protocol | None) -> np.ndarray:
     """Train ids at the size at which evaluation scores them."""
-    height, width = ids.shape
-    size = (height, width) if protocol is None else protocol.label_size(height, width)
-    if size == (height, width):
-        return ids
-    import torch
-
-    from gkd_core.data.augment.transforms import nearest
-
-    return nearest(torch.from_numpy(ids), size).numpy()
+    return ids if protocol is None else scored(ids, protocol)

@@ -12,7 +12,7 @@ import numpy
 import PIL
 
 from gkd_core.data.catalog.entries import DatasetEntry, Protocol
-from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.files.reading import Pair, list_images, list_pairs, resolve_encoding
 from gkd_core.data.files.shards import FORMAT, Content, Preparation, TrainIds, is_safe, key_of, set_folder, table_digest
 from gkd_core.data.preparing.conversion import Conversion, ImageConversion, LabelConversion, Source
@@ -45,7 +45,7 @@ class SetPlan:
         return set_folder(self.dataset, self.split, self.content)
 
 
-def plan_domain(catalog: Catalog, reference: str, root: Path, shrink: bool, shard_bytes: int) -> list[SetPlan]:
+def plan_domain(domain: Domain, root: Path, shrink: bool, shard_bytes: int) -> list[SetPlan]:
     """The sets of a `dataset/split` whose files lie below `root`: its images and, where it is labelled, its labels.
 
     Args:
@@ -55,17 +55,18 @@ def plan_domain(catalog: Catalog, reference: str, root: Path, shrink: bool, shar
     Raises:
         DataError: the dataset is not whole, or a name in it cannot be in a shard.
     """
-    entry, split = catalog.domain(reference)
+    entry, split = domain.entry, domain.split
     protocol = entry.protocol if shrink and entry.protocol != Protocol() else None
-    preparation = Preparation(tiles=entry.tiles, bands=entry.bands, protocol=protocol)
+    scaling = Protocol().scaling if protocol is None else protocol.scaling
+    preparation = Preparation(tiles=entry.tiles, bands=entry.bands, protocol=protocol, scaling=scaling)
     base = entry.dataset_folder(root)
     images = list_images(entry, root, split)
     sources = _sources(base, ((image, image) for image in images))
     plans = [_plan(entry, split, "images", sources, ImageConversion(preparation), None, shard_bytes)]
-    if entry.labels is not None:
+    if domain.is_labelled:
         pairs = ((_path(pair, "image"), _path(pair, "label")) for pair in list_pairs(entry, root, split))
-        encoding = resolve_encoding(catalog, entry, root)
-        taxonomy, declared = catalog.taxonomy_of(entry), catalog.encodings[str(entry.encoding)]
+        encoding = resolve_encoding(domain.catalog, entry, root)
+        taxonomy, declared = domain.taxonomy, domain.encoding
         train_ids = TrainIds(
             taxonomy=taxonomy.name, classes=taxonomy.classes, encoding=str(entry.encoding), table=table_digest(declared)
         )

@@ -1,4 +1,4 @@
-"""Tar files whose bytes follow from their members alone, and that never stand half-written under their name."""
+"""Tar files whose bytes depend on their members alone, and that are never visible half-written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def space_of(size: int) -> int:
 def write_tar(folder: Path, stem: str, members: Iterable[tuple[str, bytes]]) -> Tar:
     """Write members, as (name, content), into `<folder>/<stem>-<digest of the file>.tar`.
 
-    Owner, mode and time are the same for all, names that a plain header has no room for get a POSIX (pax) one: any tar program
+    Owner, mode and time are the same for all, names too long for a plain header get a POSIX (pax) one: any tar program
     reads it, and the same members give the same bytes.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What is wrong with the datasets of a run: every image and label read, all findings in one report."""
+"""What is wrong with the datasets of a run: every image and label read, all faults in one report."""

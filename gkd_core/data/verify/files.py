@@ -1,4 +1,4 @@
-"""What is wrong with one image file, whatever it holds."""
+"""What is wrong with one image file, whatever its content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gkd_core.data.files.pictures import opened
-from gkd_core.data.verify.kinds import Kind
+from gkd_core.data.verify.faults import Kind
 from gkd_core.errors import DataError
 
 Problem = tuple[Kind, str]

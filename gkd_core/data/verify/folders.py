@@ -1,73 +1,53 @@
-"""Walks through folders that may hold anything: links in circles, links to nothing, folders that may not be read."""
+"""What is odd in folders that may hold anything: links in circles or to nothing, folders that may not be read, file names that
+look alike to people and differ to programs, and names that programs cannot hold.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from gkd_core.data.catalog.entries import fixed_folder
-from gkd_core.data.verify.kinds import Kind
+from gkd_core.data.catalog.entries import name_around_wildcard
+from gkd_core.data.files.folders import IMAGE_SUFFIXES, Tree
+from gkd_core.data.verify.faults import Kind
 
 Place = tuple[Path, Kind, str]
 """Where something is wrong, what, and its particulars."""
 
 
-@dataclass
-class Tree:
-    """What lies below a folder. `problems` are places that could not be entered; `closed` are those folders."""
-
-    files: list[Path] = field(default_factory=list)
-    problems: list[Place] = field(default_factory=list)
-
-    @property
-    def closed(self) -> set[Path]:
-        return {path for path, _, _ in self.problems}
+def problems(tree: Tree) -> list[Place]:
+    """The places of a tree that could not be entered."""
+    return [(closed.path, Kind[closed.barrier.name], closed.detail) for closed in tree.closed]
 
 
-def walk(base: Path, pattern: str) -> Tree:
-    """All that is no folder below the fixed folder of `pattern`, as deep as its wildcards reach, links followed."""
-    wild = PurePosixPath(pattern).parts[:-1][len(PurePosixPath(fixed_folder(pattern)).parts) :]
-    folder = base / fixed_folder(pattern)
-    tree = Tree()
-    above = frozenset(_identity(parent.stat()) for parent in folder.resolve().parents)
-    _enter(folder, None if "**" in wild else len(wild), above, tree)
-    return tree
+def loose(name: str) -> str:
+    """A name without what is easily got wrong: case, the form of accents, and which image suffix it has."""
+    path = PurePosixPath(name)
+    bare = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+    return unicodedata.normalize("NFC", str(bare)).casefold()
 
 
-def _enter(folder: Path, depth: int | None, above: frozenset[tuple[int, int]], tree: Tree) -> None:
-    """Add what lies in `folder` to `tree`; `above` identifies the folders on the way, to see a link that leads back."""
-    try:
-        status = folder.stat()
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        kind = Kind.NO_PERMISSION if isinstance(error, PermissionError) else Kind.CHECK_FAILED
-        tree.problems.append((folder, kind, f"folder: {error.strerror}"))
-        return
-    here = _identity(status)
-    if here in above:
-        tree.problems.append((folder, Kind.LINK_LOOP, f"leads back to {folder.resolve()}, which holds it"))
-        return
-    below = None if depth is None else depth - 1
-    for entry in entries:
-        path = folder / entry.name
-        if _is_folder(entry):
-            if depth != 0:
-                _enter(path, below, above | {here}, tree)
-        elif depth != 0 and entry.is_symlink() and not path.suffix and not path.exists():
-            # In the place of a folder, whose images would be missing without a word.
-            tree.problems.append((path, Kind.DANGLING_LINK, f"points to {os.readlink(path)}"))
-        else:
-            tree.files.append(path)
+def is_odd(name: str) -> bool:
+    """Whether a name has control characters, such as a line's end, or bytes that are no UTF-8."""
+    return any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle is no folder
-        return False
+def left_out(files: Iterable[Path], pattern: str, taken: set[Path]) -> Iterator[Path]:
+    """Image files not `taken` that `pattern` would take in another case, with another image suffix, or in another folder."""
+    prefix, suffix = name_around_wildcard(pattern)
+    start, end = loose(f"{prefix}*.png")[:-1], loose(f"*{suffix}")[1:]
+    for path in files:
+        if path not in taken and path.suffix.lower() in IMAGE_SUFFIXES:
+            name = loose(path.name)
+            if name.startswith(start) and name.endswith(end):
+                yield path
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def same_but_case(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that are one on a file system that ignores case or the form of accents, as macOS and Windows do."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[unicodedata.normalize("NFC", name).casefold()].append(name)
+    return [group for group in groups.values() if len(group) > 1]

@@ -12,9 +12,8 @@ import numpy as np
 from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
 from gkd_core.data.files.label_files import read_ids
 from gkd_core.data.preparing.conversion import read_bands
+from gkd_core.data.verify.faults import Fault, Kind
 from gkd_core.data.verify.files import Problem, cannot_decode, image_oddities, label_oddities, unusable, why_refused
-from gkd_core.data.verify.findings import Finding
-from gkd_core.data.verify.kinds import Kind
 from gkd_core.errors import DataError
 
 SMALL_SIDE = 8
@@ -48,7 +47,7 @@ class Facts:
     """
 
     item: Item
-    findings: list[Finding] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     size: tuple[int, int] | None = None
     image_digest: str | None = None
     label_digest: str | None = None
@@ -56,7 +55,7 @@ class Facts:
 
     def add(self, path: Path, *problems: Problem) -> None:
         """Note what is wrong with a file."""
-        self.findings += [Finding(self.item.domain, kind, path, detail) for kind, detail in problems]
+        self.faults += [Fault(self.item.domain, kind, path, detail) for kind, detail in problems]
 
 
 def check_item(item: Item) -> Facts:
@@ -106,7 +105,7 @@ def _check_label(path: Path, facts: Facts) -> None:
         facts.add(path, problem)
         return
     encoding = facts.item.encoding
-    if encoding is None:  # why is a finding of the whole domain
+    if encoding is None:  # why is a fault of the whole domain
         cause = cannot_decode(path)
         facts.add(path, *([] if cause is None else [(Kind.DAMAGED, cause)]))
         return
@@ -131,7 +130,7 @@ def _check_label(path: Path, facts: Facts) -> None:
 
 
 def _size_detail(image: tuple[int, ...], label: tuple[int, ...], facts: Facts) -> str:
-    turned = any(finding.kind is Kind.EXIF_ROTATION for finding in facts.findings) and image == label[::-1]
+    turned = any(fault.kind is Kind.EXIF_ROTATION for fault in facts.faults) and image == label[::-1]
     why = "; the label is of the turned view" if turned else ""
     return f"{label[0]} x {label[1]} pixels (height x width), but its image has {image[0]} x {image[1]}{why}"
 

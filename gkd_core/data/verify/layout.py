@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from gkd_core.data.catalog.entries import DatasetEntry, fixed_folder, glob_of, key_of
-from gkd_core.data.catalog.load import Catalog
+from gkd_core.data.catalog.entries import DatasetEntry, fixed_folder, key_of
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.catalog.taxonomy import LabelEncoding
-from gkd_core.data.files.reading import listed_names, read_list, resolve_encoding
-from gkd_core.data.verify.findings import Finding
-from gkd_core.data.verify.folders import Place, walk
+from gkd_core.data.files.folders import matching, walk
+from gkd_core.data.files.lists import Named, read_list, resolve
+from gkd_core.data.files.reading import resolve_encoding
+from gkd_core.data.verify.faults import Fault, Kind
+from gkd_core.data.verify.folders import Place, is_odd, left_out, problems, same_but_case
 from gkd_core.data.verify.items import Item
-from gkd_core.data.verify.kinds import Kind
-from gkd_core.data.verify.names import is_odd, left_out, same_but_case
 from gkd_core.data.verify.pairing import Labels, pair_labels
 from gkd_core.data.world.writer import MARKER
 from gkd_core.errors import DataError
@@ -26,14 +25,14 @@ from gkd_core.errors import DataError
 class Survey:
     """What there is of a split: the images that belong to it, with their labels, and what is wrong with the whole."""
 
-    domain: str
+    domain: Domain
     encoding: LabelEncoding | None = None
     items: list[Item] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
     def add(self, places: Iterable[Place]) -> None:
         """Note what is wrong at these places."""
-        self.findings += [Finding(self.domain, kind, path, detail) for path, kind, detail in places]
+        self.faults += [Fault(self.domain.reference, kind, path, detail) for path, kind, detail in places]
 
 
 @dataclass
@@ -45,18 +44,14 @@ class _Folder:
     whole: bool = True
 
 
-def survey(catalog: Catalog, reference: str, root: Path) -> Survey:
-    """Look through the folders of a `dataset/split` below the data root, without reading any image.
-
-    Raises:
-        DataError: the catalog has no such dataset or split. Whatever is on disk becomes findings.
-    """
-    entry, split = catalog.domain(reference)
+def survey(domain: Domain, root: Path) -> Survey:
+    """Look through the folders of a split below the data root, without reading any image; what is wrong becomes faults."""
+    entry, split = domain.entry, domain.split
     base = entry.dataset_folder(root)
-    result = Survey(reference)
-    if entry.labels is not None:
+    result = Survey(domain)
+    if domain.is_labelled:
         try:
-            result.encoding = resolve_encoding(catalog, entry, root)
+            result.encoding = resolve_encoding(domain.catalog, entry, root)
         except DataError as error:
             path = base / str(entry.label_names)
             result.add([(path, Kind.LABEL_NAMES, _without(path, error))])
@@ -64,13 +59,13 @@ def survey(catalog: Catalog, reference: str, root: Path) -> Survey:
         _look(entry, base, pattern, label_pattern, result)
         for pattern, label_pattern in zip_longest(entry.image_patterns(split), entry.label_patterns(split))
     ]
-    list_file = entry.split(split).list_file(base)
-    keys = [key for folder in folders for key in folder.images]
-    kept = set(keys) if list_file is None or not keys else _listed(list_file, keys, result)
+    list_file = domain.rule.list_file(base)
+    images = [Named(key, path.relative_to(base).as_posix()) for folder in folders for key, path in folder.images.items()]
+    kept = set(images) if list_file is None or not images else _listed(list_file, images, result)
     for folder in folders:
         _pair(entry, base, folder, kept, result)
     result.add(_names(base, [item.image for item in result.items]))
-    _compare_count(entry.split(split).count, base, root, result)
+    _compare_count(domain.rule.count, base, root, result)
     return result
 
 
@@ -80,35 +75,43 @@ def _look(entry: DatasetEntry, base: Path, pattern: str, label_pattern: str | No
     if not place.is_dir():
         result.add([(place, Kind.MISSING_FOLDER, f"the images of {result.domain} ({pattern}) are expected there")])
         return _Folder(label_pattern)
-    tree, paths = walk(base, pattern), sorted(base.glob(glob_of(pattern, entry.any_suffix_case)))
-    labels = (
-        [] if label_pattern is None else base.glob(glob_of(label_pattern, entry.any_suffix_case))
-    )  # they may lie beside the images
-    result.add(tree.problems)
+    tree = walk(base, pattern)
+    paths = matching(tree, base, pattern, entry.any_suffix_case)
+    # Labels may lie beside the images: then, and only then, they lie in this tree.
+    labels = [] if label_pattern is None else matching(tree, base, label_pattern, entry.any_suffix_case)
+    result.add(problems(tree))
     result.add((path, Kind.LEFT_OUT, f"{pattern} does not match it") for path in left_out(tree.files, pattern, {*paths, *labels}))
     if not paths:
         result.add([(place, Kind.EMPTY_FOLDER, f"looked for {pattern}, the images of {result.domain}")])
-    return _Folder(label_pattern, {key_of(pattern, path.relative_to(base)): path for path in paths}, not tree.problems)
+    return _Folder(label_pattern, {key_of(pattern, path.relative_to(base)): path for path in paths}, not tree.closed)
 
 
-def _listed(list_file: Path, keys: Sequence[str], result: Survey) -> set[str]:
-    """The keys of the images that the list file names."""
+def _listed(list_file: Path, images: Sequence[Named], result: Survey) -> set[Named]:
+    """The images that the list file names; those of an ambiguous line too, so that all of them are checked."""
     try:
-        lines = Counter(read_list(list_file))
+        lines = read_list(list_file)
     except DataError as error:
         detail = f"{_without(list_file, error)}; nothing of {result.domain} was checked"
         result.add([(list_file, Kind.LIST_UNREADABLE, detail)])
         return set()
     if not lines:
         result.add([(list_file, Kind.LIST_UNREADABLE, f"it names no image of {result.domain}")])
-    meant = Counter(name for key in keys for name in listed_names(key) & lines.keys())
-    result.add((list_file, Kind.LIST_ABSENT, f"'{name}' is not there") for name in lines if name not in meant)
-    result.add((list_file, Kind.LIST_REPEAT, f"'{name}' {count} times") for name, count in lines.items() if count > 1)
-    result.add((list_file, Kind.LIST_AMBIGUOUS, f"'{name}' means {count} images") for name, count in meant.items() if count > 1)
-    return {key for key in keys if listed_names(key) & lines.keys()}
+    meaning = resolve(lines, images)
+    result.add((list_file, Kind.LIST_ABSENT, f"'{name}' is not there") for name in meaning.absent)
+    result.add((list_file, Kind.LIST_REPEAT, f"the image of '{name}' {count} times") for name, count in meaning.repeated.items())
+    result.add(
+        (list_file, Kind.LIST_AMBIGUOUS, f"'{name}' means {len(places)} images: {_some(images[place].path for place in places)}")
+        for name, places in meaning.ambiguous.items()
+    )
+    return {images[place] for place in meaning.kept}
 
 
-def _pair(entry: DatasetEntry, base: Path, folder: _Folder, kept: set[str], result: Survey) -> None:
+def _some(names: Iterable[str]) -> str:
+    first, second, *rest = names
+    return f"{first}, {second}{', …' if rest else ''}"
+
+
+def _pair(entry: DatasetEntry, base: Path, folder: _Folder, kept: set[Named], result: Survey) -> None:
     """Make the items of the images kept; labels of images that the list file leaves out are no strays."""
     labels = Labels()
     if folder.label_pattern is not None and folder.images:
@@ -121,8 +124,8 @@ def _pair(entry: DatasetEntry, base: Path, folder: _Folder, kept: set[str], resu
     # Images in a part that could not be entered may have labels that look like strays.
     result.add([*labels.problems, *(labels.strays if folder.whole else ())])
     for key, image in folder.images.items():
-        if key in kept:
-            result.items.append(Item(result.domain, image, labels.found.get(key), result.encoding, entry.bands))
+        if Named(key, image.relative_to(base).as_posix()) in kept:
+            result.items.append(Item(result.domain.reference, image, labels.found.get(key), result.encoding, entry.bands))
             result.add([labels.missing[key]] if key in labels.missing else [])
 
 

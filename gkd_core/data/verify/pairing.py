@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gkd_core.data.catalog.entries import DatasetEntry, glob_of, key_of, name_around_wildcard
+from gkd_core.data.catalog.entries import DatasetEntry, key_of, name_around_wildcard
+from gkd_core.data.files.folders import IMAGE_SUFFIXES, matching, walk
 from gkd_core.data.files.reading import label_path
-from gkd_core.data.verify.folders import Place, walk
-from gkd_core.data.verify.kinds import Kind
-from gkd_core.data.verify.names import IMAGE_SUFFIXES, loose
+from gkd_core.data.verify.faults import Kind
+from gkd_core.data.verify.folders import Place, loose, problems
 
 
 @dataclass
@@ -35,7 +35,8 @@ def pair_labels(entry: DatasetEntry, base: Path, pattern: str, keys: Sequence[st
     What lies in a folder that cannot be entered is not called missing: the folder is the problem.
     """
     tree = walk(base, pattern)
-    labels = Labels(problems=list(tree.problems))
+    labels = Labels(problems=problems(tree))
+    closed = {place.path for place in tree.closed}
     expected = {key: label_path(entry, base, pattern, key) for key in keys}
     names = _Names(tree.files, without=set(expected.values()))
     prefix, _ = name_around_wildcard(pattern)
@@ -43,7 +44,7 @@ def pair_labels(entry: DatasetEntry, base: Path, pattern: str, keys: Sequence[st
     for key, path in expected.items():
         if os.path.lexists(path):
             labels.found[key] = path
-        elif tree.closed.isdisjoint(path.parents):
+        elif closed.isdisjoint(path.parents):
             near = names.nearest(path, prefix + PurePosixPath(key).name)
             misnamed.add(near)
             labels.missing[key] = (
@@ -54,7 +55,7 @@ def pair_labels(entry: DatasetEntry, base: Path, pattern: str, keys: Sequence[st
     known = set(keys)
     labels.strays = [
         (path, Kind.STRAY_LABEL, "no image of that name")
-        for path in sorted(base.glob(glob_of(pattern, entry.any_suffix_case)))
+        for path in matching(tree, base, pattern, entry.any_suffix_case)
         if path not in misnamed and key_of(pattern, path.relative_to(base)) not in known
     ]
     return labels

@@ -1,4 +1,4 @@
-"""Work shared out among processes, any of which may die of the file that it reads."""
+"""Work shared out among processes, any of which may crash on the file that it reads."""
 
 from __future__ import annotations
 

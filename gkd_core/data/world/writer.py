@@ -68,12 +68,13 @@ def _write_proxy(entry: DatasetEntry, settings: WorldSettings, root: Path) -> It
 
 
 def _write_domain(catalog: Catalog, layout: Layout, settings: WorldSettings, root: Path) -> Iterator[None]:
-    entry, split = catalog.domain(layout.domain)
+    domain = catalog.domain(layout.domain)
+    entry, split = domain.entry, domain.split
     base = entry.dataset_folder(root)
     image_pattern, label_pattern = entry.image_patterns(split)[0], entry.label_patterns(split)[0]
     height, width = settings.aerial_size if layout.style in AERIAL_STYLES else settings.street_size
     file_ids = _file_ids(catalog, entry, root)
-    palette = _palette(catalog.taxonomy_of(entry), file_ids) if entry.name == "gta5" else None
+    palette = _palette(domain.taxonomy, file_ids) if entry.name == "gta5" else None
     count = getattr(settings, layout.count)
     for index in range(count):
         image, label = render(layout.style, _seed(settings, layout.scenes, index), (height * layout.zoom, width * layout.zoom))
@@ -83,7 +84,7 @@ def _write_domain(catalog: Catalog, layout: Layout, settings: WorldSettings, roo
             stored.putpalette(palette)
         _save(stored, base / path_of(label_pattern, layout.name(index)))
         yield
-    list_file = entry.split(split).list_file(base)
+    list_file = domain.rule.list_file(base)
     if list_file is not None:
         list_file.write_text("".join(f"{layout.name(index)}\n" for index in range(count)), encoding="utf-8")
 

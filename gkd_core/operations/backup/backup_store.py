@@ -29,10 +29,10 @@ class Shelf(Protocol):
         """Size in bytes of all that is there, by name."""
 
     def put(self, path: Path, name: str) -> None:
-        """Keep a file; it is held against its digest."""
+        """Store a file; its digest is checked."""
 
     def get(self, name: str, path: Path, expected: Expected) -> None:
-        """Bring a file back, held against its digest."""
+        """Fetch a file; its digest is checked."""
 
     def check(self, name: str, expected: Expected) -> None:
         """Read a file and hold it against its digest."""
@@ -100,7 +100,7 @@ class BackupStore:
         """
         names = self.names()
         if not names:
-            raise DataError(f"{self}: no whole backup there; one that was not finished has no manifest and is none")
+            raise DataError(f"{self}: no complete backup there; one that was not finished has no manifest and does not count")
         return names[-1]
 
     def contents(self) -> dict[str, int]:

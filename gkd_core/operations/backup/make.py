@@ -1,4 +1,4 @@
-"""Making a backup: databases first, then files, then the manifest that makes it one."""
+"""Making a backup: databases first, then files, then the manifest that completes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def back_up(stores: Stores, backup_store: BackupStore, before: Backup | None = N
     """Back all stores up, part by part; the last that is given is the name of the backup.
 
     Databases come first: a record that is in them names files that were there before it, so all files that they name are in the
-    backup. Files that are made meanwhile may be in it without a record, and harm nobody.
+    backup. Files made meanwhile may be in it without a record, which is harmless.
 
     Args:
         before: an earlier backup that is known to be ours: files of a bucket that it has are not read again.

@@ -19,12 +19,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from gkd_core.errors import PlatformError
 from gkd_core.files import scratch_folder
+from gkd_core.operations.backup.databases import DATABASES, VERSION_TABLES
 from gkd_core.operations.backup.manifest import DatabaseKind, Dump
-from gkd_core.operations.backup.schemas import DATABASES, VERSION_TABLES
 from gkd_core.operations.bootstrap.databases import CONNECT_SECONDS, shown
-from gkd_core.operations.postgres import MLFLOW_USERS, VARIABLE, first_line
+from gkd_core.operations.postgres import CLIENT_ENCODING, MLFLOW_USERS, VARIABLE, first_line, make_database
 
-RESTORING, REPLACED = "restoring", "replaced"  # what a database is called while it is filled, and once it was put aside
+RESTORING, REPLACED = "restoring", "replaced"  # what a database is called while it is filled, and once it was replaced
 NOT_SYSTEM = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'"
 
 
@@ -105,7 +105,7 @@ class PostgresDatabases:
     def _fill(self, server: psycopg.Connection, name: str, aside: str, file: Path) -> None:
         """Make a database with the owner and the rights of the one that it will replace, and fill it."""
         owner, place = str(_owner(server, name)), sql.Identifier(aside)
-        server.execute(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(place, sql.Identifier(owner)))
+        make_database(server, aside, owner)
         closed = server.execute("SELECT NOT has_database_privilege('public', %s, 'CONNECT')", [name]).fetchone()
         if closed is not None and closed[0]:
             server.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(place))
@@ -151,7 +151,12 @@ class PostgresDatabases:
     def _connected(self, database: str) -> Iterator[psycopg.Connection]:
         """A connection in which each statement is a transaction; what the server refuses becomes an error of ours."""
         try:
-            given = {**self._parts, "dbname": database, "connect_timeout": str(CONNECT_SECONDS)}
+            given = {
+                **self._parts,
+                "dbname": database,
+                "connect_timeout": str(CONNECT_SECONDS),
+                "client_encoding": CLIENT_ENCODING,
+            }
             with psycopg.connect(make_conninfo("", **given), autocommit=True) as connection:
                 yield connection
         except psycopg.Error as error:
@@ -159,7 +164,7 @@ class PostgresDatabases:
 
 
 def _statements(script: Path) -> str:
-    """Digest of what a script of pg_dump does, without its remarks, and the keys that it draws anew each time."""
+    """Digest of what a script of pg_dump does, without its remarks, and the keys that it draws each time."""
     digest, in_data = hashlib.sha256(), False
     with script.open("rb") as stream:
         for line in stream:

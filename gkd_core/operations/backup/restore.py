@@ -1,4 +1,4 @@
-"""Restoring: the whole backup is judged before anything is touched; files come back before the records that name them."""
+"""Restoring: the whole backup is checked before anything is changed; files are restored before the records that name them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from gkd_core.errors import DataError, PlatformError
 from gkd_core.files import scratch_folder
 from gkd_core.operations.backup.backup_store import BackupStore
-from gkd_core.operations.backup.databases import Databases
+from gkd_core.operations.backup.databases import Databases, check_known
 from gkd_core.operations.backup.make import Part
 from gkd_core.operations.backup.manifest import Backup, Dump, File, Tree
-from gkd_core.operations.backup.schemas import check_known
 from gkd_core.operations.backup.stores import Stores
 from gkd_core.operations.backup.trees import FileTree
 from gkd_core.storage.trees import Stored, each
@@ -40,7 +39,7 @@ def restore(stores: Stores, backup_store: BackupStore, backup: Backup, replace: 
     backup: doing it again goes on from there. What it left half-written is removed then.
 
     Args:
-        replace: whether databases that are not empty, and files of other content, give way to those of the backup.
+        replace: whether databases that are not empty, and files of other content, are overwritten by those of the backup.
 
     Raises:
         DataError: the backup is damaged, or files are there that are not the backup's.
@@ -84,7 +83,7 @@ def _loaded_before(databases: Databases, filled: Sequence[Dump], backup_store: B
 
 
 def _check_tree(target: FileTree, tree: Tree, replace: bool) -> None:
-    """Raise `DataError` where the target has what the backup has not, or has otherwise, unless that is to give way."""
+    """Raise `DataError` where the target has what the backup has not, or has otherwise, unless that may be overwritten."""
     wanted = {file.name: file for file in tree.files}
     foreign = [item.name for item in target.listed() if not _is_same(target, item, wanted.get(item.name))]
     if foreign and not replace:

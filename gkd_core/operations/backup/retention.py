@@ -1,4 +1,4 @@
-"""Which backups stay: the newest so many that are proven by their seals, and of the contents those that are named.
+"""Retention: the newest backups with a valid seal are kept, up to a number, and the contents that any kept backup names.
 
 Whoever can write the place can put manifests there. So one without a fitting seal is never counted: else a few of them, newer
 than ours, would have ours removed.
@@ -36,7 +36,7 @@ def prune(backup_store: BackupStore, keep: int, key: Path) -> Pruned:
     backup is made: that one would find its contents gone, say so, and write no manifest.
 
     Args:
-        key: file of the key that seals are held against.
+        key: file of the key that seals are checked with.
 
     Raises:
         DataError: there are backups and none is proven: nothing says which are ours, and nothing was removed.

@@ -1,4 +1,4 @@
-"""The seal of a backup: who holds the key has made it. A restore writes databases and files, so it takes no backup without one.
+"""The seal of a backup proves that a holder of the key made it. A restore writes databases and files, so it requires one.
 
 Digests in a backup say that it is whole, and whoever can write the place can make others. The seal is HMAC-SHA256 of the
 manifest, which names every content by its digest. The key lies apart from the backups: a file that `GKD_BACKUP_KEY_FILE` names,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gkd_core.errors import PlatformError
 from gkd_core.files import make_folders, scratch_folder
+from gkd_core.operations.backup.databases import VERSION_TABLES
 from gkd_core.operations.backup.manifest import DatabaseKind, Dump
-from gkd_core.operations.backup.schemas import VERSION_TABLES
 from gkd_core.operations.postgres import MLFLOW, PREFECT
 from gkd_core.storage.mlflow_store import STORE
 from gkd_core.system.platform_state import FOLDER, read_state

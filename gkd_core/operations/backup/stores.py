@@ -1,4 +1,4 @@
-"""What there is to back up: the databases and files that the platform here, or a cluster, remembers in."""
+"""What there is to back up: the databases and files in which the platform here, or a cluster, keeps its records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stores:
         """The tree of an address.
 
         Raises:
-            PlatformError: it is none of those that were named here.
+            PlatformError: it is not among those that were named here.
         """
         for tree in self.trees:
             if tree.address == address:

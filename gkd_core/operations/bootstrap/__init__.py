@@ -1,1 +1,1 @@
-"""Stores and accounts that a platform needs, made where they are not there."""
+"""Stores and accounts that a platform needs, created where they are missing."""

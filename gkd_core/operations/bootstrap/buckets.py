@@ -1,4 +1,4 @@
-"""A bucket as this project needs one: versions kept, scratch and leftovers swept, closed to the public, encrypted."""
+"""Sets up a bucket for this project: versioned, scratch and leftovers expire, no public access, encrypted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from gkd_core.operations.bootstrap.outcome import Finding, State
+from gkd_core.operations.bootstrap.outcome import Outcome, State
 from gkd_core.storage.errors import code_of, explained
 from gkd_core.storage.keys import check_bucket, segments
 
@@ -36,10 +36,10 @@ class BucketRules:
     aborted_upload_days: int = 7
 
 
-def bootstrap_bucket(client: Any, name: str, rules: BucketRules = BucketRules()) -> list[Finding]:
+def bootstrap_bucket(client: Any, name: str, rules: BucketRules = BucketRules()) -> list[Outcome]:
     """Bring a bucket to what `rules` say; made where it is not there. Doing it again changes nothing.
 
-    Lifecycle rules that others made stay. Each feature is read back: one that the store lacks, or takes and forgets, is
+    Lifecycle rules that others made stay. Each feature is read back: one that the store lacks, or accepts without keeping, is
     found as such and is no error.
 
     Raises:
@@ -51,7 +51,7 @@ def bootstrap_bucket(client: Any, name: str, rules: BucketRules = BucketRules())
     place = f"s3://{name}"
     with explained(place, "bootstrap"):
         made = _make(client, name)
-    return [Finding("bucket", made), *(_bring_about(feature, place) for feature in _features(client, name, rules))]
+    return [Outcome("bucket", made), *(_bring_about(feature, place) for feature in _features(client, name, rules))]
 
 
 def _make(client: Any, name: str) -> State:
@@ -74,13 +74,14 @@ def _make(client: Any, name: str) -> State:
 
 @dataclass(frozen=True)
 class _Feature:
-    """A feature: how it is asked for and brought about, and whether an answer says that it is there."""
+    """A feature: how it is queried and set, whether an answer says that it is there, and what else than `UNSUPPORTED` says no."""
 
     title: str
     note: str
     read: Callable[[], Mapping[str, Any]]
     write: Callable[[Mapping[str, Any]], object]
     holds: Callable[[Mapping[str, Any]], bool]
+    unsupported: tuple[str, ...] = ()
 
 
 def _features(client: Any, name: str, rules: BucketRules) -> list[_Feature]:
@@ -102,6 +103,7 @@ def _features(client: Any, name: str, rules: BucketRules) -> list[_Feature]:
             lambda _: client.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=encryption),
             # Whoever has set another key, of KMS say, keeps it.
             lambda answer: bool(answer.get("ServerSideEncryptionConfiguration", {}).get("Rules")),
+            ("InvalidArgument",),  # Ceph, where nobody has given it a keeper of keys
         ),
         _Feature(
             "versioning",
@@ -160,21 +162,21 @@ def _prefix(rule: Mapping[str, Any]) -> str:
     return str(rule.get("Filter", {}).get("Prefix") or rule.get("Prefix") or "")
 
 
-def _bring_about(feature: _Feature, place: str) -> Finding:
+def _bring_about(feature: _Feature, place: str) -> Outcome:
     with explained(place, feature.title):
         try:
             before = _answer(feature)
             if feature.holds(before):
-                return Finding(feature.title, "already so")
+                return Outcome(feature.title, "already so")
             feature.write(before)
             kept = feature.holds(_answer(feature))
         except ClientError as error:
-            if code_of(error) not in UNSUPPORTED:
+            if code_of(error) not in (*UNSUPPORTED, *feature.unsupported):
                 raise
-            return Finding(feature.title, "not supported", f"this store has no such feature; {feature.note}")
+            return Outcome(feature.title, "not supported", f"this store has no such feature; {feature.note}")
     if kept:
-        return Finding(feature.title, "set")
-    return Finding(feature.title, "not kept", f"the store took it and has forgotten it; {feature.note}")
+        return Outcome(feature.title, "set")
+    return Outcome(feature.title, "not kept", f"the store took it and has forgotten it; {feature.note}")
 
 
 def _answer(feature: _Feature) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The databases of a cluster's services: each belongs to a role that can do nothing else, and nobody else may enter it.
+"""The databases of a cluster's services: each belongs to a role that can do nothing else, and no other role can connect.
 
 Passwords come from the environment and go to the server as a SCRAM verifier, made here: not even a server that logs its
 statements writes one down.
@@ -16,8 +16,17 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from gkd_core.errors import PlatformError
-from gkd_core.operations.bootstrap.outcome import Finding
-from gkd_core.operations.postgres import MLFLOW, MLFLOW_USERS, PREFECT, VARIABLE, first_line
+from gkd_core.operations.bootstrap.outcome import Outcome
+from gkd_core.operations.postgres import (
+    CLIENT_ENCODING,
+    MLFLOW,
+    MLFLOW_USERS,
+    PREFECT,
+    VARIABLE,
+    check_encoding,
+    first_line,
+    make_database,
+)
 
 EXAMPLE = "postgresql://postgres@database:5432/postgres"
 CONNECT_SECONDS = 10
@@ -48,7 +57,7 @@ OWNERS = (
 
 def bootstrap_databases(
     address: str, owners: Sequence[Owner] = OWNERS, environment: Mapping[str, str] = os.environ
-) -> list[Finding]:
+) -> list[Outcome]:
     """Make roles and databases, or bring those that are there to what they should be. Doing it again changes nothing.
 
     Args:
@@ -57,16 +66,16 @@ def bootstrap_databases(
 
     Raises:
         PlatformError: the server cannot be reached, is too old or refuses; a password is missing; or a database of that
-            name belongs to somebody else.
+            name belongs to somebody else, or has another encoding than UTF-8.
     """
     passwords = {owner.name: _password(owner, environment) for owner in owners}
-    findings = []
+    outcomes = []
     with _administrator(address) as connection:
         _check_version(connection)
         for owner in owners:
-            findings.append(_role(connection, owner, passwords[owner.name]))
-            findings.extend(_database(connection, name, owner) for name in owner.databases)
-    return findings
+            outcomes.append(_role(connection, owner, passwords[owner.name]))
+            outcomes.extend(_database(connection, name, owner) for name in owner.databases)
+    return outcomes
 
 
 def _password(owner: Owner, environment: Mapping[str, str]) -> str:
@@ -81,7 +90,9 @@ def _administrator(address: str) -> Iterator[psycopg.Connection]:
     """A connection in which each statement is a transaction; what the server refuses becomes an error of ours."""
     place = shown(address)
     try:
-        with psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+        with psycopg.connect(
+            address, autocommit=True, connect_timeout=CONNECT_SECONDS, client_encoding=CLIENT_ENCODING
+        ) as connection:
             yield connection
     except psycopg.Error as error:
         raise PlatformError(
@@ -90,7 +101,7 @@ def _administrator(address: str) -> Iterator[psycopg.Connection]:
 
 
 def shown(address: str) -> str:
-    """The address without its password, or nothing of it where it is none."""
+    """The address without its password; empty where it is not an address."""
     try:
         parts = conninfo_to_dict(address)
     except psycopg.Error:
@@ -104,7 +115,7 @@ def _check_version(connection: psycopg.Connection) -> None:
         raise PlatformError(f"{VARIABLE}: PostgreSQL {version // 10000}; at least {OLDEST // 10000} is needed")
 
 
-def _role(connection: psycopg.Connection, owner: Owner, password: str) -> Finding:
+def _role(connection: psycopg.Connection, owner: Owner, password: str) -> Outcome:
     title = f"role {owner.name}"
     name = sql.Identifier(owner.name)
     query = sql.SQL("SELECT {} FROM pg_roles WHERE rolname = %s").format(
@@ -113,7 +124,7 @@ def _role(connection: psycopg.Connection, owner: Owner, password: str) -> Findin
     row = connection.execute(query, [owner.name]).fetchone()
     if row is None:
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, _verifier(connection, owner, password)))
-        return Finding(title, "made")
+        return Outcome(title, "made")
     excess = [word for word, held in zip(RIGHTS.values(), row, strict=True) if held]
     if excess:
         taken = sql.SQL(" ").join(sql.SQL(f"NO{word}") for word in excess)
@@ -123,7 +134,7 @@ def _role(connection: psycopg.Connection, owner: Owner, password: str) -> Findin
         verifier = _verifier(connection, owner, password)
         connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(name, verifier))
     notes = [f"no longer {word}" for word in excess] + ([] if current else ["its password is that of the environment now"])
-    return Finding(title, "set" if notes else "already so", ", ".join(notes))
+    return Outcome(title, "set" if notes else "already so", ", ".join(notes))
 
 
 def _verifier(connection: psycopg.Connection, owner: Owner, password: str) -> sql.Literal:
@@ -149,21 +160,23 @@ def _signs_in(connection: psycopg.Connection, owner: Owner, password: str) -> bo
     return True
 
 
-def _database(connection: psycopg.Connection, name: str, owner: Owner) -> Finding:
+def _database(connection: psycopg.Connection, name: str, owner: Owner) -> Outcome:
     title = f"database {name}"
     row = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [name]).fetchone()
     if row is None:
         _let_give_away(connection, owner)
-        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(owner.name)))
+        make_database(connection, name, owner.name)
     elif row[0] != owner.name:
         raise PlatformError(
             f"database {name}: belongs to {row[0]}, not to {owner.name}; let its owner run: "
             f"ALTER DATABASE {name} OWNER TO {owner.name}"
         )
+    else:
+        check_encoding(connection, name)
     closed = _close(connection, name)
     if row is None:
-        return Finding(title, "made", f"belongs to {owner.name}; nobody else may enter")
-    return Finding(title, "set", "nobody but its owner may enter now") if closed else Finding(title, "already so")
+        return Outcome(title, "made", f"belongs to {owner.name}; nobody else may enter")
+    return Outcome(title, "set", "nobody but its owner may enter now") if closed else Outcome(title, "already so")
 
 
 def _let_give_away(connection: psycopg.Connection, owner: Owner) -> None:

@@ -1,4 +1,4 @@
-"""How one thing that a bootstrap looks after stands when it is done."""
+"""What a bootstrap found or did about one thing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ CHANGES: tuple[State, ...] = ("made", "set", "not kept")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing, and how it stands after the bootstrap."""
+class Outcome:
+    """One thing that a bootstrap sets up, and its state afterwards."""
 
     feature: str
     state: State
@@ -19,5 +19,5 @@ class Finding:
 
     @property
     def is_change(self) -> bool:
-        """Whether the bootstrap wrote something: done again at once, nothing of this kind is left."""
+        """Whether the bootstrap wrote something: run again at once, it writes nothing."""
         return self.state in CHANGES

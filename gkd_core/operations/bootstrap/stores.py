@@ -1,4 +1,4 @@
-"""All stores of a cluster brought to what they should be, one finding a line."""
+"""Sets up all stores of a cluster, one outcome a line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gkd_core.operations.bootstrap.buckets import bootstrap_bucket
 from gkd_core.operations.bootstrap.databases import OWNERS, bootstrap_databases
-from gkd_core.operations.bootstrap.outcome import Finding
+from gkd_core.operations.bootstrap.outcome import Outcome
 from gkd_core.operations.postgres import VARIABLE
 from gkd_core.storage.client import connect
 
 BUCKETS = ("gkd-data", "gkd-mlflow", "gkd-backup")
 
 
-def bootstrap_stores(buckets: Sequence[str], environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+def bootstrap_stores(buckets: Sequence[str], environment: Mapping[str, str] = os.environ) -> Iterator[Outcome]:
     """Databases, where GKD_DATABASE_URL names their server, then buckets, where the AWS variables say.
 
     Raises:
@@ -24,8 +24,8 @@ def bootstrap_stores(buckets: Sequence[str], environment: Mapping[str, str] = os
     if address:
         yield from bootstrap_databases(address, OWNERS, environment)
     else:
-        yield Finding("databases", "left out", f"{VARIABLE} is unset")
+        yield Outcome("databases", "left out", f"{VARIABLE} is unset")
     for bucket in buckets:
-        for finding in bootstrap_bucket(connect(), bucket):
-            title = f"bucket {bucket}" if finding.feature == "bucket" else f"bucket {bucket}: {finding.feature}"
-            yield Finding(title, finding.state, finding.note)
+        for outcome in bootstrap_bucket(connect(), bucket):
+            title = f"bucket {bucket}" if outcome.feature == "bucket" else f"bucket {bucket}: {outcome.feature}"
+            yield Outcome(title, outcome.state, outcome.note)

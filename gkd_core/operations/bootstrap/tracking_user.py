@@ -1,6 +1,6 @@
-"""The users of an MLflow server with basic-auth: the one as whom flow runs write, and the one as whom metrics are read.
+"""The users of an MLflow server with basic-auth: one for flow runs, and one that only reads metrics.
 
-Neither is an administrator. By the server's default each reads all, and alters only what it has made itself.
+Neither is an administrator. By the server's default each can read everything and change only what it created.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 
 from gkd_core.errors import PlatformError
-from gkd_core.operations.bootstrap.outcome import Finding
+from gkd_core.operations.bootstrap.outcome import Outcome
 
 SECONDS = 60
 ADDRESS = "MLFLOW_TRACKING_URI"
@@ -23,7 +23,7 @@ METRICS_USER = ("GKD_MLFLOW_METRICS_USERNAME", "GKD_MLFLOW_METRICS_PASSWORD")
 USERS = "api/2.0/mlflow/users"
 
 
-def ensure_users(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+def ensure_users(environment: Mapping[str, str] = os.environ) -> Iterator[Outcome]:
     """Make the user of flow runs, and that of metrics where the environment names one.
 
     Raises:
@@ -37,7 +37,7 @@ def ensure_users(environment: Mapping[str, str] = os.environ) -> Iterator[Findin
         yield ensure_tracking_user(environment, METRICS_USER)
 
 
-def ensure_tracking_user(environment: Mapping[str, str] = os.environ, user: tuple[str, str] = USER) -> Finding:
+def ensure_tracking_user(environment: Mapping[str, str] = os.environ, user: tuple[str, str] = USER) -> Outcome:
     """Make a user, or set its password where that is another. Again, it changes nothing.
 
     Args:
@@ -55,15 +55,15 @@ def ensure_tracking_user(environment: Mapping[str, str] = os.environ, user: tupl
     found = _ask("GET", f"{server}/get", administrator, params={"username": name})
     if found.status_code == 404:
         _expect(_ask("POST", f"{server}/create", administrator, json={"username": name, "password": password}), address)
-        return Finding(title, "made")
+        return Outcome(title, "made")
     if _expect(found, address)["user"]["is_admin"]:
         raise PlatformError(f"{title}: is an administrator; name another user by {user[0]}")
     own = _ask("GET", f"{server}/get", HTTPBasicAuth(name, password), params={"username": name})
     if own.status_code == 401:
         _expect(_ask("PATCH", f"{server}/update-password", administrator, json={"username": name, "password": password}), address)
-        return Finding(title, "set", "its password is that of the environment now")
+        return Outcome(title, "set", "its password is that of the environment now")
     _expect(own, address)
-    return Finding(title, "already so")
+    return Outcome(title, "already so")
 
 
 def _variable(name: str, environment: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Credentials: are they there, whole, and for no other eyes? What they are is never shown."""
+"""Credentials: are they set, complete and private? Their values are never shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gkd_core.operations.doctor.finding import Finding, error, warning, well
 from gkd_core.operations.doctor.machine import Machine
+from gkd_core.system.own import OTHERS, is_mounted_secret
 
 # Either both or none.
 PAIRS = (("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"))
@@ -27,7 +28,7 @@ def check_pairs(machine: Machine) -> Iterable[Finding]:
 
 
 def check_files(machine: Machine) -> Iterable[Finding]:
-    """Files that hold a secret: there where they are named, and readable by their owner alone."""
+    """Files that hold a secret: there where they are named, and readable by their owner alone, or mounted."""
     for variable, usual in FILES.items():
         named = machine.environment.get(variable)
         path = Path(named).expanduser() if named else machine.home / usual
@@ -39,7 +40,9 @@ def check_files(machine: Machine) -> Iterable[Finding]:
 
 def _judge_mode(variable: str, path: Path, in_use: bool) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & OTHERS and is_mounted_secret(path):
+        return well(variable, f"{path}, mode {mode:04o}, in a read-only mount: who mounts it decides who reads it")
+    if mode & OTHERS:
         report = error if in_use else warning
         return report(variable, f"{path} has mode {mode:04o}: others can read it", f"chmod 600 {path}")
     return well(variable, f"{path}, mode {mode:04o}")

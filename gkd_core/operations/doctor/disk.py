@@ -51,7 +51,7 @@ def check_links(machine: Machine) -> Iterable[Finding]:
 
 
 def link_kinds(source: Path, target: Path) -> list[str]:
-    """Ways in which a file of one folder can stand in the other without its bytes being copied: reflink, hardlink."""
+    """Ways to have a file of one folder in the other without copying its bytes: reflink, hardlink."""
     handle, name = tempfile.mkstemp(prefix=".gkd-doctor-", dir=source)
     original, link = Path(name), target / f"{Path(name).name}.link"
     kinds = []

@@ -25,7 +25,7 @@ class Finding(BaseModel):
     @model_validator(mode="after")
     def _advice_where_it_is_needed(self) -> Finding:
         if (self.level == "ok") == bool(self.advice):
-            raise ValueError(f"{self.subject}: advice goes with a warning or an error, and only with those")
+            raise ValueError(f"{self.subject}: a warning or an error has advice, ok has none")
         return self
 
 

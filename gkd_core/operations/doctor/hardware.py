@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from gkd_core.operations.doctor.disk import GIB
 from gkd_core.operations.doctor.finding import Finding, error, warning, well
 from gkd_core.operations.doctor.machine import Machine
 
-GIB = 1024**3
 # A training process with torch loaded and a small model: what the embedded world's runs need each, rounded up.
 WORKER_BYTES = 1.5 * GIB
 LEAST_BYTES = 2 * GIB

@@ -1,4 +1,4 @@
-"""What the checks look at: a machine as plain values and a few questions, so that a test can make up another one."""
+"""What the checks look at: a machine as plain values and a few queries, so that a test can fake another one."""
 
 from __future__ import annotations
 

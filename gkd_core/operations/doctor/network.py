@@ -14,6 +14,7 @@ from gkd_core.operations.doctor.finding import Finding, error, warning, well
 from gkd_core.operations.doctor.machine import Machine
 from gkd_core.operations.doctor.web import Reply, basic, bearer, password_in, without_password
 from gkd_core.paths import ARTIFACTS
+from gkd_core.storage.mlflow_store import named_address
 from gkd_core.system.loopback import LOOPBACK
 from gkd_core.system.platform_state import FOLDER, read_state
 from gkd_core.system.server_keys import FILE as KEYS
@@ -107,7 +108,7 @@ def _prefect_access(machine: Machine, address: str) -> dict[str, str]:
 
 def check_mlflow(machine: Machine) -> Iterable[Finding]:
     """The MLflow store of the environment, else of the settings."""
-    address = machine.environment.get("MLFLOW_TRACKING_URI") or machine.settings.tracking.uri
+    address = named_address(machine.settings.tracking.uri, machine.environment)
     if address is None:
         yield well("MLflow store", "a file of the project, artifacts/mlflow/mlflow.db")
         return

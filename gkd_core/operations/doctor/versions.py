@@ -1,4 +1,4 @@
-"""What is installed, against what is asked for."""
+"""Installed versions, compared with the required ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gkd_core.operations.doctor.finding import Finding, error, warning, well
 from gkd_core.operations.doctor.machine import Machine
 
 PACKAGE = "gkd"
-PYTHON = ">=3.11,<3.13"
+PYTHON = ">=3.11,<3.15"
 PLATFORM = "platform"
 INSTALL = "uv pip install --require-hashes -r requirements.txt"
 SHOWN = ("torch", "torchvision", "timm", "transformers", "prefect", "mlflow", "dvc", "ray", "fastapi")
@@ -26,7 +26,7 @@ def check_python(machine: Machine) -> Iterable[Finding]:
 
 
 def check_packages(machine: Machine) -> Iterable[Finding]:
-    """Each package against the range that this package declares: the science's are needed, the platform's wished for."""
+    """Each package against its declared range: those of the science are required, those of the platform optional."""
     if machine.version_of(PACKAGE) is None:
         yield warning(
             "packages", "gkd itself is not installed, so its ranges are unknown", "uv pip install --no-deps --editable ."

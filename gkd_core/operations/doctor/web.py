@@ -1,4 +1,4 @@
-"""Asking a service by HTTP: whatever comes of it is an answer, never an exception."""
+"""HTTP requests to a service: any failure is a reply, never an exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exporter: asks MLflow and Prefect at each scrape, so that it keeps nothing and is never behind."""
+"""The exporter: asks MLflow and Prefect at each scrape, so that it has no state and is never stale."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from gkd_core.errors import PlatformError
-from gkd_core.operations.metrics.gauges import Gauges
-from gkd_core.operations.metrics.mlflow_gauges import read_mlflow
-from gkd_core.operations.metrics.prefect_gauges import ADDRESS, read_prefect
+from gkd_core.operations.metrics.gauges import ADDRESS, Gauges, read_mlflow, read_prefect
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -174,7 +174,7 @@ IDS, MASKS, SOURCE = "ids: {0: 0, 1: 1, 255: 255}", "masks/{split}/*.png", "sour
         (IDS, "ids: {0: 0}, form: red", "yard-ids.form: given 'red'; input should be 'index', 'first-ch"),
         (IDS, "colors: {'#5a5a5': ground}", "encodings.yard-ids.colors.#5a5a5: given '#5a5a5'"),
         (IDS, "colors: {'#5a5a5a': lawn}", "encoding 'yard-ids': 'lawn' is no class of taxonomy 'yard'"),
-        (IDS, "classes: {a: ground}", "dataset 'depot': label_names goes with an encoding by names"),
+        (IDS, "classes: {a: ground}", "dataset 'depot': label_names needs an encoding by names"),
         (SOURCE, "source: {depot/train: -1}", "benchmarks.D2D.source: weight of depot/train: expected a number ab"),
         (SOURCE, "source: depot/winter", "dataset 'depot' has no split 'winter'; there is: train, val"),
         (SOURCE, "source: [depot/train, gta5/train]", "benchmark 'D2D': its domains have different classes"),

@@ -11,6 +11,7 @@ from cityscapesscripts.helpers.labels import labels as official  # type: ignore[
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from pydantic import ValidationError
 
 from gkd_core.data.catalog.load import Catalog, load_catalog
 from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding, NamedEncoding, Taxonomy, resolve_names, to_train_ids
@@ -149,3 +150,17 @@ def test_translation_equals_a_dictionary_look_up(ids: dict[int, int], label: np.
 def test_a_taxonomy_has_one_color_a_class() -> None:
     with pytest.raises(ValueError, match="2 classes but 1 colors"):
         Taxonomy(name="t", classes=("a", "b"), colors=((0, 0, 0),))
+
+
+@pytest.mark.parametrize("count", [256, 300, 1000])
+def test_more_classes_than_train_ids_are_refused(count: int) -> None:
+    names, colors = [f"class {number}" for number in range(count)], [(0, 0, 0)] * count
+    with pytest.raises(ValidationError, match=f"{count} classes; at most 255 are possible: .* 255 means ignored"):
+        Taxonomy(name="many", classes=names, colors=colors)
+    assert len(Taxonomy(name="many", classes=names[:255], colors=colors[:255]).classes) == 255
+
+
+@pytest.mark.parametrize("train_id", [256, 300, -1])
+def test_a_train_id_beyond_a_byte_is_refused(train_id: int) -> None:
+    with pytest.raises(ValidationError, match="ids"):
+        LabelEncoding(taxonomy="many", ids={0: train_id})

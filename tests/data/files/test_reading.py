@@ -173,7 +173,7 @@ def test_camvid_reads_as_its_entry_declares() -> None:
     catalog = load_catalog(["camvid"])
     pairs: dict[str, list[Pair]] = {}
     for split in ("day-train", "day-val", "dusk"):
-        entry, _ = catalog.domain(f"camvid/{split}")
+        entry = catalog.domain(f"camvid/{split}").entry
         pairs[split] = list_pairs(entry, CAMVID, split)
         encoding = resolve_encoding(catalog, entry, CAMVID)
         labels = [read_pair(pair, encoding)[1] for pair in pairs[split][::20]]

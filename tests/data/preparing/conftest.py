@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from gkd_core.data.catalog.load import Catalog, load_catalog
-from gkd_core.data.preparing.command import prepare_domains
+from gkd_core.data.preparing.building import prepare_domains
 
 YARD = {
     "taxonomies": {"yard": {"classes": ["ground", "vehicle", "person"], "colors": [[90, 90, 90], [0, 0, 142], [220, 20, 60]]}},
@@ -74,8 +74,7 @@ def prepare(catalog: Catalog, yard: Path, tmp_path: Path) -> Prepare:
     def run(output: Path, *references: str, shrunk: Sequence[str] = (), shard_bytes: int = 4_000, jobs: int = 1) -> list[str]:
         lines: list[str] = []
         prepare_domains(
-            catalog,
-            references or ("yard/both",),
+            [catalog.domain(name) for name in references or ("yard/both",)],
             yard,
             output,
             shrunk=shrunk,

@@ -15,7 +15,7 @@ from gkd_core.data.catalog.tiling import Tiling
 from gkd_core.data.files.blobs import read_bytes
 from gkd_core.data.files.origin import Folders, LocalSets, Shards
 from gkd_core.data.files.reading import read_pair
-from gkd_core.data.preparing.command import prepare_domains
+from gkd_core.data.preparing.building import prepare_domains
 from gkd_core.data.preparing.conversion import read_bands
 from gkd_core.errors import DataError
 
@@ -62,16 +62,16 @@ def test_tiles_hold_the_pixels_and_classes_of_their_place(
 ) -> None:
     root, pixels, classes = raw
     prepare_domains(
-        catalog, [f"{dataset}/val"], root, tmp_path / "out", shrunk=[], shard_bytes=100_000, jobs=1,
+        [catalog.domain(f"{dataset}/val")], root, tmp_path / "out", shrunk=[], shard_bytes=100_000, jobs=1,
         bar=lambda title, total: nullcontext(lambda done: None), say=lambda line: None,
     )  # fmt: skip
-    entry, origin = catalog.dataset(dataset), Shards(LocalSets(tmp_path / "out"))
-    pairs, encoding = origin.pairs(entry, "val"), origin.encoding(catalog, entry, "val")
+    domain, origin = catalog.domain(f"{dataset}/val"), Shards(LocalSets(tmp_path / "out"))
+    pairs, encoding = origin.pairs(domain), origin.encoding(domain)
     assert len(pairs) == 14 * 3 * 4
     seen = np.zeros((14, HEIGHT, WIDTH), dtype=bool)
     for number, pair in enumerate(pairs):
         picture = number // 12
-        _, left, top, right, bottom = origin.name(entry, pair.image).removesuffix(".png").rsplit("_", 4)
+        _, left, top, right, bottom = origin.name(domain, pair.image).removesuffix(".png").rsplit("_", 4)
         rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
         image, ids = read_pair(pair, encoding)
         assert image.shape == (32, 32, 3)
@@ -86,7 +86,7 @@ def test_tiles_hold_the_pixels_and_classes_of_their_place(
 def test_raw_pictures_are_not_read_from_their_folder(raw: tuple[Path, np.ndarray, np.ndarray], catalog: Catalog) -> None:
     """Training would see 6000 × 6000 pixels, and the wrong channels."""
     with pytest.raises(DataError, match="'potsdam-raw-rgb' is declared raw .* run gkd data prepare"):
-        Folders(raw[0]).images(catalog.dataset("potsdam-raw-rgb"), "val")
+        Folders(raw[0]).images(catalog.domain("potsdam-raw-rgb/val"))
 
 
 def test_channels_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ import sys
 from pathlib import Path
 from gkd_core.data.preparing import building
 building.PART_FILES = 1
-from gkd_core.data.preparing.command import prepare_domains
+from gkd_core.data.preparing.building import prepare_domains
 from gkd_core.data.catalog.load import load_catalog
 from contextlib import nullcontext
 if __name__ == "__main__":
     print("begins", flush=True)
     catalog, root, output, jobs = sys.argv[1:]
     prepare_domains(
-        load_catalog([catalog]), ["yard/both"], Path(root), Path(output), shrunk=[], shard_bytes=2_000, jobs=int(jobs),
+        [load_catalog([catalog]).domain("yard/both")], Path(root), Path(output), shrunk=[], shard_bytes=2_000, jobs=int(jobs),
         bar=lambda title, total: nullcontext(lambda done: None), say=print,
     )
 """

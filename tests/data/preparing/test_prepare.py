@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,12 @@ def test_images_stay_as_they_are_and_labels_become_train_ids(
     prepare: Prepare, catalog: Catalog, yard: Path, tmp_path: Path
 ) -> None:
     prepare(tmp_path / "out")
-    entry = catalog.dataset("yard")
-    origin, paths = Shards(LocalSets(tmp_path / "out")), list_pairs(entry, yard, "both")
-    images, pairs = origin.images(entry, "both"), origin.pairs(entry, "both")
+    domain = catalog.domain("yard/both")
+    origin, paths = Shards(LocalSets(tmp_path / "out")), list_pairs(domain.entry, yard, "both")
+    images, pairs = origin.images(domain), origin.pairs(domain)
     assert [read_bytes(image) for image in images] == [pair.image.read_bytes() for pair in paths]  # type: ignore[union-attr]
-    assert [origin.name(entry, image) for image in images] == [Folders(yard).name(entry, pair.image) for pair in paths]
-    encoding = origin.encoding(catalog, entry, "both")
+    assert [origin.name(domain, image) for image in images] == [Folders(yard).name(domain, pair.image) for pair in paths]
+    encoding = origin.encoding(domain)
     for pair, path in zip(pairs, paths, strict=True):
         pixels, ids = read_pair(pair, encoding)
         assert np.array_equal(pixels, read_image(path.image))
@@ -187,19 +188,19 @@ def test_two_at_once_do_not_meet(prepare: Prepare, tmp_path: Path) -> None:
 def test_shards_of_changed_declarations_are_refused(prepare: Prepare, catalog: Catalog, tmp_path: Path) -> None:
     """A table, classes or a protocol that the catalog has changed since: reading would mean something else."""
     prepare(tmp_path / "out", shrunk=["yard/both"])
-    origin, entry = Shards(LocalSets(tmp_path / "out")), catalog.dataset("yard")
-    assert origin.protocol(entry, "both") is None
+    origin, domain = Shards(LocalSets(tmp_path / "out")), catalog.domain("yard/both")
+    assert origin.protocol(domain) is None
     table = catalog.encodings["yard-ids"]
     swapped = table.model_copy(update={"ids": {0: 255, 7: 1, 24: 0, 300: 2}})
     with pytest.raises(DataError, match="other classes or another table"):
-        origin.encoding(catalog.model_copy(update={"encodings": {"yard-ids": swapped}}), entry, "both")
+        origin.encoding(catalog.model_copy(update={"encodings": {"yard-ids": swapped}}).domain("yard/both"))
     with pytest.raises(DataError, match="another protocol"):
-        origin.protocol(entry.model_copy(update={"protocol": {"max_size": (10, 20)}}), "both")
+        origin.protocol(replace(domain, entry=domain.entry.model_copy(update={"protocol": {"max_size": (10, 20)}})))
     with pytest.raises(DataError, match=r"yard/few/images/index\.json: no such index"):
-        origin.images(entry, "few")
+        origin.images(catalog.domain("yard/few"))
     shutil.copytree(tmp_path / "out/yard/both", tmp_path / "out/yard/few")
     with pytest.raises(DataError, match="it is the index of yard/both/images"):
-        origin.images(entry, "few")
+        origin.images(catalog.domain("yard/few"))
 
 
 def test_labels_of_other_images_are_refused(prepare: Prepare, catalog: Catalog, yard: Path, tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_labels_of_other_images_are_refused(prepare: Prepare, catalog: Catalog, 
     shutil.rmtree(tmp_path / "out/yard/both/labels")
     shutil.copytree(tmp_path / "other/yard/both/labels", tmp_path / "out/yard/both/labels")
     with pytest.raises(DataError, match=r"yard/both/labels: its labels are not those of yard/both/images"):
-        Shards(LocalSets(tmp_path / "out")).pairs(catalog.dataset("yard"), "both")
+        Shards(LocalSets(tmp_path / "out")).pairs(catalog.domain("yard/both"))
 
 
 def test_listing_is_that_of_the_folder(prepare: Prepare, catalog: Catalog, yard: Path, tmp_path: Path) -> None:
@@ -236,12 +237,22 @@ def test_the_command_prepares_what_the_run_reads(yard: Path, tmp_path: Path) -> 
     }
     trained = {f"yard/{split}/{content}": False for split in ("both", "few") for content in ("images", "labels")}
     assert preparations == trained | {"half/both/images": True, "half/both/labels": True}
-    entry = load_catalog([tmp_path / "yard.yaml"]).dataset("half")
-    pair = Shards(LocalSets(tmp_path / "out")).pairs(entry, "both")[0]
+    half = load_catalog([tmp_path / "yard.yaml"]).domain("half/both")
+    pair = Shards(LocalSets(tmp_path / "out")).pairs(half)[0]
     assert read_image(pair.image).shape == (8, 12, 3)
-    original = Image.open(yard / "yard/images/summer/000.jpg")
-    exact = np.asarray(original, dtype=float).reshape(8, 2, 12, 2, 3).mean(axis=(1, 3))  # bilinear, halved: the mean of four
-    assert np.abs(read_image(pair.image) - exact).max() <= 0.5 + 1e-3
+    with Image.open(yard / "yard/images/summer/000.jpg") as original:
+        np.testing.assert_array_equal(read_image(pair.image), np.array(original.resize((12, 8), Image.Resampling.BICUBIC)))
+
+
+def test_shards_scaled_as_before_recipe_version_3_are_refused(prepare: Prepare, catalog: Catalog, tmp_path: Path) -> None:
+    """Their scores would be told as those of the bicubic step."""
+    prepare(tmp_path / "out", "half/both", shrunk=["half/both"])
+    half = catalog.domain("half/both")
+    assert Shards(LocalSets(tmp_path / "out")).protocol(half) is None
+    for file in (tmp_path / "out").rglob(INDEX):
+        file.write_text(file.read_text().replace('"bicubic"', '"bilinear"'))
+    with pytest.raises(DataError, match=r"half/both: scaled by 0\.5 bilinearly, as before recipe version 3; prepare it again"):
+        Shards(LocalSets(tmp_path / "out")).protocol(half)
 
 
 def test_shards_are_not_prepared_from_shards(tmp_path: Path) -> None:

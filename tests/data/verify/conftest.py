@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from gkd_core.data.catalog.load import Catalog, load_catalog
-from gkd_core.data.verify.findings import Report
+from gkd_core.data.verify.faults import Report
 from gkd_core.data.verify.run import verify
+from tests.ordinary_user import ordinary_user
 
 CATALOG = """
 taxonomies:
@@ -138,25 +139,12 @@ def no_progress() -> Callable[..., object]:
     return quiet
 
 
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """As one whom permissions bind: root they do not."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-
-
 @pytest.fixture
 def check(catalog: Catalog) -> Callable[..., Report]:
     """`verify` in this process, as an ordinary user, of all domains unless told which."""
 
     def run(root: Path, *domains: str) -> Report:
         with ordinary_user():
-            return verify(catalog, domains or DOMAINS, root, 1, quiet)
+            return verify([catalog.domain(name) for name in domains or DOMAINS], root, 1, quiet)
 
     return run

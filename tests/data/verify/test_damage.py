@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gkd_core.data.verify.findings import Report, printable
-from gkd_core.data.verify.kinds import Kind
+from gkd_core.data.verify.faults import Kind, Report, printable
 
 Check = Callable[..., Report]
 Damage = Callable[[Path], None]
@@ -167,7 +166,7 @@ UNKNOWN = np.where(np.arange(18) < 2, 77, IDS).astype(np.uint8)  # 24 pixels
 NANS = np.full((12, 18), np.nan, dtype=np.float32)
 TRAIN, VAL = "depot/train", "depot/val"
 
-# What is done, and what must be found for it: domain, kind and path of each finding.
+# What is done, and what must be found for it: domain, kind and path of each fault.
 DAMAGES: list[tuple[Damage, list[tuple[str, Kind, str]]]] = [
     (at(mask(0), remove), [(TRAIN, Kind.MISSING_LABEL, mask(0))]),
     (at(mask(1), rename("01_mask.PNG")), [(TRAIN, Kind.MISNAMED_LABEL, "depot/masks/north/b/01_mask.PNG")]),
@@ -240,19 +239,19 @@ DAMAGES: list[tuple[Damage, list[tuple[str, Kind, str]]]] = [
         ambiguous,
         [("listed/some", Kind.LIST_AMBIGUOUS, "listed/some.txt")],
     ),
-    (at("listed/rest.txt", write(b"\xff\xfe3\n")), [("listed/rest", Kind.LIST_UNREADABLE, "listed/rest.txt")]),
+    (at("listed/rest.txt", write(b"\xff3\n")), [("listed/rest", Kind.LIST_UNREADABLE, "listed/rest.txt")]),
     (at("named/config.json", remove), [("named/all", Kind.LABEL_NAMES, "named/config.json")]),
     (empty, [("proxy-photos/all", Kind.EMPTY_FOLDER, "photos")]),
 ]
 
 
-def findings(report: Report) -> list[tuple[str, Kind, str]]:
-    return [(finding.domain, finding.kind, printable(report.place(finding.path))) for finding in report.findings]
+def faults(report: Report) -> list[tuple[str, Kind, str]]:
+    return [(fault.domain, fault.kind, printable(report.place(fault.path))) for fault in report.faults]
 
 
 def test_nothing_is_found_where_all_is_well(check: Check, root: Path) -> None:
     report = check(root)
-    assert report.findings == ()
+    assert report.faults == ()
     assert list(report.lines())[-1] == "7 domains, 66 images, 62 labels: no finding"
 
 
@@ -260,8 +259,8 @@ def test_all_damage_is_found_in_one_run_and_nothing_else(check: Check, root: Pat
     for damage, _ in DAMAGES:
         damage(root)
     report = check(root)
-    expected = [finding for _, found in DAMAGES for finding in found]
-    found, wanted = Counter(findings(report)), Counter(expected)
+    expected = [fault for _, found in DAMAGES for fault in found]
+    found, wanted = Counter(faults(report)), Counter(expected)
     assert (dict(wanted - found), dict(found - wanted)) == ({}, {}), "missed, and told though nothing was done"
     assert len(DAMAGES) >= 20
     assert {kind for _, kind, _ in expected} == set(Kind) - {Kind.CHECK_FAILED}

@@ -14,8 +14,8 @@ from PIL import Image
 from gkd_core.data.catalog.taxonomy import IGNORE, LabelEncoding
 from gkd_core.data.files.reading import Pair, read_pair
 from gkd_core.data.verify import items
+from gkd_core.data.verify.faults import Kind
 from gkd_core.data.verify.items import Item, check_item
-from gkd_core.data.verify.kinds import Kind
 from gkd_core.errors import DataError
 
 ENCODING = LabelEncoding(taxonomy="trio", ids={0: 0, 1: 1, 2: 2, 9: IGNORE})
@@ -54,7 +54,7 @@ def test_random_damage_never_crashes_and_a_pair_without_error_can_be_read(
     image.write_bytes(edited(encoded(IMAGE, image_format), image_edits))
     label.write_bytes(edited(encoded(LABEL, "PNG"), label_edits))
     facts = check_item(Item("depot/train", image, label, ENCODING))
-    kinds = {finding.kind for finding in facts.findings}
+    kinds = {fault.kind for fault in facts.faults}
     assert Kind.CHECK_FAILED not in kinds
     if not any(kind.severity == "error" for kind in kinds):
         read_pair(Pair(image, label), ENCODING)
@@ -74,7 +74,7 @@ def test_facts_are_the_size_and_the_pixels_of_each_class(pair: Item) -> None:
     facts = check_item(pair)
     values = np.asarray(LABEL).tolist()
     flat = [value for row in values for value in row]
-    assert (facts.findings, facts.size) == ([], (16, 20))
+    assert (facts.faults, facts.size) == ([], (16, 20))
     assert facts.pixels == {train_id: flat.count(value) for value, train_id in ENCODING.ids.items()}
 
 
@@ -90,7 +90,7 @@ def test_values_outside_the_table_are_named_with_their_pixels(pair: Item) -> Non
     ids = np.asarray(LABEL).copy()
     ids[0, :5], ids[1, :3] = 77, 200
     Image.fromarray(ids).save(pair.label)
-    assert [finding.detail for finding in check_item(pair).findings] == ["77 (5 pixels), 200 (3 pixels)"]
+    assert [fault.detail for fault in check_item(pair).faults] == ["77 (5 pixels), 200 (3 pixels)"]
 
 
 def test_colours_outside_the_table_are_named_as_colours(pair: Item) -> None:
@@ -100,7 +100,7 @@ def test_colours_outside_the_table_are_named_as_colours(pair: Item) -> None:
     Image.fromarray(colors).save(pair.label)
     encoding = LabelEncoding(taxonomy="trio", ids={0x000000: IGNORE, 0x0000FF: 1}, form="color")
     facts = check_item(Item("depot/train", pair.image, pair.label, encoding))
-    assert [finding.detail for finding in facts.findings] == ["#ff00aa (40 pixels)"]
+    assert [fault.detail for fault in facts.faults] == ["#ff00aa (40 pixels)"]
     assert facts.pixels == {1: 20, IGNORE: 260}
 
 
@@ -110,7 +110,7 @@ def test_a_label_drawn_on_the_turned_view_is_told_as_such(pair: Item) -> None:
     tags[0x0112] = 6
     IMAGE.save(pair.image, exif=tags)
     LABEL.transpose(Image.Transpose.ROTATE_90).save(pair.label)
-    kinds = {finding.kind: finding.detail for finding in check_item(pair).findings}
+    kinds = {fault.kind: fault.detail for fault in check_item(pair).faults}
     assert kinds[Kind.SIZE] == ("20 x 16 pixels (height x width), but its image has 16 x 20; the label is of the turned view")
     assert Kind.EXIF_ROTATION in kinds
 
@@ -121,9 +121,9 @@ def test_palette_labels_and_grey_or_palette_images_are_well(pair: Item) -> None:
     coloured = LABEL.copy()
     coloured.putpalette([10, 200, 30] * 256)
     coloured.save(pair.label)
-    assert check_item(pair).findings == []
+    assert check_item(pair).faults == []
     IMAGE.quantize(64).save(pair.image)
-    assert check_item(pair).findings == []
+    assert check_item(pair).faults == []
 
 
 def test_bands_are_those_that_the_entry_names(pair: Item) -> None:
@@ -131,16 +131,16 @@ def test_bands_are_those_that_the_entry_names(pair: Item) -> None:
     four.save(pair.image, format="TIFF")
     facts = check_item(Item("depot/train", pair.image, bands=(3, 0, 1)))
     rgb = check_item(Item("depot/train", pair.image))
-    assert (facts.findings, facts.size) == ([], (16, 20))
+    assert (facts.faults, facts.size) == ([], (16, 20))
     assert facts.image_digest != rgb.image_digest
     wrong = check_item(Item("depot/train", pair.image, bands=(4, 0, 1)))
-    assert [finding.kind for finding in wrong.findings] == [Kind.IMAGE_MODE]
+    assert [fault.kind for fault in wrong.faults] == [Kind.IMAGE_MODE]
 
 
 def test_labels_of_an_encoding_that_is_not_known_are_still_decoded(pair: Item) -> None:
     assert pair.label is not None
     pair.label.write_bytes(pair.label.read_bytes()[:90])
-    assert [finding.kind for finding in check_item(Item("depot/train", pair.image, pair.label)).findings] == [Kind.DAMAGED]
+    assert [fault.kind for fault in check_item(Item("depot/train", pair.image, pair.label)).faults] == [Kind.DAMAGED]
 
 
 def test_a_fault_of_the_check_is_a_finding_and_hides_nothing_else(pair: Item, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_a_fault_of_the_check_is_a_finding_and_hides_nothing_else(pair: Item, mo
     monkeypatch.setattr(items, "read_bands", fail)
     assert pair.label is not None
     pair.label.write_bytes(b"")
-    found = [(finding.kind, finding.path, finding.detail) for finding in check_item(pair).findings]
+    found = [(fault.kind, fault.path, fault.detail) for fault in check_item(pair).faults]
     assert found == [
         (Kind.CHECK_FAILED, pair.image, "ZeroDivisionError: a bug"), (Kind.EMPTY_FILE, pair.label, "0 bytes")
     ]  # fmt: skip

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from gkd_core.data.catalog.load import Catalog, load_catalog
 from gkd_core.data.files.reading import list_images, list_pairs
-from gkd_core.data.verify.findings import Report
-from gkd_core.data.verify.kinds import Kind
+from gkd_core.data.verify.faults import Kind, Report
 from gkd_core.data.verify.layout import survey
 from gkd_core.data.verify.run import verify
 from gkd_core.data.world.layouts import LAYOUTS
@@ -40,9 +39,9 @@ def test_a_split_without_error_is_what_training_lists(catalog: Catalog, images: 
             (root / f"depot/{folder}/east/a").mkdir(parents=True)
             for file in names:
                 (root / f"depot/{folder}/east/a/{file}").touch()
-        found = survey(catalog, "depot/val", root)
-        kinds = {finding.kind for finding in found.findings}
-        entry, split = catalog.domain("depot/val")
+        found = survey(catalog.domain("depot/val"), root)
+        kinds = {fault.kind for fault in found.faults}
+        entry, split = catalog.dataset("depot"), "val"
         if not any(kind.severity == "error" for kind in kinds):
             pairs = list_pairs(entry, root, split)
             assert [(item.image, item.label) for item in found.items] == [(pair.image, pair.label) for pair in pairs]
@@ -50,7 +49,7 @@ def test_a_split_without_error_is_what_training_lists(catalog: Catalog, images: 
             with pytest.raises(DataError):
                 list_pairs(entry, root, split)
         # No image file is left out without a word.
-        left_out = {finding.path.name for finding in found.findings if finding.kind is Kind.LEFT_OUT}
+        left_out = {fault.path.name for fault in found.faults if fault.kind is Kind.LEFT_OUT}
         for file in images:
             if Path(file).suffix.lower() in (".png", ".jpg") and "_photo" in file:
                 assert (file in left_out) != (file in {item.image.name for item in found.items})
@@ -71,8 +70,8 @@ datasets:
     for name in ("rgb/rgb_1.JPG", "rgb/rgb_2.jpg", "rgb/3.jpg", "ss/ss_1.png", "ss/2.png", "rgb/rgb_4.jpeg", "ss/ss_4.PNG"):
         (tmp_path / "gate" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "gate" / name).touch()
-    found = survey(load_catalog([own]), "gate/all", tmp_path)
-    places = [(finding.kind, finding.path.relative_to(tmp_path / "gate").as_posix()) for finding in found.findings]
+    found = survey(load_catalog([own]).domain("gate/all"), tmp_path)
+    places = [(fault.kind, fault.path.relative_to(tmp_path / "gate").as_posix()) for fault in found.faults]
     assert [item.image.name for item in found.items] == ["rgb_1.JPG", "rgb_2.jpg"]
     assert sorted(places, key=str) == [
         (Kind.LEFT_OUT, "rgb/rgb_4.jpeg"), (Kind.MISSING_LABEL, "ss/ss_2.png"), (Kind.STRAY_LABEL, "ss/ss_4.PNG")
@@ -82,18 +81,18 @@ datasets:
 def test_folders_that_splits_share_are_told_of_once(check: Callable[..., Report], root: Path) -> None:
     (root / "listed/images/x/0.JPEG").touch()
     (root / "listed/labels/x/9.png").touch()
-    found = [(finding.domain, finding.kind) for finding in check(root, "listed/some", "listed/rest").findings]
+    found = [(fault.domain, fault.kind) for fault in check(root, "listed/some", "listed/rest").faults]
     assert found == [("listed/some", Kind.LEFT_OUT), ("listed/some", Kind.STRAY_LABEL)]
 
 
 def test_labels_of_images_that_the_list_leaves_out_are_no_strays(catalog: Catalog, root: Path) -> None:
     (root / "listed/some.txt").write_text("0\n")
-    found = survey(catalog, "listed/some", root)
-    assert ([item.image.name for item in found.items], found.findings) == (["0.png"], [])
+    found = survey(catalog.domain("listed/some"), root)
+    assert ([item.image.name for item in found.items], found.faults) == (["0.png"], [])
 
 
 def test_the_image_folder_may_be_missing_as_a_whole(catalog: Catalog, tmp_path: Path) -> None:
-    kinds = [finding.kind for finding in survey(catalog, "depot/train", tmp_path).findings]
+    kinds = [fault.kind for fault in survey(catalog.domain("depot/train"), tmp_path).faults]
     assert kinds == [Kind.MISSING_FOLDER, Kind.MISSING_FOLDER]  # north and south
     with pytest.raises(DataError):
         list_images(catalog.dataset("depot"), tmp_path, "train")
@@ -105,10 +104,10 @@ def test_every_dataset_of_the_embedded_world_is_whole(tmp_path: Path, no_progres
     )
     write_world(world, tmp_path / "world")
     references = ["proxy/all", *(layout.domain for layout in LAYOUTS)]
-    report = verify(load_catalog(), references, tmp_path / "world", 1, no_progress)
-    assert {finding.kind for finding in report.findings} <= {Kind.UNSEEN_CLASS}
+    report = verify([load_catalog().domain(name) for name in references], tmp_path / "world", 1, no_progress)
+    assert {fault.kind for fault in report.faults} <= {Kind.UNSEEN_CLASS}
     assert report.counts["gta5/train"] == (2, 2)
     # Without its marker it is a dataset like any other, of which most is missing.
     (tmp_path / "world" / MARKER).unlink()
-    report = verify(load_catalog(), ["gta5/train"], tmp_path / "world", 1, no_progress)
-    assert Kind.COUNT in {finding.kind for finding in report.findings}
+    report = verify([load_catalog().domain("gta5/train")], tmp_path / "world", 1, no_progress)
+    assert Kind.COUNT in {fault.kind for fault in report.faults}

@@ -12,16 +12,15 @@ from typer.testing import CliRunner
 
 from gkd_core.cli import app
 from gkd_core.data.catalog.load import Catalog
-from gkd_core.data.verify.findings import Finding, Report, printable
-from gkd_core.data.verify.kinds import Kind
+from gkd_core.data.verify.faults import Fault, Kind, Report, printable
 from gkd_core.data.verify.run import verify
 
 DOCS = Path(__file__).parents[3] / "docs" / "check-data.md"
 
 
 def test_findings_are_grouped_and_the_first_are_named(tmp_path: Path) -> None:
-    stray = [Finding("far/all", Kind.STRAY_LABEL, tmp_path / f"far/{index}.png", "no image of that name") for index in range(5)]
-    small = Finding("far/all", Kind.SIZE, tmp_path / "far/x.png", "3 x 4 pixels")
+    stray = [Fault("far/all", Kind.STRAY_LABEL, tmp_path / f"far/{index}.png", "no image of that name") for index in range(5)]
+    small = Fault("far/all", Kind.SIZE, tmp_path / "far/x.png", "3 x 4 pixels")
     report = Report(tmp_path, {"near/all": (2, 0), "far/all": (1, 7)}, (*stray, small))
     assert list(report.lines()) == [
         "near/all: 2 images, 0 labels, no finding",
@@ -47,9 +46,9 @@ def test_two_processes_find_what_one_finds(root: Path, catalog: Catalog, check: 
     (root / "far/labels/3.png").write_bytes(b"")
     (root / "depot/photos/north/a/06_photo.png").write_bytes(b"no image")
     quiet = check(root, "depot/train", "far/all")
-    with_two = verify(catalog, ["depot/train", "far/all"], root, 2, display := Display())
+    with_two = verify([catalog.domain("depot/train"), catalog.domain("far/all")], root, 2, display := Display())
     assert with_two == quiet
-    assert len(with_two.findings) == 2
+    assert len(with_two.faults) == 2
     assert display.shown == [("read images and labels", 52, 52)]
 
 

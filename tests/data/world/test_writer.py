@@ -89,7 +89,8 @@ def domains() -> list[str]:
 @pytest.mark.parametrize("reference", domains())
 def test_every_domain_reads_back(world: Path, reference: str) -> None:
     catalog = load_catalog()
-    entry, split = catalog.domain(reference)
+    domain = catalog.domain(reference)
+    entry, split = domain.entry, domain.split
     pairs = list_pairs(entry, world, split)
     encoding = resolve_encoding(catalog, entry, world)
     assert len(pairs) == (5 if split == "train" else 4)

@@ -10,11 +10,12 @@ from rich.console import Console
 from flows.local_platform.console import next_steps, table_of
 from flows.local_platform.services import Ports, services
 from flows.local_platform.start import write_environment
-from flows.local_platform.state_writer import first_state
+from flows.local_platform.supervisor import first_state
 from gkd_core.system.platform_state import PlatformState, ProcessMark
 from gkd_core.system.server_keys import ServerKeys
 
 KEYS = ServerKeys.new()
+
 
 def state_of(project: Path, ports: Ports, database: str = "sqlite") -> PlatformState:
     every = tuple(first_state(service) for service in services(project, ports, None, KEYS))

@@ -51,7 +51,7 @@ def test_every_command_names_loopback_or_listens_by_variable(tmp_path: Path) -> 
 def test_mlflow_serves_the_store_of_runs_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow = services(tmp_path, PORTS, None, KEYS)[1]
-    assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == tracking_address(Settings(), tmp_path)
+    assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == tracking_address(None, tmp_path)
     tracking = Tracking(Settings(), tmp_path)
     location = tracking.client.get_experiment(tracking.experiment).artifact_location
     assert mlflow.command[mlflow.command.index("--default-artifact-root") + 1] == location
@@ -76,6 +76,19 @@ def test_the_written_environment_can_be_sourced(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "http://127.0.0.1:4300/api http://127.0.0.1:5100"
+
+
+@pytest.mark.parametrize(
+    ("before", "begin"), [({}, ("", "")), ({"NO_PROXY": "a.example", "no_proxy": "b.example"}, ("a.example,", "b.example,"))]
+)
+def test_the_written_environment_spares_loopback_from_proxies(
+    tmp_path: Path, before: dict[str, str], begin: tuple[str, str]
+) -> None:
+    write_environment(tmp_path, PORTS, KEYS)
+    script = ". artifacts/platform/env && printf '%s %s' $NO_PROXY $no_proxy"
+    environment = {"PATH": os.environ["PATH"], **before}
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == " ".join(f"{first}127.0.0.1,localhost,::1" for first in begin)
 
 
 def test_one_port_for_two_services_is_refused(tmp_path: Path) -> None:

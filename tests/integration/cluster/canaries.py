@@ -55,5 +55,5 @@ def _files(stack: Stack) -> Iterator[Path]:
 
 def _dump(stack: Stack, database: str) -> bytes:
     server = stack.servers.database
-    command = [server.programs / "pg_dump", "-h", "127.0.0.1", "-p", str(server.port), "-U", ADMINISTRATOR, database]
+    command = [server.programs / "pg_dump", "-h", server.host.address, "-p", str(server.port), "-U", ADMINISTRATOR, database]
     return subprocess.run(command, env={"PGPASSWORD": server.password}, capture_output=True, check=True).stdout

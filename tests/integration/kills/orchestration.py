@@ -43,8 +43,8 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
 class Platform:
     """The server, the deployments of one project, and the worker that serves them."""
 
-    def __init__(self, project: Path, server: PrefectServer) -> None:
-        self.project, self.url = project, server.url
+    def __init__(self, project: Path, server: PrefectServer, prefix: Iterable[str] = ()) -> None:
+        self.project, self.url, self._prefix = project, server.url, prefix
         self.environment = {**os.environ, **server.environment, **SETUP, "PWD": str(project), "COLUMNS": "200"}
         self.worker: psutil.Popen | None = None
 
@@ -78,7 +78,7 @@ class Platform:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start_worker(self) -> None:
-        command = [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--pool", "gkd"]
+        command = [*self._prefix, str(Path(sys.executable).with_name("prefect")), "worker", "start", "--pool", "gkd"]
         with (self.project / "worker.log").open("ab") as log:
             self.worker = psutil.Popen(
                 command, cwd=self.project, env=self.environment, stdout=log, stderr=log, start_new_session=True

@@ -19,7 +19,7 @@ import pytest
 from gkd_core.cluster.own_cluster import PREFIX
 from gkd_core.records import ScoreTable
 from gkd_core.settings import Settings, TrackingSettings, dump_settings, settings_from_tree
-from gkd_core.stages import plan
+from gkd_core.stages import Recipe
 from gkd_core.tracking.flow_runs import Tracking
 from gkd_core.tracking.open_runs import OpenRuns
 from tests.integration.kills.orchestration import PATIENCE, Platform, alive, end_of, forget_all, trained, wait_for
@@ -98,7 +98,7 @@ def _assert_nothing_twice(project: Path, settings: Settings, kills: dict[str, in
     tracking = Tracking(settings, project)
     runs = tracking.client.search_runs([tracking.experiment], "attributes.status = 'FINISHED'")
     finished = Counter(run.data.tags["stage"] for run in runs if "stage" in run.data.tags)
-    assert finished == Counter(run.name for run in plan(settings)), "each stage came to its end once"
+    assert finished == Counter(run.name for run in Recipe.of(settings).plan), "each stage came to its end once"
 
 
 def _assert_nothing_left(platform: Platform, settings: Settings, runs: list[str], started: list[psutil.Process]) -> None:
@@ -154,7 +154,8 @@ def test_cancel_in_a_ray_stage_ends_all_within_a_minute(platform: Platform, own:
     wait_for(lambda: _in_the_middle(platform, "distill-proxy", 0), "distill-proxy to be in the middle")
     started = platform.processes()
     names = " ".join(alive(started))
-    assert all(name in names for name in ("raylet", "gcs_server", "RayTrainWorker", "dvc_stage", "gkd_core.system.child_process"))
+    expected = ("raylet", "gcs_server", "RayTrainWorker", "stage_process", "gkd_core.system.child_process")
+    assert all(name in names for name in expected)
     folders = set(re.findall(rf"{tempfile.gettempdir()}/{PREFIX}\w+", names))
     assert len(folders) == 1
     platform.call(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})

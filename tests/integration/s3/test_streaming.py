@@ -17,29 +17,28 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd_core.data.catalog.load import Catalog, load_catalog
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.catalog.sources import whole
 from gkd_core.data.files.origin import Folders
 from gkd_core.data.files.reading import read_label
 from gkd_core.data.files.shards import INDEX, Content, Members, Shard, ShardIndex, TrainIds, set_folder, table_digest
-from gkd_core.data.files.streaming import shard_of, training_order
+from gkd_core.data.order.samples import Reading
+from gkd_core.data.order.streaming import shard_of, training_order
 from gkd_core.distill.views import ViewMaker
 from gkd_core.errors import DataError, SettingsError
 from gkd_core.operations.bootstrap.buckets import bootstrap_bucket
 from gkd_core.records import sha256_of
 from gkd_core.settings import Settings, settings_from_tree
-from gkd_core.stages import find_run, run_stage
-from gkd_core.stages.domains import all_domains
-from gkd_core.stages.origin import data_origin
+from gkd_core.stages import Recipe, run_stage
 from gkd_core.storage.client import connect
 from gkd_core.storage.keys import Location
 from gkd_core.storage.shard_cache import ShardCache
 from gkd_core.storage.shards import S3Shards
 from gkd_core.storage.trees import upload_tree
 from gkd_core.training.rank import Rank
-from gkd_core.versioning.recipe import reproduce
 from gkd_core.versioning.workspace import create_workspace
 from tests.integration.s3.faulty_proxy import QUICK, FaultyProxy, failing, sound, truncated, wrong
+from tests.reproducing import reproduce
 
 pytestmark = pytest.mark.integration
 
@@ -65,29 +64,27 @@ def prepared(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     """The world in shards of a few images each, in a folder."""
     workspace, root = tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("prepared")
     settings = settings_from_tree(tree)
-    catalog = load_catalog(())
-    run_stage(settings, find_run(settings, "prepare-data", None), workspace)
-    origin = data_origin(settings, workspace)
+    recipe = Recipe.of(settings)
+    run_stage(recipe, recipe.find("prepare-data"), workspace)
+    origin = recipe.origin(workspace)
     assert isinstance(origin, Folders)
-    for reference in all_domains(settings, catalog):
-        entry, split = catalog.domain(reference)
+    for domain in recipe.domains:
+        entry, split = domain.entry, domain.split
         base = entry.dataset_folder(origin.root)
-        images = {path.relative_to(base).as_posix(): path.read_bytes() for path in origin.images(entry, split)}  # type: ignore[union-attr]
+        images = {path.relative_to(base).as_posix(): path.read_bytes() for path in origin.images(domain)}  # type: ignore[union-attr]
         pack(root, entry.name, split, "images", images, None)
         if entry.labels is not None:
-            labels = dict(zip(images, labels_of(catalog, origin, reference), strict=True))
-            taxonomy = catalog.taxonomy_of(entry)
-            table = table_digest(catalog.encodings[str(entry.encoding)])
+            labels = dict(zip(images, labels_of(origin, domain), strict=True))
+            taxonomy, table = domain.taxonomy, table_digest(domain.encoding)
             ids = TrainIds(taxonomy=taxonomy.name, classes=taxonomy.classes, encoding=str(entry.encoding), table=table)
             pack(root, entry.name, split, "labels", labels, ids)
     return root
 
 
-def labels_of(catalog: Catalog, origin: Folders, reference: str) -> Iterator[bytes]:
+def labels_of(origin: Folders, domain: Domain) -> Iterator[bytes]:
     """Each label as a PNG of train ids."""
-    entry, split = catalog.domain(reference)
-    encoding = origin.encoding(catalog, entry, split)
-    for pair in origin.pairs(entry, split):
+    encoding = origin.encoding(domain)
+    for pair in origin.pairs(domain):
         content = io.BytesIO()
         Image.fromarray(read_label(pair.label, encoding)).save(content, "PNG")
         yield content.getvalue()
@@ -139,7 +136,7 @@ def reading(tree: dict[str, Any], shards: str, cache: Path, limit: int = 10**9, 
 def train(settings: Settings, workspace: Path) -> dict[str, str]:
     """Digests of all weights that the stages leave."""
     for stage, source in (("prepare-data", None), *STAGES):
-        run_stage(settings, find_run(settings, stage, source), workspace)
+        run_stage(Recipe.of(settings), Recipe.of(settings).find(stage, source), workspace)
     files = [path for path in (workspace / "artifacts").rglob("*.safetensors") if "runs" not in path.parts]
     return {path.relative_to(workspace).as_posix(): sha256_of(path) for path in files}
 
@@ -199,7 +196,7 @@ def test_a_machine_fetches_only_the_shards_of_its_own_ranks(
 ) -> None:
     """Two ranks with a cache each, as on two machines: they see what they see from the folder, and share no request."""
     settings = reading(tree, ADDRESS, tmp_path / "cache")
-    run_stage(settings, find_run(settings, "prepare-data", None), tmp_path)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), tmp_path)
     asked: list[list[str]] = []
     for rank in (Rank(0, 2), Rank(1, 2)):
         proxy.misbehave(sound)
@@ -216,9 +213,10 @@ UPDATES = 12  # of 4 images: each of the 24 comes twice
 
 def views(settings: Settings, workspace: Path, rank: Rank) -> str:
     """Digest of the pixels that a rank sees in all updates."""
-    entry, split = load_catalog(()).domain(settings.data.proxy)
-    images = data_origin(settings, workspace).images(entry, split)
-    maker = ViewMaker("title", 0, settings.distill_proxy, images, 16, rank, 0, None, settings.data.streaming)
+    recipe = Recipe.of(settings)
+    images = recipe.origin(workspace).images(recipe.catalog.domain(settings.data.proxy))
+    streamed = Reading("title", 0, streaming=settings.data.streaming, rank=rank.index, workers=rank.count)
+    maker = ViewMaker(settings.distill_proxy, images, streamed, 16)
     torch.set_num_threads(1)
     digest = hashlib.sha256()
     for update in range(UPDATES):
@@ -228,8 +226,8 @@ def views(settings: Settings, workspace: Path, rank: Rank) -> str:
 
 def needed(settings: Settings, workspace: Path, rank: Rank) -> set[str]:
     """The shards of a rank's share, from the order alone."""
-    entry, split = load_catalog(()).domain(settings.data.proxy)
-    images = data_origin(settings, workspace).images(entry, split)
+    recipe = Recipe.of(settings)
+    images = recipe.origin(workspace).images(recipe.catalog.domain(settings.data.proxy))
     batch = settings.distill_proxy.batch_size
     order = training_order(images, whole(len(images)), settings.data.streaming, batch, rank.count, 1, "title", 0)
     visits = [visit for update in range(UPDATES) for visit in order.visits(update, batch)[rank.index :: rank.count]]
@@ -288,18 +286,18 @@ def test_indexes_are_held_against_the_bucket(tree: dict[str, Any], in_bucket: Pa
     settings, client = reading(tree, ADDRESS, tmp_path / "cache"), connect()
     shard = next(iter(sorted((in_bucket / "potsdam-rgb/train/labels").glob("*.tar"))))
     key = f"v1/potsdam-rgb/train/labels/{shard.name}"
-    run = find_run(settings, "prepare-data", None)
+    run = Recipe.of(settings).find("prepare-data")
     for damage, words in (
         (lambda: client.put_object(Bucket="shards-bucket", Key=key, Body=b"short"), "has 5 bytes"),
         (lambda: client.delete_object(Bucket="shards-bucket", Key=key), "has none"),
     ):
         damage()
         with pytest.raises(DataError, match=rf"{shard.name}: its index says {shard.stat().st_size} bytes, the bucket {words}"):
-            run_stage(settings, run, tmp_path)
+            run_stage(Recipe.of(settings), run, tmp_path)
         assert not (tmp_path / "artifacts/data").exists()
     client.put_object(Bucket="shards-bucket", Key="v1/potsdam-rgb/train/labels/index.json", Body=b"{")
     with pytest.raises(DataError, match=r"index\.json: not JSON"):
-        run_stage(settings, run, tmp_path)
+        run_stage(Recipe.of(settings), run, tmp_path)
     upload_tree(client, in_bucket, Location.parse(ADDRESS))
 
 
@@ -309,7 +307,7 @@ def test_dvc_trains_again_when_the_bucket_has_other_data_and_not_before(
     no_kd = tree | {"method": "no-kd", "student": tree["student"] | {"weights": "random"}}
     settings = reading(no_kd, ADDRESS, tmp_path / "cache")
     workspace = create_workspace(tmp_path, "run", settings)
-    runs = [find_run(settings, "prepare-data", None), find_run(settings, "learn-task", "potsdam-rgb")]
+    runs = [Recipe.of(settings).find("prepare-data"), Recipe.of(settings).find("learn-task", "potsdam-rgb")]
     assert [path.as_posix() for path in runs[1].inputs] == [
         f"artifacts/data/potsdam-rgb/train/{kind}/index.json" for kind in ("images", "labels")
     ]
@@ -326,7 +324,7 @@ def test_dvc_trains_again_when_the_bucket_has_other_data_and_not_before(
 def test_a_stage_before_prepare_data_is_told(tree: dict[str, Any], in_bucket: Path, tmp_path: Path) -> None:
     settings = reading(tree, ADDRESS, tmp_path / "cache")
     with pytest.raises(DataError, match=r"the index of s3://shards-bucket/v1/proxy/all/images is not here; run the"):
-        run_stage(settings, find_run(settings, "distill-proxy", None), tmp_path)
+        run_stage(Recipe.of(settings), Recipe.of(settings).find("distill-proxy"), tmp_path)
 
 
 @pytest.mark.parametrize(("fault", "words"), [(truncated(0.0), "ended after 0 of"), (wrong(), "damaged")])
@@ -340,10 +338,10 @@ def test_damage_on_the_way_stops_training_with_the_shard_s_name(
     words: str,
 ) -> None:
     settings = reading(tree, ADDRESS, tmp_path / "cache", loaders=2)
-    run_stage(settings, find_run(settings, "prepare-data", None), tmp_path)
+    run_stage(Recipe.of(settings), Recipe.of(settings).find("prepare-data"), tmp_path)
     proxy.misbehave(fault)
     monkeypatch.setattr("gkd_core.storage.download.LONGEST_PAUSE", 0.05)
     with pytest.raises(DataError, match=rf"^s3://shards-bucket/v1/proxy/all/images/proxy-all-images-\d+-\w+\.tar: .*{words}"):
-        run_stage(settings, find_run(settings, "distill-proxy", None), tmp_path)
+        run_stage(Recipe.of(settings), Recipe.of(settings).find("distill-proxy"), tmp_path)
     assert not list((tmp_path / "cache").glob("*.shard"))
     assert not (tmp_path / "artifacts/distill-proxy").exists()

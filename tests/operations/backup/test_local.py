@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from gkd_core.cli.app import app
 from gkd_core.errors import DataError, GkdError, PlatformError, TransientError
-from gkd_core.operations.backup import make, retention, schemas
+from gkd_core.operations.backup import databases, make, retention
 from gkd_core.operations.backup.backup_store import BackupStore, open_backup_store
 from gkd_core.operations.backup.make import Part, back_up
 from gkd_core.operations.backup.manifest import Backup, decode
@@ -32,7 +32,7 @@ from tests.platform_memory import REVISION, memory, write, write_artifacts
 @pytest.fixture(autouse=True)
 def _schemas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect's and MLflow's own take seconds to read; tests/integration/test_backup.py does."""
-    monkeypatch.setattr(schemas, "known_revisions", lambda database, kind: {REVISION})
+    monkeypatch.setattr(databases, "known_revisions", lambda database, kind: {REVISION})
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_an_unfinished_backup_is_none(project: Path, backup_store: BackupStore, 
         with pytest.raises(KeyboardInterrupt):
             run(project, backup_store)
     assert contents(backup_store)
-    with pytest.raises(DataError, match="no whole backup there; one that was not finished has no manifest"):
+    with pytest.raises(DataError, match="no complete backup there; one that was not finished has no manifest"):
         backup_store.newest()
     _, parts = run(project, backup_store)
     assert parts[-1].copied == 0  # what it had copied is used

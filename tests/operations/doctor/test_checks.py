@@ -16,6 +16,8 @@ from gkd_core.operations.doctor.web import Reply, password_in, without_password
 from gkd_core.settings import Settings
 from gkd_core.system.loopback import free_port
 from gkd_core.system.platform_state import PlatformState, ProcessMark, ServiceState, now
+from tests.infra.kubernetes import REPOSITORY
+from tests.read_only import run_with_read_only
 
 from .conftest import GIB, REQUIRES, VERSIONS, Web
 
@@ -59,7 +61,7 @@ def versions(**changed: str | None) -> dict[str, Any]:
 
 
 BAD = [
-    bad("Python", "error", "3.13.0; needs >=3.11,<3.13", "PYTHON=", python="3.13.0"),
+    bad("Python", "error", "3.15.0; needs >=3.11,<3.15", "PYTHON=", python="3.15.0"),
     bad("packages", "error", "2.10.0; needs <2.15,>=2.11", "uv pip install", **versions(torch="2.10.0")),
     bad("packages", "error", "not installed; needs >=1.0.31", "uv pip install", **versions(timm=None)),
     bad("packages", "warning", "not installed; needs >=3.8.8", "uv pip install", **versions(prefect=None)),
@@ -194,6 +196,31 @@ def test_a_file_of_secrets_is_for_its_owner_alone(mode: int, named: bool, level:
     assert finding.level == level
     assert f"{mode:04o}" in finding.found
     assert "t0ken" not in finding.model_dump_json()
+
+
+MOUNTED = """
+import sys
+from pathlib import Path
+from gkd_core.operations.doctor.credentials import _judge_mode
+for name in sys.argv[1:]:
+    print(_judge_mode("RAY_AUTH_TOKEN_PATH", Path(name), in_use=True).level)
+"""
+
+
+def test_a_secret_that_only_its_mount_can_change_is_well(tmp_path: Path) -> None:
+    """As compose hands it over: 0444, in a read-only mount. Not so in a folder that can be written, or as a file that can be."""
+    files = {}
+    for place in ("mounted", "writable"):
+        for mode in (0o444, 0o644):
+            file = files[place, mode] = tmp_path / place / f"{mode:o}"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("t0ken")
+            file.chmod(mode)
+    done = run_with_read_only(tmp_path / "mounted", MOUNTED, [str(file) for file in files.values()], REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(files, done.stdout.split(), strict=True)) == {
+        ("mounted", 0o444): "ok", ("mounted", 0o644): "error", ("writable", 0o444): "error", ("writable", 0o644): "error",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("gib", "level"), [(100, "ok"), (5, "warning"), (0.5, "error")])

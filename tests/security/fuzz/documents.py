@@ -21,7 +21,10 @@ from gkd_core.errors import DataError, GkdError, PlatformError, SettingsError, W
 from gkd_core.operations.backup.backup_store import MANIFESTS, SEALS, BackupStore, FolderShelf
 from gkd_core.operations.backup.manifest import Backup
 from gkd_core.operations.backup.seal import check_seal
-from gkd_core.planning.measured import read_measured
+from gkd_core.planning.paces import read_paces
+from gkd_core.predict.bundle import read_bundle
+from gkd_core.predict.card import render_card
+from gkd_core.predict.manifest import Bundle
 from gkd_core.records import DataManifest, EncoderCheckpoint, PictureList, Record, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import dump_settings, load_settings
 from gkd_core.storage.model_files import FILE_TAG, check_files, digests_of, recorded
@@ -40,6 +43,7 @@ EMPTY = Backup(made=datetime(2026, 1, 1, tzinfo=UTC), versions={}, databases=(),
 SEALED = EMPTY.encode()[::-1]  # text, name
 MADE = re.compile(rb'"made": ?"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})Z"')
 MODEL_FILE = "data/model.pt2"
+BUNDLED = b"weights"
 
 
 def yaml_document(content: bytes, folder: Path) -> None:
@@ -92,6 +96,19 @@ def model_manifest(content: bytes, folder: Path) -> None:
         assert kind.read(folder / "again.json") == record
 
     each_of(*(partial(read, kind) for kind in MANIFEST_KINDS))
+
+
+def bundle(content: bytes, folder: Path) -> None:
+    """The manifest of a bundle beside its files, as whoever hands one on can write it."""
+    put(BUNDLED, folder / "w.safetensors")
+    put(content, folder / "manifest.json")
+    found = read_bundle(folder)
+    assert {(folder / file.name).resolve().parent for file in found.files} == {folder.resolve()}
+    assert len(found.view.settings(3).scales) <= 16
+    assert found.classes == tuple(name for name in found.classes if name.isprintable())
+    render_card(found)
+    found.write(folder / "again.json")
+    assert Bundle.read(folder / "again.json") == found
 
 
 def model_files(content: bytes, folder: Path) -> None:
@@ -181,7 +198,7 @@ def keys(content: bytes, folder: Path) -> None:
 
 
 def measured(content: bytes, folder: Path) -> None:
-    read_measured(put(content, folder / "measured.json"), ["distill-proxy", "distill-source-gta5"])
+    read_paces(put(content, folder / "measured.json"), ["distill-proxy", "distill-source-gta5"])
 
 
 TARGETS = (
@@ -191,6 +208,7 @@ TARGETS = (
     Target("overrides", overrides, (SettingsError,)),
     Target("catalog", catalog, (DataError,), "yaml"),
     Target("model-manifest", model_manifest, (GkdError,), "json"),
+    Target("bundle", bundle, (GkdError,), "json"),
     Target("model-files", model_files, (WeightsError,), "json"),
     Target("pin", pin, (DataError,), "yaml"),
     Target("pinned-inputs", pinned_inputs, (GkdError,), "json"),

@@ -116,9 +116,7 @@ class _Watch:
 _WATCH = _Watch()
 
 
-def judge(
-    target: Target, content: bytes, seconds: float = SECONDS, memory: int = MEMORY, has_alarm: bool = True
-) -> Verdict:
+def judge(target: Target, content: bytes, seconds: float = SECONDS, memory: int = MEMORY, has_alarm: bool = True) -> Verdict:
     """Have a target read an input.
 
     Args:

@@ -18,9 +18,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.files.shards import Members, Shard, ShardIndex, TrainIds
 from gkd_core.data.preparing.tar import write_tar
 from gkd_core.operations.backup.manifest import Backup, Dump, File, Tree
+from gkd_core.predict.manifest import Bundle, BundleFile, Licences, OwnIds, Program, View
 from gkd_core.records import EncoderCheckpoint, Record, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings
 from gkd_core.storage.model_files import FILE_TAG
@@ -28,7 +30,7 @@ from gkd_core.system.platform_state import PlatformState, ProcessMark, ServiceSt
 from gkd_core.training.checkpoint import write_state
 from gkd_core.training.cost import ProcessCost
 from tests.security.fuzz.corpus import CORPUS, VALID
-from tests.security.fuzz.documents import KEY, MODEL_FILE, SEALED
+from tests.security.fuzz.documents import BUNDLED, KEY, MODEL_FILE, SEALED
 from tests.security.fuzz.readers import NAMES
 
 SHA256 = "0123456789abcdef" * 4
@@ -99,23 +101,48 @@ def _written(record: Record) -> bytes:
 
 def _records() -> Iterator[tuple[str, str, bytes]]:
     encoder = EncoderSettings(arch="vit_tiny_patch16_224")
-    yield "model-manifest", "encoder", _written(
-        EncoderCheckpoint(
-            encoder=encoder, weights="w.safetensors", sha256=SHA256, stage="distill-proxy", method="gkd", seed=0, updates=1
-        )
+    yield (
+        "model-manifest",
+        "encoder",
+        _written(
+            EncoderCheckpoint(
+                encoder=encoder, weights="w.safetensors", sha256=SHA256, stage="distill-proxy", method="gkd", seed=0, updates=1
+            )
+        ),
     )
-    yield "model-manifest", "segmentor", _written(
-        SegmentorCheckpoint(
-            encoder=encoder, decoder="linear", decoder_width=8, taxonomy="two", classes=("road", "car"), source="gta5",
-            weights="w.safetensors", sha256=SHA256, method="gkd", seed=0, updates=2, encoder_frozen=True,
-        )
+    yield (
+        "model-manifest",
+        "segmentor",
+        _written(
+            SegmentorCheckpoint(
+                encoder=encoder,
+                decoder="linear",
+                decoder_width=8,
+                taxonomy="two",
+                classes=("road", "car"),
+                source="gta5",
+                weights="w.safetensors",
+                sha256=SHA256,
+                method="gkd",
+                seed=0,
+                updates=2,
+                encoder_frozen=True,
+            )
+        ),
     )
+    yield "bundle", "one", _written(_bundle(encoder))
     yield "model-manifest", "scores", _written(ScoreTable(scores=()))
-    yield "cost-notes", "process", _written(
-        ProcessCost(role="stage", finished=True, seconds=2.5, cpu_seconds=4, gpu=False, peak_host_bytes=100, peak_gpu_bytes=0)
+    yield (
+        "cost-notes",
+        "process",
+        _written(
+            ProcessCost(role="stage", finished=True, seconds=2.5, cpu_seconds=4, gpu=False, peak_host_bytes=100, peak_gpu_bytes=0)
+        ),
     )
-    yield "cost-notes", "metrics", b"".join(
-        json.dumps({"step": step, "time": 1.5, "images_per_second": 20.0}).encode() + b"\n" for step in (10, 20, 25)
+    yield (
+        "cost-notes",
+        "metrics",
+        b"".join(json.dumps({"step": step, "time": 1.5, "images_per_second": 20.0}).encode() + b"\n" for step in (10, 20, 25)),
     )
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
     backup = Backup(
@@ -132,6 +159,21 @@ def _records() -> Iterator[tuple[str, str, bytes]]:
         supervisor=ProcessMark(pid=11, began=1.5), mark="m", ports={"mlflow": 5000}, database="sqlite", services=(service,)
     )  # fmt: skip
     yield "platform-state", "one", state.model_dump_json(indent=2).encode()
+
+
+def _bundle(encoder: EncoderSettings) -> Bundle:
+    sha256 = hashlib.sha256(BUNDLED).hexdigest()
+    record = SegmentorCheckpoint(
+        encoder=encoder, decoder="linear", decoder_width=8, taxonomy="two", classes=("road", "car"), source="gta5",
+        weights="w.safetensors", sha256=sha256, method="gkd", seed=0, updates=2, encoder_frozen=True, teacher="t",
+    )  # fmt: skip
+    return Bundle(
+        version="0.1.0", model=record, colors=((128, 64, 128), (0, 0, 142)), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+        view=View(protocol=Protocol(max_size=(720, 1280)), window=(512, 512), stride=(341, 341), scales=(1.0, 0.75), flip=True),
+        ids=OwnIds(dataset="gta5", form="index", values=(7, None)), licences=Licences(student="MIT", teacher="CC0"),
+        programs=(Program(format="onnx", file="w.safetensors", opset=20, takes="logits-of-floats", checked={"largest": 1e-5}),),
+        files=(BundleFile(name="w.safetensors", size=len(BUNDLED), sha256=sha256),),
+    )  # fmt: skip
 
 
 def _texts() -> Iterator[tuple[str, str, bytes]]:
@@ -171,7 +213,7 @@ def _texts() -> Iterator[tuple[str, str, bytes]]:
         "backup-seal": {"one": hmac.new(KEY, SEALED[0], "sha256").hexdigest()},
         "job-log": {
             "all": (
-                '(Train pid=1) gkd-metrics {"step": 1, "time": 2.5, "loss": 0.5}\n'
+                '(Train pid=1) gkd-metrics {"step": 1, "written": 2.5, "loss": 0.5}\n'
                 'gkd-error {"kind": "DataError", "message": "m"}\n' f'gkd-result {{"files": {{"a/b": "{SHA256}"}}}}\nplain\n'
             )
         },

@@ -1,0 +1,51 @@
+"""The command `gkd bundle`: a student to take away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gkd_core.cli.options import Profile, Set, read_settings
+
+EXAMPLE = "gkd bundle artifacts/learn-task/gta5 -o student.gkd --scores artifacts/evaluate/gta5"
+
+
+def bundle(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEGMENTOR",
+            help="Folder of a segmentor, or its MLflow address: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/…",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; an older bundle there is replaced.")],
+    scores: Annotated[
+        Path | None, typer.Option("--scores", help="Its scores.json, or the folder of it, to be told with it.")
+    ] = None,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """Write a student as a folder that opens without recipe, catalog or project: safetensors, manifest and model card.
+
+    The settings say how it sees an image, and where the ids of the source's own labels are found.
+    """
+    from gkd_core.models.segmentor import load_segmentor
+    from gkd_core.predict.bundle import check_replaceable, write_bundle
+    from gkd_core.stages.bundle import describe, read_scores
+    from gkd_core.stages.measure import segmentor_folder
+    from gkd_core.stages.recipe import Recipe
+    from gkd_core.untrusted import given_path
+
+    target = given_path(output)
+    check_replaceable(target)
+    settings = read_settings(profile, set_)
+    folder = segmentor_folder(model, settings, Path.cwd())
+    known = read_scores(scores) if scores is not None else ()
+    described = describe(folder, load_segmentor(folder), Recipe.of(settings), Path.cwd(), known)
+    written = write_bundle(described, folder / described.model.weights, target)
+    size = sum(file.size for file in written.files)
+    typer.echo(f"wrote {output}: {written.model.encoder.arch} from {written.model.source}, {len(written.classes)} classes, "
+               f"{size / 2**20:.1f} MiB")  # fmt: skip
+    typer.echo(f"use it: gkd predict {output} IMAGES… -o masks")

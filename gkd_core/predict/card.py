@@ -1,0 +1,91 @@
+"""The model card of a bundle: what the student is, what it knows, how it scores and how it is used, as Markdown."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, StrictUndefined
+
+from gkd_core.predict.manifest import Bundle, View
+
+CARD = "MODEL_CARD.md"
+TEMPLATE = """\
+# {{ model.encoder.arch }} from {{ model.source }}
+
+A {{ model.encoder.arch }} student with a {{ model.decoder }} decoder for semantic segmentation, learnt from labels of \
+**{{ model.source }}** alone by the method `{{ model.method }}`\
+{% if model.teacher %}, its features from {{ model.teacher }}{% endif %}. It is meant to generalise to domains whose labels it \
+never saw.
+
+## Use
+
+```sh
+gkd predict student.gkd photographs -o masks    # with the path of this folder in the place of student.gkd
+```
+
+```python
+from gkd_core import Segmentor
+
+answer = Segmentor.open("student.gkd").predict("photograph.jpg")
+answer.labels, answer.confidence, answer.overlay()
+```
+
+## What it knows
+
+| train id | class | colour |{{ " id in %s |" % bundle.ids.dataset if bundle.ids }}
+|---|---|---|{{ "---|" if bundle.ids }}
+{% for row in rows %}| {{ row | join(" | ") }} |
+{% endfor %}
+A class that {{ model.source }} does not show is not known. Nothing here says how it fails where it fails: not to be the only \
+eye of anything that can hurt people.
+
+## How it sees an image
+
+{{ seen }}. Normalisation (mean {{ bundle.mean | join(", ") }}; deviation {{ bundle.std | join(", ") }}, of images in 0..1) \
+is part of the network.
+{% if bundle.scores %}
+## Scores
+
+mIoU in %, seed {{ model.seed }}. A domain that was used to choose this student is no longer unseen.
+
+| benchmark | domain | mIoU | images |
+|---|---|---|---|
+{% for score in bundle.scores %}| {{ score.benchmark }} | {{ score.domain }}{{ " (at home)" if score.in_domain }} | \
+{{ "%.2f" | format(score.miou) }} | {{ score.images }} |
+{% endfor %}{% endif %}
+## Licences
+
+- this student: {{ bundle.licences.student }}
+- weights of the teacher: {{ bundle.licences.teacher or "there was no teacher" }}
+- data: those of the datasets that it learnt from; this card does not know them.
+
+Weights: sha256 `{{ model.sha256 }}`, {{ model.updates }} updates of stage two; written by gkd {{ bundle.version }}.
+"""
+
+
+def render_card(bundle: Bundle) -> str:
+    """The card of a bundle."""
+    # Markdown, not HTML: nothing is escaped. Names of classes hold no markup, the rest is the writer's own.
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    ids = () if bundle.ids is None else bundle.ids.values
+    rows = [
+        [str(index), name, "#{:02x}{:02x}{:02x}".format(*color), *(_id(value) for value in ids[index : index + 1])]
+        for index, (name, color) in enumerate(zip(bundle.classes, bundle.colors, strict=True))
+    ]
+    return environment.from_string(TEMPLATE).render(bundle=bundle, model=bundle.model, rows=rows, seen=seen_by(bundle.view))
+
+
+def seen_by(view: View) -> str:
+    """How an image is seen, in words."""
+    protocol = view.protocol
+    steps = [f"scaled by {protocol.scale:g}"] if protocol.scale != 1 else []
+    if protocol.max_size is not None:
+        steps.append(f"shrunk into {protocol.max_size[0]} × {protocol.max_size[1]} where it is larger")
+    steps.append(f"seen through windows of {view.window[0]} × {view.window[1]} every {view.stride[0]} × {view.stride[1]} pixels")
+    if view.scales != (1.0,):
+        steps.append(f"at the scales {', '.join(f'{scale:g}' for scale in view.scales)}")
+    if view.flip:
+        steps.append("mirrored too")
+    return f"An image is {', '.join(steps)}, in {view.precision}"
+
+
+def _id(value: int | None) -> str:
+    return "–" if value is None else str(value)

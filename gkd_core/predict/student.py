@@ -1,0 +1,193 @@
+"""A student for programs: `Segmentor.open("student.gkd").predict(image)`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gkd_core.errors import SettingsError
+from gkd_core.evaluate.inference import batch_logits, resized_batch
+from gkd_core.messages import one_line, shown
+from gkd_core.models.segmentor import load_segmentor
+from gkd_core.predict.answer import Answer, Colors, Strip, judged
+from gkd_core.predict.bundle import open_bundle
+from gkd_core.predict.manifest import Bundle
+from gkd_core.predict.pictures import Picture, picture_of
+from gkd_core.predict.windows import Rows, logit_rows
+from gkd_core.settings import EvaluateSettings
+from gkd_core.untrusted import given_path
+
+MOST_WHOLE = 512 * 2**20  # bytes of an image's logits; a larger one is seen strip by strip
+STRIP = 64 * 2**20  # bytes of the logits of one strip
+ADDITIVE = ("mask2former",)  # decoders whose scores are sums of probabilities
+
+
+class Segmentor:
+    """A student in use. It sees an image as its scores were measured, and answers at the image's own size.
+
+    Attributes:
+        bundle: what is known of it.
+        device: where it computes.
+    """
+
+    def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device) -> None:
+        self.bundle, self.device = bundle, device
+        self._network = network.eval().to(device)
+        self._additive = bundle.model.decoder in ADDITIVE
+
+    @classmethod
+    def open(cls, path: str | Path, device: str = "auto") -> Self:
+        """Open a bundle. Nothing in it is run.
+
+        Args:
+            path: the folder that `gkd bundle` wrote.
+            device: as torch calls it, such as cuda:1; auto takes a GPU where there is one.
+
+        Raises:
+            GkdError: it is no bundle, or is damaged; or there is no such device.
+        """
+        found = device_named(device)
+        return cls(*open_bundle(given_path(path)), found)
+
+    @classmethod
+    def of_segmentor(cls, bundle: Bundle, folder: Path, device: torch.device) -> Self:
+        """A student as stage two left it in a folder, and what a bundle would say of it."""
+        return cls(bundle, load_segmentor(folder), device)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the classes are called, in the order of their train ids."""
+        return self.bundle.classes
+
+    @property
+    def colors(self) -> Colors:
+        """The colour of each class, (red, green, blue)."""
+        return self.bundle.colors
+
+    @property
+    def additive(self) -> bool:
+        """Whether its scores are sums of probabilities."""
+        return self._additive
+
+    def predict(self, image: object) -> Answer:
+        """The classes of one image.
+
+        Args:
+            image: a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W); of uint8, uint16, or floats in 0..1.
+
+        Raises:
+            DataError: it is damaged, or is no image.
+        """
+        return self.predict_all([image])[0]
+
+    def predict_all(self, images: Sequence[object]) -> list[Answer]:
+        """The classes of several images, which are seen at once where they are of one size.
+
+        Their answers are those of `predict` but for the last bit of a score.
+        """
+        pictures = [picture_of(image) for image in images]
+        sizes = {(picture.height, picture.width) for picture in pictures}
+        if len(sizes) == 1 and not self.is_large(*next(iter(sizes)), len(pictures)):
+            return self._at_once(pictures)
+        return [self._alone(picture) for picture in pictures]
+
+    def is_large(self, height: int, width: int, images: int = 1) -> bool:
+        """Whether the logits of so many images of a size take more room than there should be."""
+        view = self.bundle.view
+        pixels = max([height * width, *(scale**2 * self._shown(height, width) for scale in view.scales)])
+        return images * len(self.classes) * pixels * 4 > MOST_WHOLE
+
+    @torch.inference_mode()
+    def strips(self, picture: Rows, size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+        """Scores (K, rows, width) of an image at a size, strip by strip from the top, each with its first row.
+
+        Args:
+            picture: after the first step of the protocol (`Picture.scaled`).
+        """
+        rows = logit_rows(self._network, picture, self.bundle.view, self._settings(1), self.device, size)
+        step = max(1, STRIP // (len(self.classes) * size[1] * 4))
+        for top in range(0, size[0], step):
+            yield top, rows.rows(top, min(top + step, size[0]))
+
+    @torch.inference_mode()
+    def _at_once(self, pictures: Sequence[Picture]) -> list[Answer]:
+        began = time.perf_counter()
+        size = pictures[0].height, pictures[0].width
+        seen = torch.stack([_shown(picture, self.bundle) for picture in pictures]).to(self.device)
+        scores = resized_batch(batch_logits(self._network, seen, self._settings(len(pictures))), size)
+        strips = [judged(each, self._additive) for each in scores]
+        seconds = (time.perf_counter() - began) / len(pictures)
+        return [
+            self._answer(picture, [strip], seconds, partial(_whole, each))
+            for picture, strip, each in zip(pictures, strips, scores, strict=True)
+        ]
+
+    def _alone(self, picture: Picture) -> Answer:
+        large = self.is_large(picture.height, picture.width)
+        return self._strip_by_strip(picture) if large else self._at_once([picture])[0]
+
+    def _strip_by_strip(self, picture: Picture) -> Answer:
+        began = time.perf_counter()
+        size, view = (picture.height, picture.width), self.bundle.view
+
+        def scores() -> Iterator[tuple[int, Tensor]]:
+            return self.strips(picture.scaled(view.protocol), size)
+
+        strips = [judged(each, self._additive, top) for top, each in scores()]
+        return self._answer(picture, strips, time.perf_counter() - began, scores)
+
+    def _answer(
+        self, picture: Picture, strips: Sequence[Strip], seconds: float, scores: Callable[[], Iterator[tuple[int, Tensor]]]
+    ) -> Answer:
+        labels = np.concatenate([strip.labels for strip in strips])
+        return Answer(
+            labels=labels,
+            confidence=np.concatenate([strip.confidence for strip in strips]),
+            entropy=sum(strip.entropy for strip in strips) / labels.size,
+            classes=self.classes,
+            colors=self.colors,
+            seconds=seconds,
+            _picture=picture,
+            _scores=scores,
+            _additive=self._additive,
+        )
+
+    def _settings(self, images: int) -> EvaluateSettings:
+        return self.bundle.view.settings(images)
+
+    def _shown(self, height: int, width: int) -> int:
+        rows, columns = self.bundle.view.protocol.input_size(height, width)
+        return rows * columns
+
+
+def _whole(scores: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The scores of all of an image as one strip."""
+    yield 0, scores
+
+
+def _shown(picture: Picture, bundle: Bundle) -> Tensor:
+    """An image as the protocol shows it, (3, h, w)."""
+    scaled = picture.scaled(bundle.view.protocol)
+    size = bundle.view.protocol.input_size(picture.height, picture.width)
+    return resized_batch(scaled.rows(0, scaled.height).unsqueeze(0), size)[0]
+
+
+def device_named(name: str) -> torch.device:
+    """A device by its name; `SettingsError` where torch knows none of that name, or finds none here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, ValueError, AssertionError, NotImplementedError, ImportError) as error:
+        raise SettingsError(
+            f"device: '{shown(name, 40)}' cannot be used here ({one_line(error, 120)}); give cpu, cuda, cuda:1 or auto"
+        ) from None
+    return device
