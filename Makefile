@@ -57,6 +57,7 @@ test: $(READY) $(AUDIT)/.ready  ## Run the tests that are quick enough for every
 		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration tests
 
 test-all: test  ## Run all tests, the long ones too (about an hour and a half on two cores).
+	$(BIN)/python -m pytest -m "hypothesis and not slow and not integration" --hypothesis-profile wide -n 2
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile tests/integration/cluster tests/integration/kills tests
 
 # The engine stays for the next time; tests/containers/set-up down removes it with everything it has.

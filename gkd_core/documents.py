@@ -25,6 +25,7 @@ LONGEST_NUMBER = 400  # characters: the largest float has 309 digits, and Python
 LONGEST_ERROR = 300
 # No file can be called so, and no UTF-8 holds the first: refused here, as what is read ends in paths and files elsewhere.
 ODD = re.compile("[\\ud800-\\udfff\\0]")
+OTHER_LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
 ODD_ESCAPE = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
 
 
@@ -101,7 +102,14 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which also quotes the texts that version 1.2 takes for numbers."""
+    """YAML's safe dumper, which also quotes the texts that version 1.2 takes for numbers and escapes unusual line breaks."""
+
+    def represent_str(self, text: str) -> ScalarNode:
+        # Left bare they come back as `\n` or a blank: the two versions of YAML differ in what ends a line.
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if OTHER_LINE_BREAKS.search(text) else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"

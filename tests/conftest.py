@@ -15,8 +15,10 @@ from gkd_core.models.encoder import Encoder
 from gkd_core.settings import EncoderSettings, Settings, settings_from_tree
 
 torch.set_num_threads(1)
-# Nothing is asserted as a time: on a busy machine any example may take long.
-hypothesis.settings.register_profile("gkd", deadline=None)
+# Nothing is asserted as a time: on a busy machine any example may take long. A change is judged by the same examples each time;
+# `make test-all` looks for new ones (`--hypothesis-profile wide`).
+hypothesis.settings.register_profile("gkd", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("wide", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("gkd")
 
 TINY_VIT = {

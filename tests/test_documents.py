@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, strategies
+from hypothesis import example, given, strategies
 
 from gkd_core.documents import DocumentError, dump_yaml, parse_json, parse_yaml, read_small, read_text, read_yaml
 
@@ -76,6 +76,8 @@ def _groups(inner: strategies.SearchStrategy[object]) -> strategies.SearchStrate
 
 
 @given(strategies.recursive(SCALARS | TEXTS | LIKE_NUMBERS, _groups))
+@example("\x85")
+@example({"a": ["\u2028", "line\x85line\n", "\ufeff", "\r\n", " \u2029 "]})
 def test_what_is_written_is_read_back_by_both_versions(tree: object) -> None:
     text = dump_yaml(tree)
     assert parse_yaml(text) == tree
