@@ -1,7 +1,7 @@
-"""How long one update takes: what runs side by side, and what is waited for after it.
+"""How long one update takes: what runs side by side, and what is waited for.
 
-A batch is made and fetched while the one before it is trained on, so that these take as long as the slowest of them; then the
-workers wait for the slowest one, and for the gradients on the network. Expectations stand for what is random.
+An update computes, then waits for the slowest worker and for the gradients on the network. Meanwhile the next batch is made and
+fetched, so that these three take as long as the slowest of them. Expectations stand for what is random.
 """
 
 from __future__ import annotations
@@ -72,51 +72,44 @@ class UpdateTime:
     """One update (in evaluation, one image of each worker), in seconds.
 
     Attributes:
-        compute, making, fetching: what the three would take alone: a worker's arithmetic; making its images; fetching them.
-        pipeline: what they take together.
-        limit: which of them the others wait for: compute (or launches, where its images are too few to matter), input, storage.
+        compute: a worker's arithmetic.
         straggling: waiting for the slowest worker.
         exchange: waiting for the gradients.
+        waiting_for_input, waiting_for_storage: waiting for a batch whose images are still being made, or fetched.
+        limit: what the others wait for: compute (or launches, where its images are too few to matter), input, storage.
     """
 
     compute: float
-    making: float
-    fetching: float
-    pipeline: float
-    limit: str
     straggling: float
     exchange: float
+    waiting_for_input: float
+    waiting_for_storage: float
+    limit: str
 
     @property
     def seconds(self) -> float:
-        return self.pipeline + self.straggling + self.exchange
-
-    @property
-    def waiting_for_input(self) -> float:
-        return 0.0 if self.fetching == self.pipeline else self.pipeline - self.compute
-
-    @property
-    def waiting_for_storage(self) -> float:
-        return self.pipeline - self.compute if self.fetching == self.pipeline else 0.0
+        return self.compute + self.straggling + self.exchange + self.waiting_for_input + self.waiting_for_storage
 
 
 def update_time(team: Team, fetched: float) -> UpdateTime:
     """The time of an update in which each host fetches so many bytes."""
     demand, cluster, workers = team.demand, team.cluster, team.workers
     compute, making = team.compute_seconds(), _making_seconds(team)
-    together = max(compute, making) if demand.loaders else compute + making
+    straggling = compute * cluster.straggling * expected_maximum(workers) if team.together else 0.0
+    backward = compute * demand.backward_share / demand.accumulate
+    exchange = exposed_seconds(demand.gradient_bytes, workers, cluster, backward) if team.together else 0.0
+    busy = compute + straggling + exchange
+    with_input = max(busy, making) if demand.loaders else busy + making
     fetching = fetched / (min(cluster.storage_node_bandwidth, _share(cluster.storage_bandwidth, team.nodes)) * 1e9)
     few = team.fixed_seconds() > team.arithmetic_seconds(team.views)
     alone = {"launches" if few else "compute": compute, "input": making, "storage": fetching}
-    backward = compute * demand.backward_share / demand.accumulate
     return UpdateTime(
         compute=compute,
-        making=making,
-        fetching=fetching,
-        pipeline=max(together, fetching),
+        straggling=straggling,
+        exchange=exchange,
+        waiting_for_input=0.0 if fetching >= with_input else with_input - busy,
+        waiting_for_storage=fetching - busy if fetching >= with_input else 0.0,
         limit=max(alone, key=lambda name: alone[name]),
-        straggling=compute * cluster.straggling * expected_maximum(workers) if team.together else 0.0,
-        exchange=exposed_seconds(demand.gradient_bytes, workers, cluster, backward) if team.together else 0.0,
     )
 
 
