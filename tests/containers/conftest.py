@@ -6,13 +6,14 @@ Each file of this folder says `pytestmark = MARKS`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import Engine, EngineError
+from tests.containers.engine import REPOSITORY, Engine, EngineError
 
 BUILD_SECONDS = 3000  # on two cores that another test run shares
 MARKS = [pytest.mark.containers, pytest.mark.timeout(BUILD_SECONDS + 600)]
@@ -91,6 +92,18 @@ def worker_image(engine: Engine, build_options: Path) -> str:
 @pytest.fixture(scope="session")
 def images(service_image: str, worker_image: str) -> Images:
     return Images(service_image, worker_image)
+
+
+@pytest.fixture(scope="session")
+def stand_ins(engine: Engine, build_options: Path) -> dict[str, str]:
+    """Images in the place of those that only a registry has, by the name that the manifests have for them."""
+    (moto,) = re.findall(r"^moto==(\S+)", (REPOSITORY / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    folder = Path(__file__).parent / "stand_ins"
+    words = [*build_options.read_text(encoding="utf-8").split("\n")[:-1], f"--build-arg=MOTO={moto}"]
+    for target in ("postgres", "store"):
+        names = [f"--target={target}", f"--tag=gkd-test-{target}:latest"]
+        engine.docker("buildx", "build", *names, "--load", *words, str(folder), seconds=1200)
+    return {"postgres": "gkd-test-postgres:latest", "seaweedfs": "gkd-test-store:latest"}
 
 
 @pytest.fixture

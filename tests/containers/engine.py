@@ -45,13 +45,17 @@ class Engine:
         return self.command(["docker", *arguments], check=check, seconds=seconds)
 
     def command(
-        self, command: Sequence[str | Path], *, check: bool = True, seconds: float = 300, **variables: str
+        self,
+        command: Sequence[str | Path],
+        *,
+        folder: Path = REPOSITORY,
+        check: bool = True,
+        seconds: float = 300,
+        **variables: str,
     ) -> subprocess.CompletedProcess[str]:
         """Any command that calls docker."""
         environment = {**self.environment, **variables}
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=seconds, check=False
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
         if check and done.returncode:
             said = (done.stdout + done.stderr)[-6000:]
             raise AssertionError(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{said}")

@@ -57,21 +57,11 @@ REACHED_IN_PROD = {
 }
 
 
-@pytest.fixture(scope="module")
-def stand_ins(engine: Engine, build_options: Path) -> dict[str, str]:
-    """Images in the place of those that only a registry has."""
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> None:
     tools = missing_tools()
     if tools or os.geteuid() != 0:
         pytest.skip(f"root is needed, and {', '.join(tools) or 'nothing else'}")
-    (moto,) = re.findall(r"^moto==(\S+)", (REPOSITORY / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    folder = Path(__file__).parent / "stand_ins"
-    words = [*build_options.read_text(encoding="utf-8").split("\n")[:-1], f"--build-arg=MOTO={moto}"]
-    for target in ("postgres", "store"):
-        name = f"gkd-test-{target}:latest"
-        engine.docker(
-            "buildx", "build", f"--target={target}", f"--tag={name}", "--load", *words, str(folder), seconds=1200
-        )
-    return {"postgres": "gkd-test-postgres:latest", "seaweedfs": "gkd-test-store:latest"}
 
 
 def make_secrets(folder: Path) -> dict[str, dict[str, bytes]]:
