@@ -8,6 +8,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the page of a run has its address
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -79,11 +80,18 @@ def run_name(settings: Settings) -> str:
 
 
 def source_tags(project: Path) -> dict[str, str]:
-    """The git revision that runs and whether the checkout has changes; "unknown" outside a git checkout."""
+    """The git revision that runs and whether the checkout has changes.
+
+    Outside a git checkout that of the image, by the variable GKD_REVISION (`REVISION`, or `REVISION+changes`); else "unknown".
+    """
     revision = git(project, "rev-parse", "HEAD")
+    if revision is None:
+        built, changed, _ = os.environ.get("GKD_REVISION", "").partition("+")
+        if re.fullmatch("[0-9a-f]{40}", built) is None:
+            return {"mlflow.source.git.commit": "unknown", "git.dirty": "unknown"}
+        return {"mlflow.source.git.commit": built, "git.dirty": str(bool(changed)).lower()}
     changes = git(project, "status", "--porcelain", "--untracked-files=no")
-    dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"mlflow.source.git.commit": revision or "unknown", "git.dirty": dirty}
+    return {"mlflow.source.git.commit": revision, "git.dirty": "unknown" if changes is None else str(bool(changes)).lower()}
 
 
 class Tracking:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import socket
 import sys
 import time
 import urllib.error
@@ -146,6 +149,38 @@ def test_a_container_is_confined(service: str, host: Host) -> None:
     assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE) and re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
     written = host.inside(service, "sh", "-c", "touch /gkd /usr/gkd /etc/gkd 2>&1 || true")
     assert written.count("Read-only file system") == 3
+
+
+def firewall_rule() -> list[str]:
+    """The one that docs/security.md names for IPv4."""
+    text = (REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^iptables --insert .*?(?=\s+#|$)", text, re.MULTILINE)
+    return shlex.split(rule)
+
+
+@pytest.fixture
+def port_of_the_machine() -> Iterator[int]:
+    """A port on which something of this machine listens, on all addresses."""
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+def test_a_rule_closes_the_machines_own_ports_to_containers(host: Host, port_of_the_machine: int) -> None:
+    (network,) = json.loads(host.engine.docker("network", "inspect", "gkd-test_services").stdout)
+    address = network["IPAM"]["Config"][0]["Gateway"]  # this machine's own, in that network
+    ask = f"import socket; socket.create_connection(({address!r}, {port_of_the_machine}), timeout=5); print('in')"
+
+    def gets_in() -> bool:
+        return "in" in host.inside("prefect-worker", "sh", "-c", f"python -c {shlex.quote(ask)} 2>/dev/null || true").split()
+
+    assert gets_in(), "the rule is not needed any more: say so in docs/security.md"
+    rule = firewall_rule()
+    host.engine.command(rule)
+    try:
+        assert not gets_in()
+        assert host.prefect("deployments/filter", {}), "what is published answers as before"
+    finally:
+        host.engine.command([{"--insert": "--delete"}.get(word, word) for word in rule])
 
 
 def run_of_the_readme(host: Host, command: str) -> str:

@@ -205,8 +205,9 @@ def test_the_script_builds_both_for_one_host(service_image: str, worker_image: s
     engine.command(["infra/images/build.sh", "local", "cpu"], seconds=BUILD_SECONDS, GKD_BUILD_OPTIONS=str(build_options))
     for name in ("gkd-service:dev", "gkd-worker:dev"):
         (found,) = json.loads(engine.docker("image", "inspect", name).stdout)
-        revision = found["Config"]["Labels"]["org.opencontainers.image.revision"].removesuffix("+changes")
-        assert revision == engine.command(["git", "rev-parse", "HEAD"]).stdout.strip()
+        label = found["Config"]["Labels"]["org.opencontainers.image.revision"]
+        assert name == "gkd-service:dev" or f"GKD_REVISION={label}" in found["Config"]["Env"]
+        assert label.removesuffix("+changes") == engine.command(["git", "rev-parse", "HEAD"]).stdout.strip()
 
 
 @pytest.fixture

@@ -76,8 +76,26 @@ def test_unusable_store_is_one_clear_line(tmp_path: Path) -> None:
         Tracking(Settings(tracking=TrackingSettings(uri="nonsense://store")), tmp_path)
 
 
-def test_source_tags_outside_git(tmp_path: Path) -> None:
-    assert source_tags(tmp_path) == {"mlflow.source.git.commit": "unknown", "git.dirty": "unknown"}
+@pytest.mark.parametrize(
+    ("built", "revision", "dirty"),
+    [
+        (None, "unknown", "unknown"), ("unknown", "unknown", "unknown"), ("main", "unknown", "unknown"),
+        ("a1" * 20, "a1" * 20, "false"), ("a1" * 20 + "+changes", "a1" * 20, "true"),
+    ],
+)  # fmt: skip
+def test_outside_git_the_revision_is_that_of_the_image(
+    built: str | None, revision: str, dirty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GKD_REVISION", raising=False)
+    if built is not None:
+        monkeypatch.setenv("GKD_REVISION", built)
+    assert source_tags(tmp_path) == {"mlflow.source.git.commit": revision, "git.dirty": dirty}
+
+
+def test_a_machine_without_git_knows_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("GKD_REVISION", raising=False)
+    assert source_tags(tmp_path)["mlflow.source.git.commit"] == "unknown"
 
 
 @pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
