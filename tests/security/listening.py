@@ -51,6 +51,20 @@ def listening(processes: Iterable[psutil.Process]) -> set[Listener]:
     return found
 
 
+def run_of(listeners: set[Listener], program: str) -> set[Listener]:
+    """Those of processes whose command line has this word."""
+    return {listener for listener in listeners if program in listener.program}
+
+
+def all_of_ray(root: int, seconds: float = 90) -> set[Listener]:
+    """What a process and a Ray of its own listen on, once all of Ray's have come up: it works before its agents are there."""
+    deadline = time.monotonic() + seconds
+    while len(found := listening(tree(root))) <= 8 or not run_of(found, "RuntimeEnvAgent"):
+        assert time.monotonic() < deadline, f"after {seconds} s only these listen: {found}"
+        time.sleep(0.5)
+    return found
+
+
 def beyond_loopback(listeners: Iterable[Listener]) -> list[Listener]:
     return sorted(listener for listener in listeners if not listener.on_loopback)
 

@@ -27,7 +27,7 @@ from gkd_core.cluster.own_cluster import PREFIX
 from gkd_core.settings import dump_settings, settings_from_tree
 from gkd_core.stages import Recipe, run_stage
 from gkd_core.system.loopback import free_port
-from tests.security.listening import Listener, beyond_loopback, listening, reachable, tree, watch
+from tests.security.listening import Listener, all_of_ray, beyond_loopback, listening, reachable, run_of, tree, watch
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -82,10 +82,6 @@ def environment(place: Path) -> dict[str, str]:
     """Nothing that would name a cluster, an interface or a key; a home and a folder for temporary files of one's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GLOO_", "NCCL_"))}
     return {**kept, "HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
-
-
-def run_of(listeners: set[Listener], program: str) -> set[Listener]:
-    return {listener for listener in listeners if program in listener.program}
 
 
 def token_of(root: int) -> str:
@@ -166,8 +162,7 @@ def test_two_clusters_of_one_user_have_a_token_each(environment: dict[str, str],
         ports = [int(address.rpartition(":")[2]) for _, address in lines]
         tokens = [token_of(process.pid) for process in processes]
         for process in processes:
-            found = listening(tree(process.pid))
-            assert len(found) > 8
+            found = all_of_ray(process.pid)
             assert beyond_loopback(found) == []
         answers = {(port, token): code_of(ports[port], GCS, tokens[token]) for port in range(2) for token in range(2)}
         refused, let_in = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.OK
@@ -197,8 +192,7 @@ def test_no_port_of_a_flows_cluster_answers_without_its_token(
         assert access["RAY_AUTH_TOKEN"] == token_of(os.getpid())
         (folder,) = (place / "tmp").glob(f"{PREFIX}*")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, "Ray opens to everybody the folder that it is given"
-        found = listening(tree(os.getpid()))
-        assert len(found) > 8
+        found = all_of_ray(os.getpid())
         assert beyond_loopback(found) == []
         for token in (None, secrets.token_hex(32)):
             answers = {(item, method): code_of(item.port, method, token) for item in found for method in METHODS}
