@@ -120,9 +120,13 @@ def _growth_on_gpu(job: MemoryJob, network: nn.Module, device: torch.device) -> 
 
 
 def _growth_in_child(job: MemoryJob) -> int | None:
-    command = [sys.executable, "-P", "-m", __name__]
     done = subprocess.run(
-        command, input=job.model_dump_json(), env={**os.environ, **GIVE_BACK}, capture_output=True, text=True, check=False
+        [sys.executable, "-P", *_program()],
+        input=job.model_dump_json(),
+        env={**os.environ, **GIVE_BACK},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode < 0:
         raise GkdError(f"the process that measures its memory was killed (signal {-done.returncode}); give a smaller --batch "
@@ -130,6 +134,10 @@ def _growth_in_child(job: MemoryJob) -> int | None:
     if done.returncode:
         raise GkdError(f"its memory could not be measured ({last_words(done.stderr, 200)}); give a smaller --batch or --size")
     return int(done.stdout) if done.stdout.strip() else None
+
+
+def _program() -> list[str]:
+    return ["-m", __name__]
 
 
 def _stated(key: str) -> int:
