@@ -171,11 +171,12 @@ def _peak(subject: Subject, conditions: Conditions) -> int | None:
 
 def _figures(subject: Subject, cost: Cost, peak: int | None, seconds: Sequence[float], batch: int) -> ModelLatency:
     described, times = subject.described, summary(seconds)
-    whole = isinstance(described, SegmentorCheckpoint)
+    record = described if isinstance(described, SegmentorCheckpoint) else None
+    encoder = described.encoder if isinstance(described, SegmentorCheckpoint) else described
     return ModelLatency(
-        part="segmentor" if whole else "encoder",
-        arch=described.encoder.arch if whole else described.arch,
-        decoder=described.decoder if whole else None,
+        part="encoder" if record is None else "segmentor",
+        arch=encoder.arch,
+        decoder=None if record is None else record.decoder,
         sha256=subject.sha256,
         precision=subject.precision,
         parameters=cost.parameters,
