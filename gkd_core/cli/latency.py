@@ -29,7 +29,7 @@ def latency(
     ],
     against: Annotated[
         str | None,
-        typer.Option(help=f"Another of these, the folder of an encoder, or {TEACHER}: the encoder that the settings distil."),
+        typer.Option(help=f"Another of these; or an encoder's folder, or {TEACHER} (the settings'): under the model's decoder."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of images in pixels, such as 512x1024; else the model's window.")
@@ -59,7 +59,7 @@ def latency(
     target = None if output is None else given_path(output)
     place = latency_device(device)
     student, view = _student(model, profile, set_)
-    other = None if against is None else _other(against, profile, set_)
+    other = None if against is None else _other(against, student, profile, set_)
     conditions = Conditions(asked or view.window, batch, threads or view.threads, repeats, place)
     found = measure_latency(student, other, conditions, lambda rounds: progress("latency", rounds, unit="rounds"))
     if target is not None:
@@ -97,25 +97,19 @@ def _student(model: str, profile: str | None, set_: list[str] | None) -> tuple[S
     return subject, bundle.view
 
 
-def _other(model: str, profile: str | None, set_: list[str] | None) -> Subject:
-    """What the student is held against: a segmentor, the encoder of a folder, or the settings' teacher."""
-    from gkd_core.interop.export import read_encoder
+def _other(model: str, student: Subject, profile: str | None, set_: list[str] | None) -> Subject:
+    """What the student is held against: a segmentor; or the settings' teacher, or the encoder of a folder, under its decoder."""
     from gkd_core.messages import shown
-    from gkd_core.models.flops import empty_encoder
     from gkd_core.predict.bundle import kind_of
-    from gkd_core.predict.timing import Subject
+    from gkd_core.predict.timing import with_encoder
     from gkd_core.records import MANIFEST, EncoderCheckpoint
     from gkd_core.settings.encoder import MLFLOW_SCHEMES
     from gkd_core.untrusted import given_path
 
     if model == TEACHER:
-        # Without its weights: they may be far away, and no figure depends on them.
-        settings = read_settings(profile, set_).teacher
-        return Subject(TEACHER, settings, empty_encoder(settings))
+        return with_encoder(student, read_settings(profile, set_).teacher, TEACHER)
     if not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "encoder":
-        network, encoder = read_encoder(given_path(model))
-        sha256 = EncoderCheckpoint.read(given_path(model) / MANIFEST).sha256
-        return Subject(shown(model, 60), encoder, network, sha256=sha256)
+        return with_encoder(student, EncoderCheckpoint.read(given_path(model) / MANIFEST).encoder, shown(model, 60))
     return _student(model, profile, set_)[0]
 
 

@@ -67,19 +67,6 @@ def recorded_cost(record: SegmentorCheckpoint, size: Size) -> Cost:
     return Cost(sum(cost.parameters for cost in costs), sum(cost.flops for cost in costs))
 
 
-def encoder_cost(settings: EncoderSettings, size: Size) -> Cost:
-    """Of an encoder alone, giving the tokens of an image of a size (height, width).
-
-    Raises:
-        DataError: it cannot see an image of that size.
-    """
-    with torch.device("meta"):
-        encoder = empty_encoder(settings).eval()
-        images = torch.zeros(1, 3, *size)
-    with torch.no_grad():
-        return Cost(parameter_count(encoder), counted(lambda: encoder.tokens(images)))
-
-
 def student_size(record: SegmentorCheckpoint, weights: Path, window: tuple[int, int]) -> StudentSize:
     """Count a segmentor on a window (height, width), on the meta device: nothing is computed and no weights are read.
 

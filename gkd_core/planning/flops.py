@@ -13,7 +13,7 @@ from gkd_core.distill.stage_one import build_objective
 from gkd_core.methods import encoder_is_frozen, method_of
 from gkd_core.models.build import parameter_count
 from gkd_core.models.encoder import Tokens
-from gkd_core.models.flops import FORWARD_AND_BACKWARD, Cost, counted, empty_encoder, encoder_cost
+from gkd_core.models.flops import FORWARD_AND_BACKWARD, Cost, counted, empty_encoder
 from gkd_core.settings import DistillSettings, EncoderSettings, Settings
 
 # Images in a counted batch: enough for the usual masked shares of a batch to be whole numbers of images.
@@ -53,7 +53,10 @@ def task_cost(forward: Mapping[str, Cost], settings: Settings) -> dict[str, Cost
     frozen = {method_of(settings).encoder} if encoder_is_frozen(settings) else set()
     costs = {part: cost if part in frozen else _trained(cost) for part, cost in forward.items()}
     if method_of(settings).joint_distillation:
-        costs["teacher"] = encoder_cost(settings.teacher, settings.learn_task.image_size)
+        with torch.device("meta"):
+            teacher = empty_encoder(settings.teacher).eval()
+            images = torch.zeros(1, 3, *settings.learn_task.image_size)
+        costs["teacher"] = Cost(parameter_count(teacher), counted(lambda: teacher.tokens(images)))
     return costs
 
 

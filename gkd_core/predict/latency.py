@@ -29,22 +29,20 @@ Whole = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class ModelLatency(Record):
-    """What one model takes.
+    """What one model takes from images to logits at their size.
 
     Attributes:
-        part: the whole segmentor, from image to logits at the image's size; or an encoder alone, from image to tokens.
-        decoder: of a segmentor.
-        sha256: of its weights; null where they were not read, as no figure depends on them.
-        parameters: of all parts that are used.
+        arch: of its encoder.
+        sha256: of its weights; null where they are random: an encoder was put under the decoder of the model beside it.
+        parameters: with its decoder.
         flops: of one image, two for a multiplication and an addition.
         median_seconds, p95_seconds: of a pass over one batch; the 95th percentile is interpolated, as numpy does it.
         images_per_second: the images of a batch over the median.
         peak_bytes: its weights, and the most that a pass takes beside them, the images too; null where the system cannot tell.
     """
 
-    part: Literal["segmentor", "encoder"]
     arch: PlainName
-    decoder: PlainName | None = None
+    decoder: PlainName
     sha256: Sha256 | None = None
     precision: Precision
     parameters: Whole
@@ -56,8 +54,8 @@ class ModelLatency(Record):
 
     @property
     def words(self) -> str:
-        """Which architecture it is, and how much of one."""
-        return f"{self.arch}, {'encoder alone' if self.decoder is None else f'{self.decoder} decoder'}"
+        """Which architecture it is."""
+        return f"{self.arch}, {self.decoder} decoder"
 
 
 class Latency(Record):

@@ -15,23 +15,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from gkd_core.errors import GkdError
 from gkd_core.evaluate.inference import precision_of
 from gkd_core.messages import last_words
-from gkd_core.models.encoder import Encoder
-from gkd_core.models.flops import Size, empty_encoder
+from gkd_core.models.flops import Size
 from gkd_core.models.segmentor import recorded_segmentor
 from gkd_core.predict.latency import Precision
 from gkd_core.records import Record, SegmentorCheckpoint
-from gkd_core.settings import EncoderSettings
 
-Architecture = SegmentorCheckpoint | EncoderSettings
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 FORGET_HIGHEST = "5"  # proc_pid_clear_refs(5): the highest mark becomes the present one
 # glibc keeps freed blocks for later, more of them the longer it runs; above a fixed size each is now given back at once.
@@ -41,7 +36,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 class MemoryJob(Record):
     """A pass whose memory is to be measured; `size` is (height, width) in pixels."""
 
-    model: Annotated[Architecture, Field(union_mode="left_to_right")]
+    model: SegmentorCheckpoint
     size: Size
     batch: int
     threads: int
@@ -63,13 +58,12 @@ def peak_bytes(job: MemoryJob, network: nn.Module, device: torch.device) -> int 
 
 
 def forward(network: nn.Module, precision: Precision) -> Callable[[Tensor], object]:
-    """A pass over images (B, 3, H, W): a segmentor's logits, an encoder's tokens. Nothing is kept for a backward pass."""
-    see = network.tokens if isinstance(network, Encoder) else network
+    """A pass over images (B, 3, H, W), which keeps nothing for a backward pass."""
 
     @torch.inference_mode()
     def run(images: Tensor) -> object:
         with precision_of(images.device, precision):
-            return see(images)
+            return network(images)
 
     return run
 
@@ -97,9 +91,7 @@ def main() -> None:
     """Read a job, and print by how many bytes its pass makes this process grow; nothing where Linux does not tell."""
     job = MemoryJob.model_validate_json(sys.stdin.buffer.read())
     torch.set_num_threads(job.threads)
-    model = job.model
-    network = recorded_segmentor(model) if isinstance(model, SegmentorCheckpoint) else empty_encoder(model)
-    grown = resident_growth(_pass(job, network.eval(), torch.device("cpu")))
+    grown = resident_growth(_pass(job, recorded_segmentor(job.model).eval(), torch.device("cpu")))
     print("" if grown is None else grown)
 
 

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from gkd_core.errors import GkdError, SettingsError
 from gkd_core.messages import one_line
-from gkd_core.models.flops import Cost, Size, encoder_cost, recorded_cost
+from gkd_core.models.flops import Cost, Size, recorded_cost
+from gkd_core.models.segmentor import recorded_segmentor
 from gkd_core.predict.latency import FEWEST, Latency, ModelLatency, Precision, label_of, summary
-from gkd_core.predict.memory import Architecture, MemoryJob, forward, peak_bytes, random_images
+from gkd_core.predict.memory import MemoryJob, forward, peak_bytes, random_images
 from gkd_core.predict.student import device_named
 from gkd_core.records import SegmentorCheckpoint
+from gkd_core.settings import EncoderSettings
 
 WARM_UP = 3
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -37,14 +39,14 @@ class Subject:
 
     Attributes:
         title: what messages call it.
-        described: a segmentor's record, or an encoder's settings.
-        network: what they describe, on the CPU.
+        record: of stage two.
+        network: what it describes, on the CPU.
         precision: fp32 or bf16 (autocast).
-        sha256: of its weights; None where they are random: no figure depends on them.
+        sha256: of its weights; None where they are random.
     """
 
     title: str
-    described: Architecture
+    record: SegmentorCheckpoint
     network: nn.Module
     precision: Precision = "fp32"
     sha256: str | None = None
@@ -59,6 +61,19 @@ class Conditions:
     threads: int
     repeats: int
     device: torch.device
+
+
+def with_encoder(model: Subject, encoder: EncoderSettings, title: str) -> Subject:
+    """The model with another encoder under its decoder, of random weights, as no figure depends on their values.
+
+    So an encoder that has no decoder, such as a teacher, is held against the model as what would answer in its place.
+
+    Raises:
+        GkdError: there is no such encoder.
+    """
+    record = model.record.model_copy(update={"encoder": encoder.model_copy(update={"weights": "random"})})
+    network = _told(title, partial(recorded_segmentor, record))
+    return Subject(title, record, network.eval(), model.precision)
 
 
 def unwatched(rounds: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -78,10 +93,10 @@ def measure_latency(model: Subject, against: Subject | None, conditions: Conditi
     subjects = [model] if against is None else [model, against]
     torch.set_num_threads(conditions.threads)
     # Counted first, as that refuses a size before anything is computed.
-    costs = [_told(each, partial(cost_of, each.described, conditions.size)) for each in subjects]
+    costs = [_told(each.title, partial(recorded_cost, each.record, conditions.size)) for each in subjects]
     for each in subjects:
         each.network.eval().to(conditions.device)
-    peaks = [_told(each, partial(_peak, each, conditions)) for each in subjects]
+    peaks = [_told(each.title, partial(_peak, each, conditions)) for each in subjects]
     images = random_images(conditions.batch, conditions.size, conditions.device)
     passes = [_pass(each, images) for each in subjects]
     with watch(WARM_UP + conditions.repeats) as advance:
@@ -122,15 +137,6 @@ def in_turn(
     return found
 
 
-def cost_of(described: Architecture, size: Size) -> Cost:
-    """Parameters, and FLOPs of an image of a size (height, width).
-
-    Raises:
-        GkdError: no image of that size can be seen.
-    """
-    return recorded_cost(described, size) if isinstance(described, SegmentorCheckpoint) else encoder_cost(described, size)
-
-
 def latency_device(name: str) -> torch.device:
     """A device that can be timed, by its name; `SettingsError` where it is none, or is not here."""
     device = device_named(name)
@@ -158,25 +164,22 @@ def processor(device: torch.device) -> str:
 
 def _pass(subject: Subject, images: Tensor) -> Callable[[], object]:
     run = forward(subject.network, subject.precision)
-    return partial(_told, subject, partial(run, images))
+    return partial(_told, subject.title, partial(run, images))
 
 
 def _peak(subject: Subject, conditions: Conditions) -> int | None:
     job = MemoryJob(
-        model=subject.described, size=conditions.size, batch=conditions.batch, threads=conditions.threads,
+        model=subject.record, size=conditions.size, batch=conditions.batch, threads=conditions.threads,
         precision=subject.precision,
     )  # fmt: skip
     return peak_bytes(job, subject.network, conditions.device)
 
 
 def _figures(subject: Subject, cost: Cost, peak: int | None, seconds: Sequence[float], batch: int) -> ModelLatency:
-    described, times = subject.described, summary(seconds)
-    record = described if isinstance(described, SegmentorCheckpoint) else None
-    encoder = described.encoder if isinstance(described, SegmentorCheckpoint) else described
+    times = summary(seconds)
     return ModelLatency(
-        part="encoder" if record is None else "segmentor",
-        arch=encoder.arch,
-        decoder=None if record is None else record.decoder,
+        arch=subject.record.encoder.arch,
+        decoder=subject.record.decoder,
         sha256=subject.sha256,
         precision=subject.precision,
         parameters=cost.parameters,
@@ -188,15 +191,15 @@ def _figures(subject: Subject, cost: Cost, peak: int | None, seconds: Sequence[f
     )
 
 
-def _told(subject: Subject, work: Callable[[], Result]) -> Result:
+def _told(title: str, work: Callable[[], Result]) -> Result:
     """Do it; where it fails by what was asked, say of which model."""
     try:
         return work()
     except GkdError as error:
-        raise type(error)(f"{subject.title}: {error}") from None
+        raise type(error)(f"{title}: {error}") from None
     except torch.OutOfMemoryError:
-        raise GkdError(f"{subject.title}: the device has no memory left; give a smaller --batch or --size") from None
+        raise GkdError(f"{title}: the device has no memory left; give a smaller --batch or --size") from None
     except RuntimeError as error:
         if NO_ROOM in str(error):
-            raise GkdError(f"{subject.title}: {one_line(error, 120)}; give a smaller --batch or --size") from None
+            raise GkdError(f"{title}: {one_line(error, 120)}; give a smaller --batch or --size") from None
         raise

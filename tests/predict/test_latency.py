@@ -32,7 +32,7 @@ SHA256 = "ab" * 32
 
 def model_latency(**changes: Any) -> ModelLatency:
     facts: dict[str, Any] = {
-        "part": "segmentor", "arch": "vit_small_patch16_224", "decoder": "segformer", "sha256": SHA256, "precision": "fp32",
+        "arch": "vit_small_patch16_224", "decoder": "segformer", "sha256": SHA256, "precision": "fp32",
         "parameters": 22_000_000, "flops": 40e9, "median_seconds": 0.25, "p95_seconds": 0.3, "images_per_second": 8.0,
         "peak_bytes": 2**28,
     }  # fmt: skip
@@ -40,8 +40,8 @@ def model_latency(**changes: Any) -> ModelLatency:
 
 
 TEACHER = model_latency(
-    part="encoder", arch="vit_large_patch14_dinov2", decoder=None, sha256=None, parameters=303_000_000, flops=700e9,
-    median_seconds=2.0, p95_seconds=2.1, images_per_second=1.0, peak_bytes=2**31,
+    arch="vit_large_patch14_dinov2", sha256=None, parameters=303_000_000, flops=700e9, median_seconds=2.0, p95_seconds=2.1,
+    images_per_second=1.0, peak_bytes=2**31,
 )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_and_its_card_have_it(tmp_path: Path) -> None:
         write_bundle(bundle_of(folder, latency=record), folder / "segmentor.safetensors", tmp_path / name)
         assert read_bundle(tmp_path / name).latency == record
     card = (tmp_path / "both" / CARD).read_text()
-    for line in ("## What it takes", "Beside it **vit_large_patch14_dinov2, encoder alone**.", f"| | {' | '.join(COLUMNS)} |",
+    for line in ("## What it takes", "Beside it **vit_large_patch14_dinov2, segformer decoder**.", f"| | {' | '.join(COLUMNS)} |",
                  "|---|---|---|---|---|---|---|", "| this student | 250 | 300 | 8 | 256 | 40 | 22 |",
                  "| ratio, second to first | 8 × |"):  # fmt: skip
         assert line in card, line
