@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gkd_core.cli import bundle as bundling
+from gkd_core.cli import latency as timing
 from gkd_core.cli import predict as predicting
 from gkd_core.cli.bucket import bucket_app
 from gkd_core.cli.compare import compare
@@ -42,7 +43,8 @@ A tour, in the order in which one needs it:
 4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
 5. `gkd bundle artifacts/learn-task/gta5 -o student.gkd` takes the student away, `gkd predict student.gkd photographs -o masks`
-writes label maps of anybody's images; `gkd export` is for timm alone, `gkd import-checkpoint` reads the authors' own.
+writes label maps of anybody's images; `gkd latency student.gkd --against teacher` says what it takes and saves; `gkd export` is
+for timm alone, `gkd import-checkpoint` reads the authors' own.
 
 6. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
 
@@ -56,6 +58,7 @@ app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(comp
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 app.command("bundle", epilog=f"Example: {bundling.EXAMPLE}")(bundling.bundle)
 app.command("predict", epilog=f"Example: {predicting.EXAMPLE}")(predicting.predict)
+app.command("latency", epilog=f"Example: {timing.EXAMPLE}")(timing.latency)
 app.add_typer(registry_app)
 app.add_typer(infra_app)
 app.add_typer(metrics_app)

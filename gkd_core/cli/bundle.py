@@ -24,6 +24,9 @@ def bundle(
     scores: Annotated[
         Path | None, typer.Option("--scores", help="Its scores.json, or the folder of it, to be told with it.")
     ] = None,
+    latency: Annotated[
+        Path | None, typer.Option("--latency", help="Its record of `gkd latency --output`, to be told with it.")
+    ] = None,
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
@@ -33,6 +36,7 @@ def bundle(
     """
     from gkd_core.models.segmentor import load_segmentor
     from gkd_core.predict.bundle import check_replaceable, write_bundle
+    from gkd_core.predict.latency import read_latency
     from gkd_core.stages.bundle import describe, read_scores
     from gkd_core.stages.measure import segmentor_folder
     from gkd_core.stages.recipe import Recipe
@@ -43,7 +47,8 @@ def bundle(
     settings = read_settings(profile, set_)
     folder = segmentor_folder(model, settings, Path.cwd())
     known = read_scores(scores) if scores is not None else ()
-    described = describe(folder, load_segmentor(folder), Recipe.of(settings), Path.cwd(), known)
+    measured = None if latency is None else read_latency(latency)
+    described = describe(folder, load_segmentor(folder), Recipe.of(settings), Path.cwd(), known, measured)
     written = write_bundle(described, folder / described.model.weights, target)
     size = sum(file.size for file in written.files)
     typer.echo(f"wrote {output}: {written.model.encoder.arch} from {written.model.source}, {len(written.classes)} classes, "

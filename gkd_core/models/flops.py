@@ -51,6 +51,22 @@ def segmentor_cost(role: Role, encoder: EncoderSettings, section: LearnTaskSetti
     return {role: Cost(parameter_count(seeing), seen), "decoder": Cost(parameter_count(decoder), decoded)}
 
 
+def recorded_cost(record: SegmentorCheckpoint, size: Size) -> Cost:
+    """Of the segmentor that a record describes, with its decoder, on an image of a size (height, width).
+
+    Raises:
+        DataError: its encoder cannot see an image of that size.
+    """
+    section = LearnTaskSettings(
+        decoder=record.decoder,
+        decoder_width=record.decoder_width,
+        mask2former=record.mask2former,
+        feature_norm=record.feature_norm,
+    )
+    costs = segmentor_cost("student", record.encoder, section, len(record.classes), size).values()
+    return Cost(sum(cost.parameters for cost in costs), sum(cost.flops for cost in costs))
+
+
 def student_size(record: SegmentorCheckpoint, weights: Path, window: tuple[int, int]) -> StudentSize:
     """Count a segmentor on a window (height, width), on the meta device: nothing is computed and no weights are read.
 
@@ -60,19 +76,8 @@ def student_size(record: SegmentorCheckpoint, weights: Path, window: tuple[int, 
     Raises:
         OSError: there are none.
     """
-    section = LearnTaskSettings(
-        decoder=record.decoder,
-        decoder_width=record.decoder_width,
-        mask2former=record.mask2former,
-        feature_norm=record.feature_norm,
-    )
-    costs = segmentor_cost("student", record.encoder, section, len(record.classes), window).values()
-    return StudentSize(
-        parameters=sum(cost.parameters for cost in costs),
-        flops=sum(cost.flops for cost in costs),
-        window=window,
-        weights_bytes=weights.stat().st_size,
-    )
+    cost = recorded_cost(record, window)
+    return StudentSize(parameters=cost.parameters, flops=cost.flops, window=window, weights_bytes=weights.stat().st_size)
 
 
 def empty_encoder(settings: EncoderSettings) -> Encoder:

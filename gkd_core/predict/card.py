@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, StrictUndefined
 
+from gkd_core.predict.latency import COLUMNS, Latency, conditions_of, rows_of
 from gkd_core.predict.manifest import Bundle, View
 
 CARD = "MODEL_CARD.md"
@@ -50,6 +51,15 @@ mIoU in %, seed {{ model.seed }}. A domain that was used to choose this student 
 |---|---|---|---|
 {% for score in bundle.scores %}| {{ score.benchmark }} | {{ score.domain }}{{ " (at home)" if score.in_domain }} | \
 {{ "%.2f" | format(score.miou) }} | {{ score.images }} |
+{% endfor %}{% endif %}{% if bundle.latency %}
+## What it takes
+
+For {{ conditions }}. {% if bundle.latency.against %}Beside it **{{ bundle.latency.against.words }}**. {% endif %}\
+Peak memory: weights, and what a pass takes beside them.
+
+| | {{ columns | join(" | ") }} |
+|---|{{ "---|" * (columns | length) }}
+{% for row in takes %}| {{ row | join(" | ") }} |
 {% endfor %}{% endif %}
 ## Licences
 
@@ -70,7 +80,9 @@ def render_card(bundle: Bundle) -> str:
         [str(index), name, "#{:02x}{:02x}{:02x}".format(*color), *(_id(value) for value in ids[index : index + 1])]
         for index, (name, color) in enumerate(zip(bundle.classes, bundle.colors, strict=True))
     ]
-    return environment.from_string(TEMPLATE).render(bundle=bundle, model=bundle.model, rows=rows, seen=seen_by(bundle.view))
+    return environment.from_string(TEMPLATE).render(
+        bundle=bundle, model=bundle.model, rows=rows, seen=seen_by(bundle.view), columns=COLUMNS, **_latency(bundle.latency)
+    )
 
 
 def seen_by(view: View) -> str:
@@ -85,6 +97,14 @@ def seen_by(view: View) -> str:
     if view.flip:
         steps.append("mirrored too")
     return f"An image is {', '.join(steps)}, in {view.precision}"
+
+
+def _latency(latency: Latency | None) -> dict[str, object]:
+    """What the card says of speed; nothing where none was measured."""
+    if latency is None:
+        return {}
+    other = "" if latency.against is None else latency.against.words
+    return {"conditions": conditions_of(latency), "takes": rows_of(latency, "this student", other)}
 
 
 def _id(value: int | None) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.catalog.taxonomy import IGNORE, Channel
+from gkd_core.predict.latency import Latency
 from gkd_core.records import Record, Score, SegmentorCheckpoint
 from gkd_core.settings import EvaluateSettings
 from gkd_core.untrusted import LABEL, Label, PlainName, Sha256
@@ -117,6 +118,7 @@ class Bundle(Record):
         mean, std: normalisation of images in 0..1, by channel; it is part of the network.
         ids: the source's own label ids; null where they are not known.
         scores: what was measured of it; empty where nothing was.
+        latency: what it takes, and another model beside it; null where that was not measured.
         programs: exported programs among the files.
         files: every file beside the manifest.
         version: of the program that wrote it.
@@ -134,6 +136,7 @@ class Bundle(Record):
     ids: OwnIds | None = None
     licences: Licences
     scores: tuple[Score, ...] = ()
+    latency: Latency | None = None
     programs: tuple[Program, ...] = ()
     files: tuple[BundleFile, ...]
 

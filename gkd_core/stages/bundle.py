@@ -17,6 +17,7 @@ from gkd_core.models.segmentor import Segmentor as Network
 from gkd_core.paths import SCORES
 from gkd_core.predict.answer import Colors
 from gkd_core.predict.bundle import described
+from gkd_core.predict.latency import Latency, check_latency
 from gkd_core.predict.manifest import LARGEST_COLOR, LARGEST_ID, Bundle, Licences, OwnIds, View
 from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings
@@ -24,19 +25,28 @@ from gkd_core.stages.origin import data_root
 from gkd_core.stages.recipe import Recipe
 
 
-def describe(folder: Path, network: Network, recipe: Recipe, workspace: Path, scores: Sequence[Score] = ()) -> Bundle:
+def describe(
+    folder: Path,
+    network: Network,
+    recipe: Recipe,
+    workspace: Path,
+    scores: Sequence[Score] = (),
+    latency: Latency | None = None,
+) -> Bundle:
     """A segmentor's folder as the manifest of a bundle: how it is seen by the settings, what its classes are by the catalog.
 
     Args:
         network: as loaded from the folder.
         workspace: what the settings' paths are relative to.
-        scores: what was measured of it.
+        scores, latency: what was measured of it.
 
     Raises:
-        GkdError: the scores are another student's.
+        GkdError: the scores or the latency are another student's.
     """
     record = SegmentorCheckpoint.read(folder / MANIFEST)
     check_scores(record, scores)
+    if latency is not None:
+        check_latency(latency, record.sha256)
     mean, std = (_channels(part.flatten().tolist()) for part in (network.encoder.mean, network.encoder.std))
     settings = recipe.settings
     return Bundle(
@@ -49,6 +59,7 @@ def describe(folder: Path, network: Network, recipe: Recipe, workspace: Path, sc
         ids=_own_ids(record, recipe, workspace),
         licences=_licences(record, recipe),
         scores=tuple(scores),
+        latency=latency,
         files=(described(folder / record.weights),),
     )
 
