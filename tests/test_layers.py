@@ -20,7 +20,7 @@ PACKAGE = ROOT / "gkd_core"
 FLOORS = (
     {"documents", "errors", "files", "messages", "methods", "notes", "paths", "records", "seeding",
       "settings", "system", "untrusted"},
-    {"data", "distill", "evaluate", "interop", "models", "predict", "task", "training"},
+    {"data", "distill", "evaluate", "export", "interop", "models", "predict", "task", "training"},
     {"cluster", "storage"},
     {"planning", "reports", "stages"},
     {"operations", "registry", "tracking", "versioning"},
@@ -34,9 +34,11 @@ TOOLS = {
     "mlflow": ("tracking", "registry", "storage", "operations/metrics"),
     "dvc": ("versioning",),
     "prefect": ("flows",),
+    "onnx": ("export",),
+    "onnxruntime": ("export",),
 }
 SCIENCE = (
-    "data", "distill", "evaluate", "interop", "models", "planning", "predict", "reports", "settings", "stages", "task",
+    "data", "distill", "evaluate", "export", "interop", "models", "planning", "predict", "reports", "settings", "stages", "task",
     "training",
 )  # fmt: skip
 PLATFORM = (*TOOLS, "psutil", "fastapi", "flows")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from gkd_core.cli.opened import opened
 from gkd_core.cli.options import Profile, Set, read_settings
 from gkd_core.errors import EXIT_USER_ERROR
 from gkd_core.paths import PARAMS
@@ -87,24 +88,10 @@ def predict(
 
 def _open(model: str, device: str, seen_as: str | None, profile: str | None, set_: list[str] | None) -> Segmentor:
     """The student that a bundle, a folder or an address names, seeing images as it is asked to."""
-    from gkd_core.predict.bundle import kind_of, open_bundle
     from gkd_core.predict.student import Segmentor, device_named
-    from gkd_core.settings.encoder import MLFLOW_SCHEMES
-    from gkd_core.untrusted import given_path
 
     place = device_named(device)
-    if not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "bundle":
-        bundle, network = open_bundle(given_path(model))
-    else:
-        from gkd_core.models.segmentor import load_segmentor
-        from gkd_core.stages.bundle import describe
-        from gkd_core.stages.measure import segmentor_folder
-        from gkd_core.stages.recipe import Recipe
-
-        settings = read_settings(profile, set_)
-        folder = segmentor_folder(model, settings, Path.cwd())
-        network = load_segmentor(folder)
-        bundle = describe(folder, network, Recipe.of(settings), Path.cwd())
+    bundle, network = opened(model, profile, set_)
     if seen_as is not None:
         view = bundle.view.model_copy(update={"protocol": _protocol(seen_as, profile, set_)})
         bundle = bundle.model_copy(update={"view": view})

@@ -171,7 +171,7 @@ def table_layout(backbone: Any) -> Layout:
 
 
 def with_positions(backbone: Any, embedded: Tensor, table: Tensor | None) -> Tensor:
-    """Patches (B, rows, columns, C) behind their prefix tokens, with the entries of a table for their grid, where there is one."""
+    """Patches (B, rows, columns, C) behind their prefix tokens, with the entries of a table for their grid if there is one."""
     tokens = [getattr(backbone, name, None) for name in ("cls_token", "dist_token", "reg_token")]
     prefix = [token.expand(embedded.shape[0], -1, -1) for token in tokens if token is not None]
     patches = embedded.flatten(1, 2)

@@ -50,6 +50,17 @@ mIoU in %, seed {{ model.seed }}. A domain that was used to choose this student 
 |---|---|---|---|
 {% for score in bundle.scores %}| {{ score.benchmark }} | {{ score.domain }}{{ " (at home)" if score.in_domain }} | \
 {{ "%.2f" | format(score.miou) }} | {{ score.images }} |
+{% endfor %}{% endif %}{% if bundle.programs %}
+## Programs for other runtimes
+
+Each was held against PyTorch on real images. B images in a batch, K classes; normalisation is inside.
+
+{% for program in bundle.programs %}- `{{ program.file }}` \
+({{ program.format }}{{ ", opset %d" % program.opset if program.opset }}, {{ program.precision }}): \
+{{ "uint8 (B, H, W, 3) to classes (B, H, W)" if program.takes == "classes-of-bytes" else \
+"float32 (B, 3, H, W) in 0..1 to logits (B, K, H, W)" }}, \
+{{ "%d × %d pixels alone" % program.size if program.size else \
+"sides that are multiples of %d, from %d on" % (program.multiple, program.smallest) }}
 {% endfor %}{% endif %}
 ## Licences
 

@@ -1,0 +1,43 @@
+"""A student by what a person calls it: a bundle, the folder of a segmentor, or an MLflow address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gkd_core.cli.options import read_settings
+
+if TYPE_CHECKING:
+    from gkd_core.models.segmentor import Segmentor as Network
+    from gkd_core.predict.manifest import Bundle
+
+
+def opened(model: str, profile: str | None, set_: list[str] | None) -> tuple[Bundle, Network]:
+    """A student's network, in evaluation mode on the CPU, and what its bundle says, or would say of a segmentor by the settings.
+
+    Raises:
+        GkdError: there is no such student, it is damaged, or the settings of a segmentor cannot be read.
+    """
+    from gkd_core.predict.bundle import open_bundle
+    from gkd_core.untrusted import given_path
+
+    if is_bundle(model):
+        return open_bundle(given_path(model))
+    from gkd_core.models.segmentor import load_segmentor
+    from gkd_core.stages.bundle import describe
+    from gkd_core.stages.measure import segmentor_folder
+    from gkd_core.stages.recipe import Recipe
+
+    settings = read_settings(profile, set_)
+    folder = segmentor_folder(model, settings, Path.cwd())
+    network = load_segmentor(folder)
+    return describe(folder, network, Recipe.of(settings), Path.cwd()), network
+
+
+def is_bundle(model: str) -> bool:
+    """Whether it is the folder of a bundle."""
+    from gkd_core.predict.bundle import kind_of
+    from gkd_core.settings.encoder import MLFLOW_SCHEMES
+    from gkd_core.untrusted import given_path
+
+    return not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "bundle"
