@@ -1,8 +1,8 @@
 """Transformers whose program takes images of any size: the position table is resampled by matrices that the program computes.
 
-In use, a table is resampled by `functional.interpolate`, by a scale factor that is a Python number; a program would keep that of the
-size with which it was made. Here the same sums are matrix products, whose entries follow from the size as the program meets it: a
-table that is laid out for an image comes out as it is, any other one to about 1e-6.
+In use, a table is resampled by `functional.interpolate`, by a scale factor that is a Python number; a program would keep that of
+the size with which it was made. Here the same sums are matrix products, whose entries follow from the size as the program meets
+it: a table that is laid out for an image comes out as it is, any other one to about 1e-6.
 """
 
 from __future__ import annotations
