@@ -125,7 +125,7 @@ def _program(model: str, output: Path | None, format_: Literal["onnx", "pt2"], o
     size = read_size(options.size) if options.size is not None else None
     bundle, network = opened(model, options.profile, options.set_)
     sizes = Sizes.of(network, bundle.view, size)
-    student = Student(bundle, network, shown_pictures(_images(bundle, options), bundle.view.protocol))
+    student = Student(bundle, network, shown_pictures(_images(model, bundle, options), bundle.view.protocol))
     if output is not None:
         exported = export_file(student, wanted, sizes, given_path(output))
     else:
@@ -134,12 +134,12 @@ def _program(model: str, output: Path | None, format_: Literal["onnx", "pt2"], o
     typer.echo(f"held against PyTorch: {exported.figures.line}")
 
 
-def _images(bundle: Bundle, options: _Options) -> Iterator[Path]:
+def _images(model: str, bundle: Bundle, options: _Options) -> Iterator[Path]:
     """Files of real images: those that are named, or the source's validation images where the settings know them."""
     if options.images:
         from gkd_core.predict.inputs import find_inputs
 
-        return (item.path for item in find_inputs(options.images, Path()) if not item.is_video)
+        return (item.path for item in find_inputs(options.images, Path(model)) if not item.is_video)
     source = bundle.model.source
     if not PARAMS.is_file() and options.profile is None:
         raise GkdError(f"no images to check the program on: there is no {PARAMS} here that says where {source} is; give --images")
