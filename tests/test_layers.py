@@ -41,7 +41,9 @@ SCIENCE = (
     "data", "distill", "evaluate", "export", "interop", "models", "planning", "predict", "reports", "settings", "stages", "task",
     "training",
 )  # fmt: skip
-PLATFORM = (*TOOLS, "psutil", "fastapi", "flows")
+# Packages that the science can use and does without; torch looks for onnx itself, so that they are not blocked below.
+OPTIONAL = ("onnx", "onnxruntime")
+PLATFORM = (*(tool for tool in TOOLS if tool not in OPTIONAL), "psutil", "fastapi", "flows")
 # The program that a Ray cluster runs for us: it is started where the platform is.
 ON_THE_CLUSTER = "gkd_core.stages.remote_job"
 

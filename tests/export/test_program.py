@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +179,14 @@ def test_sizes_that_a_student_cannot_see_are_refused(tmp_path: Path) -> None:
     for text in ("512", "x", "1x2x3", "-1x64", "9999999x1", "a×b", "²x64"):
         with pytest.raises(SettingsError, match="is no size; give HEIGHTxWIDTH"):
             read_size(text)
+
+
+def test_all_but_onnx_works_where_its_packages_are_absent() -> None:
+    code = f"import sys; sys.modules.update(dict.fromkeys({onnx_file.PACKAGES}))\n"
+    code += "import gkd_core.export.program, gkd_core.cli.export\nfrom gkd_core.export.onnx_file import check_packages\n"
+    code += "check_packages()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert "the package onnx cannot be imported" in done.stderr.splitlines()[-1]
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

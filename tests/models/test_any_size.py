@@ -43,7 +43,7 @@ def test_a_transformer_gives_the_same_tokens(kind: str) -> None:
 
 
 def test_windows_are_of_one_number() -> None:
-    options = {"embed_dim": 48, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)}
+    options = {"embed_dim": 48, "depth": 2, "num_heads": 2}
     settings = EncoderSettings.model_validate({"arch": "samvit_base_patch16", "image_size": 64, "options": options})
     assert "windows" in str(objection_to_any_size(build_encoder(settings, seed=0)))
 
