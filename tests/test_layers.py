@@ -20,7 +20,7 @@ PACKAGE = ROOT / "gkd_core"
 FLOORS = (
     {"documents", "errors", "files", "messages", "methods", "notes", "paths", "records", "seeding",
       "settings", "system", "untrusted"},
-    {"data", "distill", "evaluate", "interop", "models", "predict", "task", "training"},
+    {"data", "distill", "evaluate", "export", "interop", "models", "predict", "task", "training"},
     {"cluster", "storage"},
     {"planning", "reports", "stages"},
     {"operations", "registry", "tracking", "versioning"},
@@ -34,12 +34,16 @@ TOOLS = {
     "mlflow": ("tracking", "registry", "storage", "operations/metrics"),
     "dvc": ("versioning",),
     "prefect": ("flows",),
+    "onnx": ("export",),
+    "onnxruntime": ("export",),
 }
 SCIENCE = (
-    "data", "distill", "evaluate", "interop", "models", "planning", "predict", "reports", "settings", "stages", "task",
+    "data", "distill", "evaluate", "export", "interop", "models", "planning", "predict", "reports", "settings", "stages", "task",
     "training",
 )  # fmt: skip
-PLATFORM = (*TOOLS, "psutil", "fastapi", "flows")
+# Packages that the science can use and does without; torch looks for onnx itself, so that they are not blocked below.
+OPTIONAL = ("onnx", "onnxruntime")
+PLATFORM = (*(tool for tool in TOOLS if tool not in OPTIONAL), "psutil", "fastapi", "flows")
 # The program that a Ray cluster runs for us: it is started where the platform is.
 ON_THE_CLUSTER = "gkd_core.stages.remote_job"
 

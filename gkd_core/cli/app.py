@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gkd_core.cli import bundle as bundling
+from gkd_core.cli import export as exporting
 from gkd_core.cli import latency as timing
 from gkd_core.cli import predict as predicting
 from gkd_core.cli.bucket import bucket_app
@@ -44,7 +45,7 @@ A tour, in the order in which one needs it:
 
 5. `gkd bundle artifacts/learn-task/gta5 -o student.gkd` takes the student away, `gkd predict student.gkd photographs -o masks`
 writes label maps of anybody's images; `gkd latency student.gkd --against teacher` says what it takes and saves; `gkd export` is
-for timm alone, `gkd import-checkpoint` reads the authors' own.
+for other programs, `gkd import-checkpoint` reads the authors' own.
 
 6. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
 
@@ -57,6 +58,7 @@ app.add_typer(doctor_app)
 app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 app.command("bundle", epilog=f"Example: {bundling.EXAMPLE}")(bundling.bundle)
+app.command("export", epilog=f"Example: {exporting.EXAMPLE}")(exporting.export)
 app.command("predict", epilog=f"Example: {predicting.EXAMPLE}")(predicting.predict)
 app.command("latency", epilog=f"Example: {timing.EXAMPLE}")(timing.latency)
 app.add_typer(registry_app)
@@ -167,20 +169,6 @@ def import_checkpoint(
 
     for line in import_released(file, arch, benchmark, output):
         typer.echo(line)
-
-
-@app.command(epilog="Example: gkd export artifacts/distill-source/gta5 --output student.safetensors")
-def export(
-    folder: Annotated[Path, typer.Argument(help="Folder of a distilled student or of a segmentor.")],
-    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
-) -> None:
-    """Write the student as a plain timm state dict, and print the call that builds the model for it."""
-    from gkd_core.interop.export import as_timm, read_encoder, write_timm
-
-    model = as_timm(*read_encoder(folder))
-    write_timm(model, output)
-    typer.echo(f"wrote {output}: {len(model.tensors)} tensors for\n{model.call}")
-    typer.echo(f"which takes images in 0..1, normalised by mean {model.mean} and std {model.std}")
 
 
 @app.command(epilog="Example: gkd demo-teacher --output /tmp/teacher.safetensors")

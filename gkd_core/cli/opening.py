@@ -20,11 +20,10 @@ def open_student(model: str, profile: str | None, set_: list[str] | None) -> tup
     Raises:
         GkdError: there is none, or it is damaged.
     """
-    from gkd_core.predict.bundle import kind_of, open_bundle
-    from gkd_core.settings.encoder import MLFLOW_SCHEMES
+    from gkd_core.predict.bundle import open_bundle
     from gkd_core.untrusted import given_path
 
-    if not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "bundle":
+    if is_bundle(model):
         return open_bundle(given_path(model))
     from gkd_core.models.segmentor import load_segmentor
     from gkd_core.stages.bundle import describe
@@ -35,3 +34,12 @@ def open_student(model: str, profile: str | None, set_: list[str] | None) -> tup
     folder = segmentor_folder(model, settings, Path.cwd())
     network = load_segmentor(folder)
     return describe(folder, network, Recipe.of(settings), Path.cwd()), network
+
+
+def is_bundle(model: str) -> bool:
+    """Whether it is the folder of a bundle."""
+    from gkd_core.predict.bundle import kind_of
+    from gkd_core.settings.encoder import MLFLOW_SCHEMES
+    from gkd_core.untrusted import given_path
+
+    return not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "bundle"

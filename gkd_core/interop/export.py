@@ -19,6 +19,7 @@ from gkd_core.models.segmentor import load_segmentor
 from gkd_core.models.tensor_files import read_tensors, write_tensors
 from gkd_core.models.vit import VIT_ADAPTERS
 from gkd_core.models.weights import load_into
+from gkd_core.predict.bundle import open_bundle
 from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import EncoderSettings
 
@@ -47,16 +48,19 @@ class TimmModel:
 
 
 def read_encoder(folder: Path) -> tuple[Encoder, EncoderSettings]:
-    """The encoder of a folder that stage one, stage two or an import wrote, in evaluation mode.
+    """The encoder of a folder that stage one, stage two, an import or `gkd bundle` wrote, in evaluation mode.
 
     Raises:
-        GkdError: the folder holds no manifest of an encoder or a segmentor.
+        GkdError: the folder holds no manifest of an encoder, a segmentor or a bundle.
         WeightsError: the weights are missing, damaged, or not those that the manifest describes.
     """
     manifest = folder / MANIFEST
     kind = _kind(manifest)
     if kind == "segmentor":
         return load_segmentor(folder).encoder, SegmentorCheckpoint.read(manifest).encoder
+    if kind == "bundle":
+        bundle, network = open_bundle(folder)
+        return network.encoder, bundle.model.encoder
     if kind != "encoder":
         raise GkdError(f"{manifest}: describes {kind or 'nothing known'}; give a folder of an encoder or a segmentor")
     record = EncoderCheckpoint.read(manifest)

@@ -161,11 +161,22 @@ def laid_out_for(backbone: Any, embedded: Tensor) -> bool:
 def placed(backbone: Any, embedded: Tensor) -> Tensor:
     """Patches (B, rows, columns, C) behind their prefix tokens, each with its position from a table of another grid."""
     rows, columns = embedded.shape[1:3]
+    table = sight_table(backbone.pos_embed, table_layout(backbone), (rows, columns))
+    return with_positions(backbone, embedded, table)
+
+
+def table_layout(backbone: Any) -> Layout:
+    """How the position table of a transformer that has one is laid out."""
+    return Layout(0 if backbone.no_embed_class else backbone.num_prefix_tokens, *backbone.patch_embed.grid_size)
+
+
+def with_positions(backbone: Any, embedded: Tensor, table: Tensor | None) -> Tensor:
+    """Patches (B, rows, columns, C) behind their prefix tokens, with the entries of a table for their grid if there is one."""
     tokens = [getattr(backbone, name, None) for name in ("cls_token", "dist_token", "reg_token")]
     prefix = [token.expand(embedded.shape[0], -1, -1) for token in tokens if token is not None]
-    entries = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-    table = sight_table(backbone.pos_embed, Layout(entries, *backbone.patch_embed.grid_size), (rows, columns))
     patches = embedded.flatten(1, 2)
+    if table is None:
+        return cast(Tensor, backbone.pos_drop(torch.cat([*prefix, patches], dim=1)))
     if backbone.no_embed_class:
         return cast(Tensor, backbone.pos_drop(torch.cat([*prefix, patches + table], dim=1)))
     return cast(Tensor, backbone.pos_drop(torch.cat([*prefix, patches], dim=1) + table))
@@ -202,7 +213,7 @@ class ViTEncoder(Encoder):
         super().__init__(mean, std)
         self.backbone = backbone
         self.mask_token = nn.Parameter(torch.zeros(backbone.embed_dim))
-        self._adapter = adapter
+        self.adapter = adapter
         self.dim = adapter.token_dim(backbone)
         self.map_dims = (backbone.embed_dim,) * 4
         self.token_stride = backbone.patch_embed.patch_size[0]
@@ -210,14 +221,14 @@ class ViTEncoder(Encoder):
 
     def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tokens:
         (last,) = self._block_outputs(images, mask, [len(self.backbone.blocks) - 1])
-        return self._adapter.tokens(self.backbone, last)
+        return self.adapter.tokens(self.backbone, last)
 
     def feature_maps(self, images: Tensor, norm: FeatureNorm = "none") -> list[Tensor]:
         height, width = images.shape[-2:]
         outputs = self._block_outputs(images, None, pyramid_blocks(len(self.backbone.blocks)))
         if norm == "final":
-            outputs = [self._adapter.normed(self.backbone, output) for output in outputs]
-        maps = [self._adapter.as_map(self.backbone, output, *self.grid(height, width)) for output in outputs]
+            outputs = [self.adapter.normed(self.backbone, output) for output in outputs]
+        maps = [self.adapter.as_map(self.backbone, output, *self.grid(height, width)) for output in outputs]
         sizes = [(max(1, height // stride), max(1, width // stride)) for stride in PYRAMID_STRIDES]
         return [
             functional.interpolate(m, size=size, mode="bilinear", align_corners=False)
@@ -227,7 +238,7 @@ class ViTEncoder(Encoder):
     def _block_outputs(self, images: Tensor, mask: Tensor | None, taken: Sequence[int]) -> list[Tensor]:
         """Hidden states after the blocks `taken`."""
         blocks = self.backbone.blocks
-        hidden, extras = self._adapter.enter(self.backbone, self._embed(images, mask))
+        hidden, extras = self.adapter.enter(self.backbone, self._embed(images, mask))
         outputs: dict[int, Tensor] = {}
         for index, block in enumerate(blocks):
             step = partial(block, **extras[index]) if extras else block

@@ -17,7 +17,7 @@ from gkd_core.models.segmentor import recorded_segmentor
 from gkd_core.models.tensor_files import read_checked
 from gkd_core.models.weights import load_into
 from gkd_core.predict.card import CARD, render_card
-from gkd_core.predict.manifest import Bundle, BundleFile
+from gkd_core.predict.manifest import Bundle, BundleFile, Program
 from gkd_core.records import LARGEST_RECORD, MANIFEST, sha256_of
 from gkd_core.untrusted import safe_join
 
@@ -51,6 +51,36 @@ def write_bundle(bundle: Bundle, weights: Path, target: Path) -> Bundle:
         written = Bundle.model_validate(whole)
         written.write(folder / MANIFEST)
         open_bundle(folder)  # what cannot be opened gets no name
+    return written
+
+
+def add_program(folder: Path, bundle: Bundle, file: Path, program: Program) -> Bundle:
+    """Put a program into a bundle, whole or not at all; a former one of its name goes.
+
+    Args:
+        bundle: as it was read from the folder.
+        file: the program, called as `program` says.
+
+    Returns:
+        the bundle as it is now.
+
+    Raises:
+        GkdError, WeightsError: the bundle is no longer what it was when it was read, or is damaged.
+    """
+    if read_bundle(folder) != bundle:
+        raise GkdError(f"{folder}: was changed meanwhile; export again")
+    with atomic_folder(folder) as target:
+        kept = [each.name for each in bundle.files if each.name not in (program.file, CARD)]
+        for name in kept:
+            shutil.copyfile(folder / name, target / name)
+        shutil.copyfile(file, target / program.file)
+        others = tuple(each for each in bundle.programs if each.file != program.file)
+        described_anew = bundle.model_copy(update={"programs": (*others, program)})
+        (target / CARD).write_text(render_card(described_anew), encoding="utf-8")
+        files = tuple(described(target / name) for name in (*kept, CARD, program.file))
+        written = Bundle.model_validate(described_anew.model_dump() | {"files": files})
+        written.write(target / MANIFEST)
+        open_bundle(target)  # what cannot be opened gets no name
     return written
 
 

@@ -60,6 +60,17 @@ Peak memory: weights, and what a pass takes beside them.
 | | {{ columns | join(" | ") }} |
 |---|{{ "---|" * (columns | length) }}
 {% for row in takes %}| {{ row | join(" | ") }} |
+{% endfor %}{% endif %}{% if bundle.programs %}
+## Programs for other runtimes
+
+Each was held against PyTorch on real images. B images in a batch, K classes; normalisation is inside.
+
+{% for program in bundle.programs %}- `{{ program.file }}` \
+({{ program.format }}{{ ", opset %d" % program.opset if program.opset }}, {{ program.precision }}): \
+{{ "uint8 (B, H, W, 3) to classes (B, H, W)" if program.takes == "classes-of-bytes" else \
+"float32 (B, 3, H, W) in 0..1 to logits (B, K, H, W)" }}, \
+{{ "%d × %d pixels alone" % program.size if program.size else \
+"sides that are multiples of %d, from %d on" % (program.multiple, program.smallest) }}
 {% endfor %}{% endif %}
 ## Licences
 

@@ -97,15 +97,25 @@ class Licences(Record):
 
 
 class Program(Record):
-    """The student as a program for another runtime, a file of the bundle.
+    """The student as a program for another runtime, a file of the bundle. Sizes are in pixels.
 
-    `checked` are the figures by which it was held against PyTorch before it got its name.
+    Attributes:
+        takes: logits-of-floats: float32 (B, 3, H, W) in 0..1 to float32 (B, K, H, W); classes-of-bytes: uint8 (B, H, W, 3) to
+            train ids, uint8 (B, H, W). Normalisation is inside, either way.
+        size: (height, width) that it takes alone, because of `fixed_because`; null where it takes any whose sides are multiples
+            of `multiple` and `smallest` at least.
+        checked: the figures by which it was held against PyTorch before it got its name.
     """
 
-    format: Literal["onnx", "pt2", "torchscript"]
+    format: Literal["onnx", "pt2"]
     file: PlainName
     opset: int | None = Field(None, ge=1, le=1000)
     takes: Literal["logits-of-floats", "classes-of-bytes"]
+    precision: Literal["fp32", "fp16"] = "fp32"
+    size: tuple[Side, Side] | None = None
+    fixed_because: Label | None = None
+    multiple: Side = 1
+    smallest: Side = 1
     checked: dict[PlainName, float] = Field(default_factory=dict)
 
 
