@@ -14,6 +14,7 @@ from gkd_core.errors import GkdError, SettingsError
 from gkd_core.paths import PARAMS
 
 if TYPE_CHECKING:
+    from gkd_core.data.files.blobs import DataFile
     from gkd_core.predict.manifest import Bundle, Program
 
 EXAMPLE = "gkd export student.gkd --format onnx --classes --images photographs -o student.onnx"
@@ -134,7 +135,7 @@ def _program(model: str, output: Path | None, format_: Literal["onnx", "pt2"], o
     typer.echo(f"held against PyTorch: {exported.figures.line}")
 
 
-def _images(model: str, bundle: Bundle, options: _Options) -> Iterator[Path]:
+def _images(model: str, bundle: Bundle, options: _Options) -> Iterator[DataFile]:
     """Files of real images: those that are named, or the source's validation images where the settings know them."""
     if options.images:
         from gkd_core.predict.inputs import find_inputs

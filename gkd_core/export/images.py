@@ -9,18 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from gkd_core.data.catalog.entries import Protocol
+from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.pictures import open_picture
 from gkd_core.evaluate.inference import resized_batch
 from gkd_core.export.check import MOST_IMAGES
-from gkd_core.predict.pictures import Picture, read_picture
+from gkd_core.predict.pictures import Picture, picture_of, read_picture
 
 
-def shown_pictures(files: Iterable[Path], protocol: Protocol) -> list[Picture]:
-    """The first images of these files at the size of a protocol.
+def shown_pictures(files: Iterable[DataFile], protocol: Protocol) -> list[Picture]:
+    """The first images of these files, or members of shards, at the size of a protocol.
 
     Raises:
         DataError: one of them is missing, damaged, or no image.
     """
-    return [shown_as(read_picture(file), protocol) for file in islice(files, MOST_IMAGES)]
+    return [
+        shown_as(read_picture(file) if isinstance(file, Path) else picture_of(open_picture(file)), protocol)
+        for file in islice(files, MOST_IMAGES)
+    ]
 
 
 def shown_as(picture: Picture, protocol: Protocol) -> Picture:
