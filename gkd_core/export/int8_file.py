@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def quantise_onnx(path: Path, images: Iterable[Tensor]) -> None:
             str(path), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8, op_types_to_quantize=list(WEIGHED), nodes_to_exclude=_without_weights(path),
         )  # fmt: skip
-        target.replace(path)
+        shutil.copyfile(target, path)  # into the file that its writer has locked
     except OSError:
         raise
     except Exception as error:  # of many kinds, as each layer has its own
