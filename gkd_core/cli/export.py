@@ -60,11 +60,12 @@ def export(
     set_: Set = None,
 ) -> None:
     """Write a student for other programs than this one; a program is held against PyTorch before it gets its name."""
-    if format_ in ("onnx", "pt2"):
-        _program(model, output, format_, _Options(classes, _precision(half, int8), size, images, profile, set_))
-        return
-    if format_ == "torchscript":
-        raise _no_torchscript()
+    match format_:
+        case "onnx" | "pt2":
+            _program(model, output, format_, _Options(classes, _precision(half, int8), size, images, profile, set_))
+            return
+        case "torchscript":
+            raise _no_torchscript()
     given = [
         name
         for name, value in (("classes", classes), ("half", half), ("int8", int8), ("size", size), ("images", images))
