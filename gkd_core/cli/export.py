@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gkd_core.predict.manifest import Bundle, Program
 
 EXAMPLE = "gkd export student.gkd --format onnx --classes --images photographs -o student.onnx"
+Precision = Literal["fp32", "fp16", "int8"]
 PROGRAMS = ("onnx", "pt2")
 
 
@@ -45,6 +46,9 @@ def export(
         bool, typer.Option("--classes", help="A program from uint8 (B, H, W, 3) to classes (B, H, W), not from floats to logits.")
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="A program whose weights and sums have 16 bits.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="An ONNX program whose weights have 8 bits, its ranges taken from the images.")
+    ] = False,
     size: Annotated[
         str | None,
         typer.Option(help="HEIGHTxWIDTH that a program is made with; the student's window, if not given."),
@@ -57,12 +61,17 @@ def export(
     set_: Set = None,
 ) -> None:
     """Write a student for other programs than this one; a program is held against PyTorch before it gets its name."""
-    if format_ in ("onnx", "pt2"):
-        _program(model, output, format_, _Options(classes, half, size, images, profile, set_))
-        return
-    if format_ == "torchscript":
-        raise _no_torchscript()
-    given = [name for name, value in (("classes", classes), ("half", half), ("size", size), ("images", images)) if value]
+    match format_:
+        case "onnx" | "pt2":
+            _program(model, output, format_, _Options(classes, _precision(half, int8), size, images, profile, set_))
+            return
+        case "torchscript":
+            raise _no_torchscript()
+    given = [
+        name
+        for name, value in (("classes", classes), ("half", half), ("int8", int8), ("size", size), ("images", images))
+        if value
+    ]
     if given:
         raise SettingsError(f"--{given[0]}: is for programs, --format {' or '.join(PROGRAMS)}; leave it out")
     if output is None:
@@ -73,11 +82,17 @@ def export(
         _whole(model, output, profile, set_)
 
 
+def _precision(half: bool, int8: bool) -> Precision:
+    if half and int8:
+        raise SettingsError("--int8: --half is given beside it; give one of them")
+    return "fp16" if half else "int8" if int8 else "fp32"
+
+
 class _Options(NamedTuple):
     """What a person says of a program."""
 
     classes: bool
-    half: bool
+    precision: Precision
     size: str | None
     images: list[str] | None
     profile: str | None
@@ -122,7 +137,9 @@ def _program(model: str, output: Path | None, format_: Literal["onnx", "pt2"], o
         raise SettingsError(f"--output: {model} is no bundle that a program could go into; give a file that ends in .{format_}")
     if format_ == "onnx":
         check_packages()
-    wanted = Wanted(format=format_, takes="classes-of-bytes" if options.classes else "logits-of-floats", half=options.half)
+    wanted = Wanted(
+        format=format_, takes="classes-of-bytes" if options.classes else "logits-of-floats", precision=options.precision
+    )
     size = read_size(options.size) if options.size is not None else None
     bundle, network = open_student(model, options.profile, options.set_)
     sizes = Sizes.of(network, bundle.view, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gkd_core.errors import GkdError
-from gkd_core.export.wanted import Size, Sizes, Wanted
+from gkd_core.export.wanted import Precision, Size, Sizes, Wanted
 from gkd_core.models.segmentor import Segmentor as Network
 from gkd_core.predict.pictures import Picture
 
@@ -32,8 +32,11 @@ class Bound:
     agreement: float
 
 
-SINGLE = Bound(difference=1e-3, agreement=0.999)  # sums in another order
-HALF = Bound(difference=3e-2, agreement=0.98)  # 11 bits a number
+BOUNDS: Mapping[Precision, Bound] = {
+    "fp32": Bound(difference=1e-3, agreement=0.999),  # sums in another order
+    "fp16": Bound(difference=3e-2, agreement=0.98),  # 11 bits a number
+    "int8": Bound(difference=0.25, agreement=0.95),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Figures:
             limits = f"at most {allowed:.2g} and " if self.difference is not None else ""
             raise GkdError(
                 f"the program is not what PyTorch computes: {self.line}; expected {limits}at least {100 * bound.agreement:g} %. "
-                "Nothing was written; try without --half, or another --format"
+                "Nothing was written; try without --half or --int8, or another --format"
             )
 
 
@@ -89,13 +92,13 @@ def compare(
     """
     pixels, equal, difference, largest = 0, 0, 0.0, 0.0
     for shown in _batches(pictures, sizes):
-        images = shown.float() / 255
-        expected = network(images.permute(0, 3, 1, 2).contiguous())
+        floats = as_floats(shown)
+        expected = network(floats)
         classes = expected.argmax(dim=1)
         if wanted.takes == "classes-of-bytes":
             given = _of_shape(program(shown), classes)
         else:
-            logits = _of_shape(program(images.permute(0, 3, 1, 2).contiguous()), expected)
+            logits = _of_shape(program(floats), expected)
             difference = _larger(difference, float((logits - expected).abs().max()))
             given = logits.argmax(dim=1)
         largest = max(largest, float(expected.abs().max()))
@@ -103,6 +106,18 @@ def compare(
         pixels += classes.numel()
     has_logits = wanted.takes == "logits-of-floats"
     return Figures(min(len(pictures), MOST_IMAGES), pixels, equal / pixels, difference if has_logits else None, largest)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images (B, H, W, 3), uint8, as (B, 3, H, W), float32 in 0..1."""
+    return (images.float() / 255).permute(0, 3, 1, 2).contiguous()
+
+
+def calibration(pictures: Sequence[Picture], wanted: Wanted, sizes: Sizes) -> Iterator[Tensor]:
+    """The images one by one at the traced size, as the program takes them."""
+    for picture in pictures:
+        shown = window_of(picture, sizes.traced).unsqueeze(0)
+        yield shown if wanted.takes == "classes-of-bytes" else as_floats(shown)
 
 
 def _of_shape(given: Tensor, expected: Tensor) -> Tensor:

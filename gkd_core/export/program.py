@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.errors import GkdError
-from gkd_core.export.check import HALF, SINGLE, Bound, Figures, compare
+from gkd_core.export.check import BOUNDS, Bound, Figures, calibration, compare
+from gkd_core.export.int8_file import quantise_onnx
 from gkd_core.export.onnx_file import OPSET, add_onnx_facts, check_packages, run_onnx, write_onnx
 from gkd_core.export.pt2_file import add_pt2_facts, run_pt2, write_pt2
 from gkd_core.export.traced import module_of, traced
@@ -76,12 +77,14 @@ def _checked(student: Student, wanted: Wanted, sizes: Sizes, path: Path, bound: 
     graph = traced(module_of(student.network, wanted, sizes), sizes)
     if wanted.format == "onnx":
         write_onnx(graph, wanted, path)
+        if wanted.precision == "int8":
+            quantise_onnx(path, calibration(student.pictures, wanted, sizes))
         run = run_onnx(path)
     else:
         write_pt2(graph, path)
         run = run_pt2(path)
     figures = compare(run, student.network, student.pictures, wanted, sizes)
-    figures.check(bound or (HALF if wanted.half else SINGLE))
+    figures.check(bound or BOUNDS[wanted.precision])
     return Exported(_program(wanted, sizes, figures), figures)
 
 
@@ -91,7 +94,7 @@ def _program(wanted: Wanted, sizes: Sizes, figures: Figures) -> Program:
         file=wanted.name,
         opset=OPSET if wanted.format == "onnx" else None,
         takes=wanted.takes,
-        precision="fp16" if wanted.half else "fp32",
+        precision=wanted.precision,
         size=sizes.traced if sizes.fixed_because is not None else None,
         fixed_because=sizes.fixed_because,
         multiple=sizes.multiple,

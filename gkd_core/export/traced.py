@@ -45,9 +45,10 @@ def module_of(network: Network, wanted: Wanted, sizes: Sizes) -> LogitsOfFloats:
     own = copy.deepcopy(network).eval().requires_grad_(False)
     if sizes.fixed_because is None:
         take_any_size(own.encoder)
-    if wanted.half:
+    half = wanted.precision == "fp16"
+    if half:
         own.half()
-    return (ClassesOfBytes if wanted.takes == "classes-of-bytes" else LogitsOfFloats)(own, wanted.half)
+    return (ClassesOfBytes if wanted.takes == "classes-of-bytes" else LogitsOfFloats)(own, half)
 
 
 def traced(module: LogitsOfFloats, sizes: Sizes) -> ExportedProgram:

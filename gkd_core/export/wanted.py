@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from gkd_core.errors import SettingsError
 from gkd_core.evaluate.inference import SIDE_MULTIPLE
@@ -15,6 +15,7 @@ from gkd_core.models.segmentor import Segmentor as Network
 from gkd_core.predict.manifest import View
 
 ProgramFormat = Literal["onnx", "pt2"]
+Precision = Literal["fp32", "fp16", "int8"]
 Takes = Literal["logits-of-floats", "classes-of-bytes"]
 Size = tuple[int, int]
 
@@ -28,19 +29,30 @@ class Wanted(BaseModel):
     Attributes:
         takes: logits-of-floats: float32 (B, 3, H, W) in 0..1 to float32 (B, K, H, W); classes-of-bytes: uint8 (B, H, W, 3) to
             train ids, uint8 (B, H, W). Normalisation is inside, either way.
-        half: weights and sums in 16 bits; what goes in and comes out stays as `takes` says.
+        precision: fp16: weights and sums in 16 bits; int8: products with weights in 8, of ONNX alone. What goes in and comes out
+            stays as `takes` says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: ProgramFormat
     takes: Takes = "logits-of-floats"
-    half: bool = False
+    precision: Precision = "fp32"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.precision == "int8" and self.format != "onnx":
+            raise SettingsError(
+                f"--int8: onnxruntime quantises ONNX files alone, not {self.format}; give --format onnx, or --half"
+            )
+        return self
 
     @property
     def name(self) -> str:
         """What its file is called in a bundle."""
-        kind = ("-classes" if self.takes == "classes-of-bytes" else "") + ("-fp16" if self.half else "")
+        kind = ("-classes" if self.takes == "classes-of-bytes" else "") + (
+            "" if self.precision == "fp32" else f"-{self.precision}"
+        )
         return f"student{kind}.{self.format}"
 
 

@@ -111,7 +111,7 @@ class Program(Record):
     file: PlainName
     opset: int | None = Field(None, ge=1, le=1000)
     takes: Literal["logits-of-floats", "classes-of-bytes"]
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     size: tuple[Side, Side] | None = None
     fixed_because: Label | None = None
     multiple: Side = 1

@@ -81,6 +81,8 @@ REFUSED = {
     "no output": (["--format", "safetensors"], "needs the name of a file"),
     "another suffix": (["--format", "pt2", "-o", "a.onnx", "--images", "photographs"], "is a .pt2 file; choose such a name"),
     "half of a state dict": (["--half", "-o", "a.safetensors"], "--half: is for programs, --format onnx or pt2; leave it out"),
+    "two precisions": (["--format", "onnx", "--half", "--int8", "-o", "a.onnx"], "--half is given beside it"),
+    "int8 of pt2": (["--format", "pt2", "--int8", "-o", "a.pt2"], "give --format onnx, or --half"),
     "a size that is none": (["--format", "pt2", "--size", "64", "-o", "a.pt2"], "is no size; give HEIGHTxWIDTH"),
     "a size of no multiple": (["--format", "pt2", "--size", "64x65", "-o", "a.pt2"], "sides that are multiples of 32"),
 }

@@ -115,11 +115,28 @@ def test_half_is_half_as_large_and_near(tmp_path: Path, format_: str, family: st
     student = student_of(tmp_path, "linear", family)
     sizes, paths = sizes_of(student), [tmp_path / f"{name}.{format_}" for name in ("whole", "half")]
     for path, half in zip(paths, (False, True), strict=True):
-        exported = export_file(student, Wanted.model_validate({"format": format_, "half": half}), sizes, path)
+        exported = export_file(
+            student, Wanted.model_validate({"format": format_, "precision": "fp16" if half else "fp32"}), sizes, path
+        )
         assert exported.program.precision == ("fp16" if half else "fp32")
     assert 0 < exported.figures.difference <= 0.03 * exported.figures.largest  # type: ignore[operator]
     if family == "cnn":  # in a tiny transformer, the graph is the larger part
         assert paths[1].stat().st_size < 0.7 * paths[0].stat().st_size
+
+
+@pytest.mark.parametrize("takes", ["logits-of-floats", "classes-of-bytes"])
+def test_eight_bits_are_a_quarter_as_large_and_near(tmp_path: Path, takes: str) -> None:
+    student = student_of(tmp_path, "linear", "cnn")
+    wanted = Wanted.model_validate({"format": "onnx", "precision": "int8", "takes": takes})
+    exported = export_file(student, wanted, sizes_of(student), tmp_path / "student.onnx")
+    assert exported.program.precision == "int8" and exported.figures.agreement >= 0.95
+    assert (tmp_path / "student.onnx").stat().st_size < 2**21 < sum(each.nbytes for each in student.network.parameters()) / 2
+    assert [each.name for each in tmp_path.glob("*.onnx")] == ["student.onnx"]
+
+
+def test_pt2_has_no_eight_bits() -> None:
+    with pytest.raises(SettingsError, match="--int8: onnxruntime quantises ONNX files alone"):
+        Wanted.model_validate({"format": "pt2", "precision": "int8"})
 
 
 @pytest.mark.parametrize("format_", ["onnx", "pt2"])
@@ -127,7 +144,7 @@ def test_a_program_beyond_its_bound_is_refused_and_leaves_nothing(tmp_path: Path
     student = student_of(tmp_path, "linear", "cnn")
     (tmp_path / "out").mkdir()
     path = tmp_path / "out" / f"student.{format_}"
-    wanted = Wanted.model_validate({"format": format_, "half": True})
+    wanted = Wanted.model_validate({"format": format_, "precision": "fp16"})
     with pytest.raises(GkdError, match=r"is not what PyTorch computes: logits differ by .* on 4 images; expected at most"):
         export_file(student, wanted, sizes_of(student), path, Bound(difference=1e-9, agreement=0))
     path.write_text("old")

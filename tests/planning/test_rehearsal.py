@@ -30,6 +30,7 @@ def test_every_stage_of_a_profile_runs(profile: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("profile", PAPER)
 def test_every_stage_of_a_profile_runs_at_full_depth(profile: str) -> None:
     assert list(rehearse(small(load_settings(None, profile), depth=None)))[-1].startswith("illustrate-gta5: ran")
