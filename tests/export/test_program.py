@@ -29,6 +29,11 @@ from tests.predict.conftest import CLASSES, noise
 NEAR = 1e-5  # of a logit: tiny networks
 ANY = [(64, 96), (96, 64), (128, 256)]
 
+# Each program takes seconds to a minute to be made: one of a kind with every change, the others where all tests are run.
+QUICK = {("linear", "vit"), ("segformer", "cnn")}
+SLOW_PT2 = [pytest.param(*each, marks=pytest.mark.slow) for each in (("segformer", "cnn"), ("mask2former", "vit"))]
+SLOW_HALF = [pytest.param(*each, marks=pytest.mark.slow) for each in (("onnx", "cnn"), ("pt2", "vit"))]
+
 
 def sizes_of(student: object) -> Sizes:
     return Sizes.of(student.network, VIEW)  # type: ignore[attr-defined]
@@ -54,8 +59,14 @@ def ran_by_torch(path: Path, images: np.ndarray) -> np.ndarray:
     return given
 
 
-@pytest.mark.parametrize("family", ["vit", "cnn"])
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("decoder", "family"),
+    [
+        pytest.param(decoder, family, marks=[] if (decoder, family) in QUICK else pytest.mark.slow)
+        for decoder in DECODERS
+        for family in ("vit", "cnn")
+    ],
+)
 def test_onnxruntime_gives_pytorchs_logits(tmp_path: Path, decoder: str, family: str) -> None:
     student = student_of(tmp_path, decoder, family)
     path = tmp_path / "student.onnx"
@@ -94,7 +105,7 @@ def test_bytes_in_classes_out(tmp_path: Path, format_: str) -> None:
         assert (given == expected(student, images).argmax(1).numpy()).mean() >= 0.999
 
 
-@pytest.mark.parametrize(("decoder", "family"), [("linear", "vit"), ("segformer", "cnn"), ("mask2former", "vit")])
+@pytest.mark.parametrize(("decoder", "family"), [pytest.param("linear", "vit"), *SLOW_PT2])
 def test_a_pt2_program_gives_pytorchs_logits(tmp_path: Path, decoder: str, family: str) -> None:
     student = student_of(tmp_path, decoder, family)
     path = tmp_path / "student.pt2"
@@ -110,7 +121,7 @@ def test_a_pt2_program_gives_pytorchs_logits(tmp_path: Path, decoder: str, famil
     assert json.loads(facts["gkd.json"])["program"]["checked"] == exported.program.checked
 
 
-@pytest.mark.parametrize(("format_", "family"), [("onnx", "vit"), ("onnx", "cnn"), ("pt2", "vit")])
+@pytest.mark.parametrize(("format_", "family"), [("onnx", "vit"), *SLOW_HALF])
 def test_half_is_half_as_large_and_near(tmp_path: Path, format_: str, family: str) -> None:
     student = student_of(tmp_path, "linear", family)
     sizes, paths = sizes_of(student), [tmp_path / f"{name}.{format_}" for name in ("whole", "half")]
@@ -124,7 +135,7 @@ def test_half_is_half_as_large_and_near(tmp_path: Path, format_: str, family: st
         assert paths[1].stat().st_size < 0.7 * paths[0].stat().st_size
 
 
-@pytest.mark.parametrize("takes", ["logits-of-floats", "classes-of-bytes"])
+@pytest.mark.parametrize("takes", [pytest.param("logits-of-floats", marks=pytest.mark.slow), "classes-of-bytes"])
 def test_eight_bits_are_a_quarter_as_large_and_near(tmp_path: Path, takes: str) -> None:
     student = student_of(tmp_path, "linear", "cnn")
     wanted = Wanted.model_validate({"format": "onnx", "precision": "int8", "takes": takes})
