@@ -59,6 +59,25 @@ class Record(BaseModel):
             ) from None
 
 
+def kind_of(folder: Path) -> str | None:
+    """What the manifest of a folder says that it describes; None where there is none, or it says nothing.
+
+    Raises:
+        GkdError: the manifest is damaged.
+    """
+    manifest = folder / MANIFEST
+    try:
+        content = parse_json(read_small(manifest, LARGEST_RECORD), LARGEST_RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise GkdError(f"{manifest}: cannot be read ({error.strerror or error})") from None
+    except DocumentError as error:
+        raise GkdError(f"{manifest}: not JSON ({error}); make what it describes again, or fetch it again") from None
+    kind = content.get("kind") if isinstance(content, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 class DatasetVersion(Record):
     """One dataset split as `prepare-data` saw it."""
 

@@ -99,16 +99,15 @@ def _student(model: str, profile: str | None, set_: list[str] | None) -> tuple[S
 
 def _other(model: str, student: Subject, profile: str | None, set_: list[str] | None) -> Subject:
     """What the student is held against: a segmentor; or the settings' teacher, or the encoder of a folder, under its decoder."""
+    from gkd_core.cli.opening import kind_named
     from gkd_core.messages import shown
-    from gkd_core.predict.bundle import kind_of
     from gkd_core.predict.timing import with_encoder
     from gkd_core.records import MANIFEST, EncoderCheckpoint
-    from gkd_core.settings.encoder import MLFLOW_SCHEMES
     from gkd_core.untrusted import given_path
 
     if model == TEACHER:
         return with_encoder(student, read_settings(profile, set_).teacher, TEACHER)
-    if not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "encoder":
+    if kind_named(model) == "encoder":
         return with_encoder(student, EncoderCheckpoint.read(given_path(model) / MANIFEST).encoder, shown(model, 60))
     return _student(model, profile, set_)[0]
 

@@ -38,8 +38,13 @@ def open_student(model: str, profile: str | None, set_: list[str] | None) -> tup
 
 def is_bundle(model: str) -> bool:
     """Whether it is the folder of a bundle."""
-    from gkd_core.predict.bundle import kind_of
+    return kind_named(model) == "bundle"
+
+
+def kind_named(model: str) -> str | None:
+    """What the manifest of a folder says that it describes; None of another folder, and of an MLflow address."""
+    from gkd_core.records import kind_of
     from gkd_core.settings.encoder import MLFLOW_SCHEMES
     from gkd_core.untrusted import given_path
 
-    return not model.startswith(MLFLOW_SCHEMES) and kind_of(given_path(model)) == "bundle"
+    return None if model.startswith(MLFLOW_SCHEMES) else kind_of(given_path(model))

@@ -17,7 +17,7 @@ from gkd_core.models.any_size import take_any_size
 from gkd_core.models.segmentor import Segmentor as Network
 
 TRACED_BATCH = 2  # one image would be exported as always one
-_EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
+EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 
 class LogitsOfFloats(nn.Module):
@@ -64,7 +64,7 @@ def traced(module: LogitsOfFloats, sizes: Sizes) -> ExportedProgram:
     first = 1 if as_bytes else 2
     free = (0,) if sizes.fixed_because is not None else (0, first, first + 1)
     try:
-        with _EXPORT, torch.no_grad(), warnings.catch_warnings():
+        with EXPORT, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(module, (example,), dynamic_shapes=(dict.fromkeys(free, Dim.AUTO),))
     except Exception as error:  # of many kinds, as each layer has its own

@@ -10,17 +10,16 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError, WeightsError
 from gkd_core.messages import one_line
 from gkd_core.models.build import build_encoder
-from gkd_core.models.encoder import Encoder
+from gkd_core.models.encoder import Channels, Encoder
 from gkd_core.models.segmentor import load_segmentor
-from gkd_core.models.tensor_files import read_tensors, write_tensors
+from gkd_core.models.tensor_files import read_checked, write_tensors
 from gkd_core.models.vit import VIT_ADAPTERS
 from gkd_core.models.weights import load_into
 from gkd_core.predict.bundle import open_bundle
-from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, sha256_of
+from gkd_core.records import MANIFEST, EncoderCheckpoint, SegmentorCheckpoint, kind_of
 from gkd_core.settings import EncoderSettings
 
 
@@ -37,8 +36,8 @@ class TimmModel:
     arch: str
     options: dict[str, Any]
     tensors: dict[str, Tensor]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Channels
+    std: Channels
 
     @property
     def call(self) -> str:
@@ -55,7 +54,9 @@ def read_encoder(folder: Path) -> tuple[Encoder, EncoderSettings]:
         WeightsError: the weights are missing, damaged, or not those that the manifest describes.
     """
     manifest = folder / MANIFEST
-    kind = _kind(manifest)
+    kind = kind_of(folder)
+    if kind is None and not manifest.exists():
+        raise GkdError(f"{manifest}: no such file; give a folder that distil, learn-task or import-checkpoint wrote")
     if kind == "segmentor":
         return load_segmentor(folder).encoder, SegmentorCheckpoint.read(manifest).encoder
     if kind == "bundle":
@@ -65,9 +66,7 @@ def read_encoder(folder: Path) -> tuple[Encoder, EncoderSettings]:
         raise GkdError(f"{manifest}: describes {kind or 'nothing known'}; give a folder of an encoder or a segmentor")
     record = EncoderCheckpoint.read(manifest)
     weights = folder / record.weights
-    tensors = read_tensors(weights)
-    if sha256_of(weights) != record.sha256:
-        raise WeightsError(f"{weights}: its content is not what {manifest} describes; restore the file")
+    tensors = read_checked(weights, record.sha256, str(manifest))
     encoder = build_encoder(record.encoder.model_copy(update={"weights": "random"}), record.seed)
     load_into(encoder, tensors, str(weights))
     return encoder.eval(), record.encoder
@@ -87,7 +86,7 @@ def as_timm(encoder: Encoder, settings: EncoderSettings) -> TimmModel:
     except RuntimeError as error:
         reason = one_line(error)
         raise WeightsError(f"{settings.arch}: timm {timm.__version__} refuses the state dict ({reason})") from None
-    return TimmModel(settings.arch, options, tensors, _channels(encoder.mean), _channels(encoder.std))
+    return TimmModel(settings.arch, options, tensors, *encoder.normalisation)
 
 
 def write_timm(model: TimmModel, path: Path) -> None:
@@ -123,19 +122,3 @@ def _plain(name: str, encoder: Encoder) -> str:
     """timm calls the final norm `fc_norm` in a model that pools, and `norm` in one that does not."""
     moved = isinstance(getattr(encoder.backbone, "norm", None), nn.Identity)
     return name.replace("fc_norm.", "norm.", 1) if moved and name.startswith("fc_norm.") else name
-
-
-def _channels(values: Tensor) -> tuple[float, ...]:
-    return tuple(round(value, 6) for value in values.flatten().tolist())
-
-
-def _kind(manifest: Path) -> str | None:
-    try:
-        content = parse_json(read_small(manifest))
-    except FileNotFoundError:
-        raise GkdError(f"{manifest}: no such file; give a folder that distil, learn-task or import-checkpoint wrote") from None
-    except OSError as error:
-        raise GkdError(f"{manifest}: cannot be read ({error.strerror or error})") from None
-    except DocumentError as error:
-        raise GkdError(f"{manifest}: not JSON ({error})") from None
-    return content.get("kind") if isinstance(content, dict) else None

@@ -13,6 +13,7 @@ from gkd_core.models.weights import Coverage
 from gkd_core.settings import FeatureNorm
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
+Channels = tuple[float, float, float]
 
 
 class Tokens(NamedTuple):
@@ -55,6 +56,11 @@ class Encoder(nn.Module, ABC):
         """Images in 0..1 to the backbone's own range."""
         return (images - self.mean) / self.std
 
+    @property
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """Mean and standard deviation of each channel of images in 0..1, as files state them: to six digits."""
+        return _stated(self.mean), _stated(self.std)
+
     @abstractmethod
     def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tokens:
         """Tokens of the images; patches where `mask` (B, N, bool) is true are hidden from the encoder."""
@@ -89,3 +95,8 @@ class Encoder(nn.Module, ABC):
     def token_map(self, tokens: Tokens, images: Tensor) -> Tensor:
         """Patch tokens of the images as a map (B, C, rows, columns)."""
         return tokens.patches.transpose(1, 2).unflatten(2, self.grid(images.shape[-2], images.shape[-1]))
+
+
+def _stated(values: Tensor) -> Channels:
+    red, green, blue = (round(value, 6) for value in values.flatten().tolist())
+    return red, green, blue

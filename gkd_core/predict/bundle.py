@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError, WeightsError
 from gkd_core.files import atomic_folder
 from gkd_core.messages import given_value
@@ -18,7 +17,7 @@ from gkd_core.models.tensor_files import read_checked
 from gkd_core.models.weights import load_into
 from gkd_core.predict.card import CARD, render_card
 from gkd_core.predict.manifest import Bundle, BundleFile, Program
-from gkd_core.records import LARGEST_RECORD, MANIFEST, sha256_of
+from gkd_core.records import MANIFEST, kind_of, sha256_of
 from gkd_core.untrusted import safe_join
 
 WEIGHTS = "student.safetensors"
@@ -98,25 +97,6 @@ def check_replaceable(target: Path) -> None:
     raise GkdError(f"{target}: is there already and is no bundle; choose another name, such as student.gkd")
 
 
-def kind_of(folder: Path) -> str | None:
-    """What the manifest of a folder says that it describes; None where there is none, or it says nothing.
-
-    Raises:
-        GkdError: the manifest is damaged.
-    """
-    manifest = folder / MANIFEST
-    try:
-        content = parse_json(read_small(manifest, LARGEST_RECORD), LARGEST_RECORD)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise GkdError(f"{manifest}: cannot be read ({error.strerror or error})") from None
-    except DocumentError as error:
-        raise GkdError(f"{manifest}: not JSON ({error}); make the bundle again, or fetch it again") from None
-    kind = content.get("kind") if isinstance(content, dict) else None
-    return kind if isinstance(kind, str) else None
-
-
 def read_bundle(folder: Path) -> Bundle:
     """The manifest of a bundle whose files are all there, each of the size and content that it states.
 
@@ -149,9 +129,7 @@ def open_bundle(folder: Path) -> tuple[Bundle, Network]:
         raise WeightsError(f"{weights}: holds {stated} numbers, the network of {MANIFEST} has {asked}; fetch the bundle again")
     network = recorded_segmentor(bundle.model)
     load_into(network, tensors, str(weights))
-    mean, std = (
-        tuple(round(value, 6) for value in part.flatten().tolist()) for part in (network.encoder.mean, network.encoder.std)
-    )
+    mean, std = network.encoder.normalisation
     if (mean, std) != (bundle.mean, bundle.std):
         raise WeightsError(f"{folder / MANIFEST}: normalises by {bundle.mean}, {bundle.std}, its network by {mean}, {std}")
     return bundle, network.eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from pathlib import Path
 
 import mlflow.pytorch
@@ -16,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 from gkd_core.errors import PlatformError
+from gkd_core.export.traced import EXPORT
 from gkd_core.messages import one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint
@@ -24,7 +24,6 @@ from gkd_core.storage.mlflow_weights import CHECKPOINT
 from gkd_core.storage.model_files import digests_of, tags_of
 
 IMAGES = "images"  # name of the input, in the signature and in the example
-_EXPORT = threading.Lock()  # torch.export keeps state of the whole process: threads take turns
 
 
 def log_segmentor(
@@ -80,7 +79,7 @@ def _export(folder: Path, target: Path, description: Model, example: np.ndarray,
         Schema([TensorSpec(kind, (-1, 3, height, width), IMAGES)]),
         Schema([TensorSpec(kind, (-1, classes, height, width), "logits")]),
     )
-    with _EXPORT:
+    with EXPORT:
         mlflow.pytorch.save_model(
             load_segmentor(folder),
             str(target),

@@ -47,7 +47,7 @@ def describe(
     check_scores(record, scores)
     if latency is not None:
         check_latency(latency, record.sha256)
-    mean, std = (_channels(part.flatten().tolist()) for part in (network.encoder.mean, network.encoder.std))
+    mean, std = network.encoder.normalisation
     settings = recipe.settings
     return Bundle(
         version=version("gkd"),
@@ -87,11 +87,6 @@ def _without_paths(encoder: EncoderSettings) -> EncoderSettings:
     """The encoder without folders of the machine that it was made on: of a file of weights, its name."""
     file = encoder.weights_file
     return encoder if file is None else encoder.model_copy(update={"weights": file.name})
-
-
-def _channels(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (round(value, 6) for value in values)
-    return red, green, blue
 
 
 def _colors(record: SegmentorCheckpoint, recipe: Recipe) -> Colors:
