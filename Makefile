@@ -56,9 +56,10 @@ test: $(READY) $(AUDIT)/.ready  ## Run the tests that are quick enough for every
 	$(BIN)/python -m pytest -m "not slow and integration and not containers" -n 3 --dist loadfile \
 		tests/integration/test_ray_train.py tests/integration/test_deployment.py tests/integration/test_pins.py tests/integration tests
 
+# Ray's clusters keep both cores busy: they take turns on one of the two processes.
 test-all: test  ## Run all tests, the long ones too (about an hour and a half on two cores).
 	$(BIN)/python -m pytest -m "hypothesis and not slow and not integration" --hypothesis-profile wide -n 2
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile tests/integration/cluster tests/integration/kills tests
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup tests
 
 # The engine stays for the next time; tests/containers/set-up down removes it with everything it has.
 test-containers: $(READY)  ## Run the tests that want an engine of containers, which they set up: root on Debian (half an hour).

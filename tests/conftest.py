@@ -34,6 +34,13 @@ TINY_DISTILL = {
 }  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`: files stay together, and the groups that files name do, such as `ray`, one cluster at a time."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _key_of_backups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A key of the tests' own, in the place of the user's."""

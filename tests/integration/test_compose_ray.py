@@ -21,7 +21,7 @@ from tests.infra.kubernetes import REPOSITORY
 from tests.integration.hosts import Host
 from tests.integration.namespaces import network_or_skip
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("ray")]
 
 HEAD, WORKER = "ray-gcs", "ray-worker"  # the head by the name that it has in the workers' network
 ADDRESSES = '--node-ip-address="${1:?ray-gcs has no address}" '

@@ -22,7 +22,7 @@ from gkd_core.stages import Recipe, run_folder, run_stage
 from gkd_core.training.metrics import MetricsFollower, MetricsSink
 from tests.integration.ray_workers import ray_workers
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("ray")]
 
 PATIENCE = 200.0
 EVERY = 4  # updates between checkpoints

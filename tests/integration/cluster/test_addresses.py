@@ -23,7 +23,7 @@ from tests.integration.hosts import DATABASE, HEAD, MLFLOW, NODES, PREFECT, STOR
 from tests.integration.kills.orchestration import PATIENCE, alive, trained, wait_for
 from tests.integration.namespaces import Network, network_or_skip
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("ray")]
 
 BY_ITSELF = "from ray.util import get_node_ip_address; print(get_node_ip_address())"
 GKD = [sys.executable, "-c", "from gkd_core.cli import main; main()"]

@@ -17,7 +17,7 @@ from tests.integration.cluster.canaries import places_of_secrets
 from tests.integration.cluster.stack import DISTILLING, SOURCE, UPDATES, End, Stack
 from tests.integration.manifest_servers import MLFLOW, PREFECT
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("ray")]
 
 A_LOOK_OF_THE_SCHEDULER = timedelta(seconds=90)  # it looks at schedules that are new to a deployment once a minute
 
