@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from gkd_core.data.catalog.load import Domain
+from gkd_core.data.files.origin import Origin
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import ScoredImages, measure
@@ -64,7 +65,7 @@ def confusions_on(context: Context, folder: Path, domains: Sequence[Domain], cla
 
     The images done are noted in `metrics.jsonl` of the run folder, where a flow can see them.
     """
-    scored = {domain.reference: scored_images(context, domain, classes) for domain in domains}
+    scored = {domain.reference: scored_images(context.origin, domain, classes) for domain in domains}
     matrices: dict[str, torch.Tensor] = {}
     sink = file_sink(context.run_folder)
     with _measuring(context, folder) as measured_on:
@@ -108,9 +109,8 @@ def _measuring(context: Context, folder: Path) -> Iterator[Callable[[ScoredImage
     yield lambda images, advance: measure(model, images, settings.evaluate, torch.device(device), advance)
 
 
-def scored_images(context: Context, domain: Domain, classes: int) -> ScoredImages:
+def scored_images(origin: Origin, domain: Domain, classes: int) -> ScoredImages:
     """The images of a domain, ready to be measured on."""
-    origin = context.origin
     encoding = origin.encoding(domain)
     return ScoredImages(origin.pairs(domain), encoding, origin.protocol(domain), classes)
 
