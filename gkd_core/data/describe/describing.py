@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gkd_core.data.catalog.entries import SPLIT
 from gkd_core.data.catalog.load import ALWAYS_LOADED, SHIPPED, load_catalog
 from gkd_core.data.describe.content import Kinds, kinds_of
 from gkd_core.data.describe.draft import Draft
@@ -19,12 +20,13 @@ from gkd_core.data.describe.layout import Layout, labelled_layouts, new_name, sp
 from gkd_core.data.describe.names import Group, grouped, some
 from gkd_core.data.describe.pairs import SPLIT_WORD, matched
 from gkd_core.data.describe.splits import lists_below, listed_in
-from gkd_core.data.files.folders import Tree, walk
+from gkd_core.data.files.folders import Tree, matching, walk
 from gkd_core.errors import DataError
 from gkd_core.messages import shown
 from gkd_core.untrusted import PLAIN_NAME, objection_to
 
 MOST_FILES = 500_000
+MOST_TRIED = 20_000_000  # names held against patterns
 MOST_VERIFIED = 12  # domains that the command in the head names
 PLAIN = re.compile(r"[\w./-]+")
 
@@ -35,6 +37,7 @@ class Describer:
 
     folder: Path
     every: bool
+    tree: Tree
     draft: Draft = field(default_factory=Draft)
     taken: set[str] = field(default_factory=set)
     encodings: dict[tuple[Any, ...], str] = field(default_factory=dict)
@@ -100,7 +103,22 @@ class Describer:
         for split in splits:
             self.draft.note("datasets", f"{name}/{split}: {counted[split]} images{'' if layout.labels is None else ' with labels'}")
             self.domains.append(f"{name}/{split}")
+        if not listed:
+            self._tell_taken(layout)
         return bool(listed)
+
+    def _tell_taken(self, layout: Layout) -> None:
+        """Say where the pattern takes other files than the images meant, as `*.png` takes `a_mask.png` beside `a.png`."""
+        patterns = {layout.images.replace(SPLIT, folder) for each in layout.splits.values() for folder in each or ("",)}
+        if len(patterns) * len(self.tree.files) > MOST_TRIED:
+            return
+        taken = {path for each in patterns for path in matching(self.tree, self.folder, each, layout.any_suffix_case)}
+        meant = {group.path(self.folder, key) for group in layout.groups for key in group.names}
+        if others := sorted(map(self._below, taken - meant)):
+            self.draft.gap(
+                f"{layout.images} also takes {len(others)} files that are not meant: {some(others)}; "
+                "move them to another folder, or name the images in a list file"
+            )
 
     def _encoding(self, name: str, counts: Counts) -> str:
         """The name of an encoding, and of its taxonomy, for these values: one for all entries that have the same."""
@@ -118,11 +136,11 @@ class Describer:
     def _below(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
-    def tell_tree(self, tree: Tree, odd: Sequence[str]) -> None:
+    def tell_tree(self, odd: Sequence[str]) -> None:
         """Note what of the folder was not seen."""
-        if tree.is_cut:
-            self.draft.gap(f"only the first {len(tree.files)} files were looked at; describe a part of the folder, or fill in the rest")
-        for closed in tree.closed:
+        if self.tree.is_cut:
+            self.draft.gap(f"only the first {len(self.tree.files)} files were looked at; describe a part of the folder, or fill in the rest")
+        for closed in self.tree.closed:
             self.draft.gap(f"{self._below(closed.path)}: cannot be entered ({closed.detail}); {closed.barrier.value}")
         if odd:
             self.draft.gap(f"{len(odd)} files whose names or folders no catalog can hold, which are left out; rename them: {some(odd)}")
@@ -174,8 +192,8 @@ def describe(folder: Path, every: bool = False) -> Draft:
     matches, spare = matched(groups, kinds)
     with_labels = {match.images for match in matches}
     plain = [group for group in groups if not kinds.is_labels(group) and group not in with_labels]
-    found = Describer(folder, every, taken=_shipped_names())
-    found.tell_tree(tree, odd)
+    found = Describer(folder, every, tree, taken=_shipped_names())
+    found.tell_tree(odd)
     lists = lists_below(tree.files, folder)
     layouts, name = list(labelled_layouts(matches)), found.name
     names: set[str] = set()

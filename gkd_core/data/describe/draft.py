@@ -12,7 +12,7 @@ from gkd_core.documents import dump_yaml
 from gkd_core.messages import shown
 
 SECTIONS = ("taxonomies", "encodings", "datasets")
-LONGEST = 1000  # characters of a comment
+LONGEST = 8000  # characters of a comment: a command to be copied must be whole
 
 
 @dataclass

@@ -86,7 +86,7 @@ def _labelled(same: Sequence[Match]) -> Layout:
         splits = {split_name(str(word)): folders for word, folders in words.items()}
         of = {match.images: split_name(str(match.split)) for match in same}
         patterns = ["/".join((*first.above, *own, "")) + below.pattern for own in first.own]
-    elif len({match.above for match in same}) > 1:
+    elif _goes_by_above(same):
         beside = not any(first.own) and not first.below
         arranged = arrange([match.above for match in same], may_be_wild=beside)
         splits, of = dict(arranged.splits), {match.images: arranged.of[match.above] for match in same}
@@ -98,6 +98,16 @@ def _labelled(same: Sequence[Match]) -> Layout:
     spellings = [set().union(*(getattr(match, side).spellings for match in same)) for side in ("images", "labels")]
     images, labels = first.image_affixes.pattern(patterns[0]), first.label_affixes.pattern(patterns[1])
     return Layout(images, labels, splits, of, any(len(each) > 1 for each in spellings), list(same))
+
+
+def _goes_by_above(same: Sequence[Match]) -> bool:
+    """Whether it is the folders above images and labels that say the split: `train/images` beside `train/labels`."""
+    above, below = {match.above for match in same}, {match.below for match in same}
+    return len(above) > 1 or (len(below) == 1 and _has_word(above) and not _has_word(below))
+
+
+def _has_word(folders: set[Folder]) -> bool:
+    return any(SPLIT_WORD.search(part) for folder in folders for part in folder)
 
 
 def arrange(

@@ -13,6 +13,7 @@ from gkd_core.data.describe.names import Folder, Group
 
 ENOUGH = 0.5  # of the smaller group's keys that both must have
 TRIED = 200  # keys by which a partner is looked for
+FEW = 64  # groups of labels that one of images is held against
 MANY_VALUES = 256
 SPLIT_WORDS = (
     "train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "trainval", "minival", "holdout",
@@ -93,9 +94,6 @@ def _candidates(images: Group, by_key: dict[tuple[bool, str], list[Group]]) -> I
             return
 
 
-FEW = 64  # groups of labels that one of images is held against
-
-
 def _match(images: Group, labels: Group, bare: bool, label_bare: bool, keys: dict[str, str]) -> Match:
     heads = images.head if bare else "", labels.head if label_bare else ""
     tails = images.tail, labels.tail
@@ -134,13 +132,18 @@ def _common(one: Folder, other: Folder) -> Folder:
     return one[:count]
 
 
+def _words_of(group: Group) -> set[str]:
+    return set(SPLIT_WORD.findall("/".join(group.folder)))
+
+
 def _order(match: Match, kinds: Kinds) -> tuple[float, ...]:
-    """The best first: most keys in common, numbers before colours, classes before instances, near before far."""
+    """The best first: of the same split, most keys in common, numbers before colours, classes before instances, near before far."""
     looks = kinds.looks[match.labels]
     many = any(look.values > MANY_VALUES for look in looks)
     one_channel = all(look.one_channel for look in looks)
     name = f"{'/'.join(match.labels.folder)}/{match.labels.tail}".lower()
     return (
+        _words_of(match.images) != _words_of(match.labels),
         -round(len(match.keys) / max(1, len(match.images.names)), 1),
         "instance" in name,
         many,
