@@ -6,6 +6,7 @@ Nothing is fetched: setuptools and what gkd depends on are those of the tests' o
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -83,9 +84,12 @@ def run(home: Path, cwd: Path, *command: str, status: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def project(home: Path, empty: Path, tiny_tree: dict[str, Any]) -> Path:
-    """A project laid out by the installed command, with a world of a few images."""
-    world = tiny_tree["data"]["world"]
-    settings = [f"data.world.{key}={value}" for key, value in world.items()] + ["data.benchmarks=[P2R]", "compute.workers=0"]
+    """A project laid out by the installed command, with tiny models, nothing to distil, and a world of a few images."""
+    encoders = {role: tiny_tree[role] | {"weights": "random"} for role in ("teacher", "student")}
+    tree = {key: value for key, value in tiny_tree.items() if key != "data"} | encoders
+    world = {f"data.world.{key}": value for key, value in tiny_tree["data"]["world"].items()}
+    chosen = tree | world | {"method": "no-kd", "data.benchmarks": ["P2R"]}
+    settings = [f"{key}={json.dumps(value)}" for key, value in chosen.items()]  # JSON is YAML
     said = run(home, empty, "gkd", "new", "P", *(word for setting in settings for word in ("--set", setting)))
     assert "cd P" in said
     return empty / "P"
@@ -124,7 +128,11 @@ def test_a_run_in_the_project(home: Path, project: Path) -> None:
     run(home, project, "gkd", "run", "prepare-data")
     assert list((project / "artifacts/data/potsdam").rglob("*.png"))
     run(home, project, "gkd", "data", "verify", "potsdam-rgb/train")
-    assert "prepare-data" in run(home, project, "python", "-m", "dvc", "repro", "--dry", "prepare-data")
+    for stage in ("learn-task", "evaluate"):
+        run(home, project, "gkd", "run", stage, "--source", "potsdam-rgb")
+    run(home, project, "gkd", "run", "report")
+    assert "potsdam" in run(home, project, "gkd", "show", "artifacts/report")
+    assert "gkd run evaluate --source potsdam-rgb" in run(home, project, "python", "-m", "dvc", "repro", "--dry")
     assert "learn-task-potsdam-rgb" in run(home, project, "python", "-m", "dvc", "dag", "--dot")
 
 

@@ -46,9 +46,9 @@ class Look:
     values: int
 
     @property
-    def is_map(self) -> bool:
-        """Whether it looks like a label map."""
-        return not self.lossy and self.flatness >= FLAT
+    def labelness(self) -> float:
+        """Whether it looks like a label map, 0 to 1; one in colours a little less, as drawings do too."""
+        return 0.0 if self.lossy or self.flatness < FLAT else 1.0 if self.one_channel else 0.9
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def kinds_of(groups: Sequence[Group], base: Path) -> Kinds:
                 seen.append(look(path))
             except DataError as error:
                 damaged[path] = str(error).removeprefix(f"{path}: ")
-        content = mean(float(each.is_map) for each in seen) if seen else 0.5
+        content = mean(each.labelness for each in seen) if seen else 0.5
         for group in same:
             labelness[group], looks[group] = content + 0.6 * _hint(group), seen
     if labelness and min(labelness.values()) > 0.5:  # all are flat, as drawings are: the least likely labels are the images

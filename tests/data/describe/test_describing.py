@@ -241,6 +241,14 @@ def test_images_without_label_are_told(tmp_path: Path) -> None:
     assert describe(tmp_path / "d").gaps == ["1 images of d have no label: images/3.jpg"]
 
 
+def test_drawings_are_images_beside_label_maps(tmp_path: Path) -> None:
+    """Flat both, and no word in their names: the one in colours is the image."""
+    colored(tmp_path / "d/one/0.png", [(1, 2, 3), (200, 0, 0)])
+    label(tmp_path / "d/two/0.png", [0, 1])
+    entry = describe(tmp_path / "d").sections["datasets"]["d"]
+    assert (entry["images"], entry["labels"]) == ("one/*.png", "two/*.png")
+
+
 def test_labels_that_the_pattern_of_images_would_take_are_told(tmp_path: Path) -> None:
     """`*.png` cannot leave out `*_mask.png`."""
     for index in range(3):
