@@ -35,11 +35,11 @@ Distil a vision foundation model into a small segmentation model that generalise
 
 A tour, in the order in which one needs it:
 
-1. `gkd new my-project` lays out a project: a folder in which all of this works; `gkd settings --profile demo` shows every number of
-the recipe.
+1. `gkd new my-project` lays out a project, a folder in which all of this works; `gkd settings --profile demo` shows every
+number of the recipe.
 
 2. `gkd plan demo` lists the stages that these numbers ask for, with the work of each; `gkd dry-run demo` rehearses them in small;
-`gkd data describe FOLDER` prints a catalog entry for images of your own, `gkd data verify` finds what is wrong with real datasets.
+`gkd data describe FOLDER` prints a catalog entry for images of your own, `gkd data verify` finds what is wrong with them.
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 

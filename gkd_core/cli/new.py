@@ -18,7 +18,7 @@ def new(
     profile: Annotated[str, typer.Option("--profile", help="Shipped profile that its params.yaml begins with.")] = "demo",
     set_: Set = None,
 ) -> None:
-    """Lay out a project: params.yaml, dvc.yaml, prefect.yaml, a catalog for datasets of its own, a README with the next commands."""
+    """Lay out a project: params.yaml, dvc.yaml, prefect.yaml, a catalog for its own datasets, a README with the next commands."""
     from gkd_core.messages import shown
     from gkd_core.settings import load_settings
     from gkd_core.untrusted import given_path
@@ -26,4 +26,5 @@ def new(
 
     folder = given_path(project)
     lay_out(folder, load_settings(None, profile, set_ or []))
-    typer.echo(f"{shown(str(folder))}: a project of the profile {profile}. Next: cd {shown(shlex.quote(str(project)))} && gkd plan")
+    go = shown(shlex.quote(str(project)))
+    typer.echo(f"{shown(str(folder))}: a project of the profile {profile}. Next: cd {go} && gkd plan")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -21,11 +21,15 @@ LOOKS = 6  # files of a kind that are looked at
 FEW_NAMES = 16  # folders of a level that are told apart before anything was looked at
 ROWS = 128
 FLAT = 0.6  # share of pixels that are as the one before them: label maps have far more, photographs far less
-LABEL_WORDS = frozenset(
-    "label labels lbl mask masks gt gtfine gtcoarse ann anns annot annotation annotations seg segs segmentation segmentations "
-    "segmentationclass groundtruth labelids labeltrainids trainids ss".split()
-)
-IMAGE_WORDS = frozenset("image images img imgs rgb photo photos picture pictures jpegimages leftimg8bit input inputs".split())
+LABEL_WORDS = {
+    "label", "labels", "lbl", "mask", "masks", "gt", "gtfine", "gtcoarse", "ann", "anns", "annot", "annotation", "annotations",
+    "seg", "segs", "segmentation", "segmentations", "segmentationclass", "groundtruth", "labelids", "labeltrainids", "trainids",
+    "ss",
+}  # fmt: skip
+IMAGE_WORDS = {
+    "image", "images", "img", "imgs", "rgb", "photo", "photos", "picture", "pictures", "jpegimages", "leftimg8bit", "input",
+    "inputs",
+}  # fmt: skip
 WORD = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -53,11 +57,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What the groups are: `labelness` of each, above a half for labels; the looks by which it was judged; files that could not be
-    read, each with the reason."""
+    """What the groups are.
 
-    labelness: dict[Group, float]
-    looks: dict[Group, Sequence[Look]]
+    Attributes:
+        labelness: of each, above a half for labels.
+        looks: by which it was judged.
+        damaged: files that could not be read, each with the reason.
+    """
+
+    labelness: Mapping[Group, float]
+    looks: Mapping[Group, Sequence[Look]]
     damaged: dict[Path, str]
 
     def is_labels(self, group: Group) -> bool:

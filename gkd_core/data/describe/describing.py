@@ -18,8 +18,8 @@ from gkd_core.data.describe.draft import Draft
 from gkd_core.data.describe.labels import Counts, count_labels
 from gkd_core.data.describe.layout import Layout, labelled_layouts, new_name, split_name, unlabelled_layouts
 from gkd_core.data.describe.names import Group, grouped, some
-from gkd_core.data.describe.pairs import SPLIT_WORD, matched
-from gkd_core.data.describe.splits import lists_below, listed_in
+from gkd_core.data.describe.pairs import matched
+from gkd_core.data.describe.splits import listed_in, lists_below
 from gkd_core.data.files.folders import Tree, matching, walk
 from gkd_core.errors import DataError
 from gkd_core.messages import shown
@@ -88,7 +88,9 @@ class Describer:
         counted: Counter[str] = Counter()
         for group, split in layout.of.items():
             counted[split] += len(group.names)
-        splits: dict[str, Any] = {split: {"folders": list(folders)} if folders else {} for split, folders in layout.splits.items()}
+        splits: dict[str, Any] = {
+            split: {"folders": list(folders)} if folders else {} for split, folders in layout.splits.items()
+        }
         listed = listed_in(layout, lists)
         if listed:
             counted = Counter()
@@ -100,8 +102,9 @@ class Describer:
         if sizes:
             entry["image_size"] = list(sizes.most_common(1)[0][0])
         self.draft.add("datasets", name, entry | {"splits": splits})
+        what = "images" if layout.labels is None else "images with labels"
         for split in splits:
-            self.draft.note("datasets", f"{name}/{split}: {counted[split]} images{'' if layout.labels is None else ' with labels'}")
+            self.draft.note("datasets", f"{name}/{split}: {counted[split]} {what}")
             self.domains.append(f"{name}/{split}")
         if not listed:
             self._tell_taken(layout)
@@ -139,36 +142,40 @@ class Describer:
     def tell_tree(self, odd: Sequence[str]) -> None:
         """Note what of the folder was not seen."""
         if self.tree.is_cut:
-            self.draft.gap(f"only the first {len(self.tree.files)} files were looked at; describe a part of the folder, or fill in the rest")
+            seen = len(self.tree.files)
+            self.draft.gap(f"only the first {seen} files were looked at; describe a part of the folder, or fill in the rest")
         for closed in self.tree.closed:
             self.draft.gap(f"{self._below(closed.path)}: cannot be entered ({closed.detail}); {closed.barrier.value}")
         if odd:
-            self.draft.gap(f"{len(odd)} files whose names or folders no catalog can hold, which are left out; rename them: {some(odd)}")
+            self.draft.gap(
+                f"{len(odd)} files with names or folders that no catalog can hold are left out; rename them: {some(odd)}"
+            )
 
     def tell_spare(self, groups: Sequence[Group], kinds: Kinds, layouts: Sequence[Layout]) -> None:
         """Name label files that no entry has: others of the same images are chosen, or they belong to no image."""
         places: Counter[str] = Counter()
         for group in groups:
-            places["/".join((*group.folder[:1], "…" if len(group.folder) > 1 else "", f"*{group.tail}{group.suffix}"))] += len(group.names)
+            deeper = ["…"] if len(group.folder) > 1 else []
+            places["/".join([*group.folder[:1], *deeper, f"*{group.tail}{group.suffix}"])] += len(group.names)
         for place, count in places.items():
-            self.draft.note("datasets", f"not used: {count} files {place.replace('//', '/')}, which look like labels")
+            self.draft.note("datasets", f"not used: {count} files {place}, which look like labels")
         if groups and not any(layout.labels for layout in layouts):
             self.draft.gap(
                 f"which label belongs to which image: {some([group.place for group in groups])} look like labels, "
                 "but their names are not those of images; give labels and encoding, or rename them"
             )
-        self._tell_unreadable({path: why for path, why in kinds.damaged.items()})
+        self._tell_unreadable(kinds.damaged)
 
     def head(self, images: int) -> list[str]:
         """What to do with the text."""
-        root, folder = self.place
+        root, _ = self.place
         some_domains = self.domains[:MOST_VERIFIED]
         settings = ["data.world=null", f"data.root={_value(root)}", "data.catalogs=[./mine.yaml]"]
         command = ["gkd", "data", "verify", *some_domains, "--profile", "demo"]
         command += [word for setting in settings for word in ("--set", setting)]
         return [
-            f"{self.folder.name}: {images} images and labels looked at by gkd data describe. Guessed, all of it; name the classes first.",
-            "Then, with this file as mine.yaml (in a project of gkd new: as catalog.yaml, without --profile and data.catalogs):",
+            f"{self.folder.name}: {images} images and labels, by gkd data describe. All of it is guessed; name the classes first.",
+            "Then, with this file as mine.yaml (in a project of gkd new as catalog.yaml, without --profile and data.catalogs):",
             f"  {shlex.join(command)}",
         ]
 

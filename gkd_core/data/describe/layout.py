@@ -80,10 +80,10 @@ def unlabelled_layouts(groups: Sequence[Group]) -> Iterator[Layout]:
 
 def _labelled(same: Sequence[Match]) -> Layout:
     first = same[0]
+    splits: dict[str, tuple[str, ...]]
     if first.split is not None:
-        words = {match.split: (str(match.split),) for match in same}
         below = arrange([match.below for match in same], only_by_words=True, wild_only=True)
-        splits = {split_name(str(word)): folders for word, folders in words.items()}
+        splits = {split_name(str(match.split)): (str(match.split),) for match in same}
         of = {match.images: split_name(str(match.split)) for match in same}
         patterns = ["/".join((*first.above, *own, "")) + below.pattern for own in first.own]
     elif _goes_by_above(same):
@@ -150,9 +150,9 @@ def _joined(folder: Folder, first: int, level: int) -> str:
 def _split_level(folders: Sequence[Folder], fixed: int, depth: int, only_by_words: bool) -> int | None:
     """Which level of the folders names the split: the innermost with words such as `train`, else the first that differs."""
     for level in reversed(range(depth)):
-        if all(SPLIT_WORD.search(folder[level]) for folder in folders):
-            if len({_joined(folder, min(fixed, level), level) for folder in folders}) <= MOST_SPLITS:
-                return level
+        values = {_joined(folder, min(fixed, level), level) for folder in folders}
+        if len(values) <= MOST_SPLITS and all(SPLIT_WORD.search(folder[level]) for folder in folders):
+            return level
     if only_by_words or fixed >= depth or len({folder[fixed] for folder in folders}) > FEW_SPLITS:
         return None
     return fixed

@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from gkd_core.data.describe.content import Kinds, spread_over
 from gkd_core.data.describe.names import Folder, Group
@@ -18,6 +17,7 @@ MANY_VALUES = 256
 SPLIT_WORDS = (
     "train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "trainval", "minival", "holdout",
 )  # fmt: skip
+WORD = re.compile(r"[_\-. ]+[^_\-. ]+")
 SPLIT_WORD = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(?![A-Za-z0-9])", re.I)
 
 
@@ -97,10 +97,8 @@ def _candidates(images: Group, by_key: dict[tuple[bool, str], list[Group]]) -> I
 def _match(images: Group, labels: Group, bare: bool, label_bare: bool, keys: dict[str, str]) -> Match:
     heads = images.head if bare else "", labels.head if label_bare else ""
     tails = images.tail, labels.tail
-    shared = len(commonprefix(tails))
-    while shared and not all(len(tail) == shared or tail[shared] in "_-. " for tail in tails):
-        shared -= 1
-    # What both have next to the key is part of the key.
+    # The words that both have next to the key are part of the key.
+    shared = len("".join(_common(*(tuple(WORD.findall(tail)) for tail in tails))))
     tails = tails[0][shared:], tails[1][shared:]
     heads = ("", "") if heads[0] == heads[1] else heads
     above = _common(images.folder, labels.folder)
@@ -128,6 +126,7 @@ def _split_of(own: tuple[Folder, Folder]) -> tuple[tuple[Folder, Folder], str | 
 
 
 def _common(one: Folder, other: Folder) -> Folder:
+    """What both begin with."""
     count = next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return one[:count]
 
@@ -137,7 +136,7 @@ def _words_of(group: Group) -> set[str]:
 
 
 def _order(match: Match, kinds: Kinds) -> tuple[float, ...]:
-    """The best first: of the same split, most keys in common, numbers before colours, classes before instances, near before far."""
+    """The best first: of the same split, most keys in common, classes before instances, numbers before colours, near before far."""
     looks = kinds.looks[match.labels]
     many = any(look.values > MANY_VALUES for look in looks)
     one_channel = all(look.one_channel for look in looks)
