@@ -174,7 +174,7 @@ class Describer:
         command = ["gkd", "data", "verify", *some_domains, "--profile", "demo"]
         command += [word for setting in settings for word in ("--set", setting)]
         return [
-            f"{self.folder.name}: {images} images and labels, by gkd data describe. All of it is guessed; name the classes first.",
+            f"{self.folder.name}: {images} images and labels, by gkd data describe. All is guessed; name the classes first.",
             "Then, with this file as mine.yaml (in a project of gkd new as catalog.yaml, without --profile and data.catalogs):",
             f"  {shlex.join(command)}",
         ]
@@ -193,6 +193,8 @@ def describe(folder: Path, every: bool = False) -> Draft:
         raise DataError(f"{shown(str(folder))}: no such folder; name one that holds images")
     tree = walk(folder, "**/*", MOST_FILES)
     groups, odd = grouped(tree.files, folder)
+    if odd and not groups:
+        raise DataError(f"{shown(str(folder))}: no image of a name that a catalog can hold; rename them: {shown(some(odd))}")
     if not groups:
         raise DataError(f"{shown(str(folder))}: no image among the {len(tree.files)} files below it; {_seen(tree)}")
     kinds = kinds_of(groups, folder)

@@ -19,6 +19,7 @@ from gkd_core.data.verify.items import count_values
 from gkd_core.errors import DataError
 
 MOST_PIXELS = 200_000_000  # of labels that are counted, unless all are
+FILE_COST = 10_000  # pixels that take as long as opening a file
 MOST_VALUES = 4096  # more are numbers of instances, not of classes
 LOOKED_AT = 8
 BLACK, WHITE, VOC_BORDER = 0x000000, 0xFFFFFF, 0xE0E0C0
@@ -91,7 +92,7 @@ def count_labels(files: Sequence[Path], every: bool) -> Counts:
         counts.pixels.update(found)
         counts.files.update(found.keys())
         counts.read += 1
-        budget -= ids.size
+        budget -= max(ids.size, FILE_COST)
         if counts.read <= LOOKED_AT:
             _note_oddities(path, counts)
     return counts

@@ -136,7 +136,7 @@ def _words_of(group: Group) -> set[str]:
 
 
 def _order(match: Match, kinds: Kinds) -> tuple[float, ...]:
-    """The best first: of the same split, most keys in common, classes before instances, numbers before colours, near before far."""
+    """The best first: of the same split, most keys in common, classes before instances, numbers before colours, near ones."""
     looks = kinds.looks[match.labels]
     many = any(look.values > MANY_VALUES for look in looks)
     one_channel = all(look.one_channel for look in looks)
