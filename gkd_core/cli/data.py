@@ -65,7 +65,7 @@ def describe(
     draft = described(given_path(folder), every)
     typer.echo(draft.text, nl=False)
     if draft.gaps:
-        typer.echo(f"gkd: {len(draft.gaps)} lines FILL IN: what could not be guessed, or read", err=True)
+        typer.echo(f"gkd: FILL IN ({len(draft.gaps)}): what could not be guessed, or read", err=True)
         raise typer.Exit(EXIT_USER_ERROR)
 
 

@@ -108,9 +108,9 @@ def look(path: Path) -> Look:
     if rows.ndim == 2:
         rows = rows[..., None]
     same = (rows[:, 1:] == rows[:, :-1]).all(axis=-1)
-    flat = np.unique(rows.reshape(-1, rows.shape[-1]), axis=0) if rows.size < 2**22 else rows
+    values = np.unique(rows.astype(np.int64) @ 65537 ** np.arange(rows.shape[-1], dtype=np.int64))  # channels as one number
     one_channel = Image.getmodebands(picture.mode) == 1
-    return Look((height, width), one_channel, lossy, float(same.mean()) if same.size else 1.0, len(flat))
+    return Look((height, width), one_channel, lossy, float(same.mean()) if same.size else 1.0, len(values))
 
 
 def _hint(group: Group) -> int:

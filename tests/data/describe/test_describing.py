@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
+from gkd_core.cli import app
 from gkd_core.data.catalog.load import Catalog, load_catalog
 from gkd_core.data.describe import labels as counting
 from gkd_core.data.describe.describing import describe
@@ -22,7 +25,7 @@ from gkd_core.data.verify.run import verify
 from gkd_core.data.world.layouts import LAYOUTS
 from gkd_core.data.world.writer import write_world
 from gkd_core.documents import parse_yaml
-from gkd_core.errors import DataError
+from gkd_core.errors import EXIT_USER_ERROR, DataError
 from gkd_core.settings import WorldSettings
 
 SHARED = Path(__file__).parents[4] / "shared/data"
@@ -316,6 +319,35 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, made: str | None, words: 
             (tmp_path / made).touch()
     with pytest.raises(DataError, match=words):
         describe(tmp_path / "d")
+
+
+def test_a_circle_of_links_is_told_and_not_followed(tmp_path: Path) -> None:
+    photo(tmp_path / "d/0.jpg")
+    (tmp_path / "d/again").symlink_to(tmp_path / "d")
+    draft = describe(tmp_path / "d")
+    assert ["again: cannot be entered" in gap and "remove the link" in gap for gap in draft.gaps] == [True]
+
+
+def test_the_command_prints_yaml_alone_and_its_status_says_whether_it_is_whole(tmp_path: Path) -> None:
+    for index in range(2):
+        photo(tmp_path / f"d/images/{index}.jpg")
+        label(tmp_path / f"d/labels/{index}.png", [0, 1])
+    whole = CliRunner().invoke(app, ["data", "describe", str(tmp_path / "d")])
+    assert whole.exit_code == 0 and whole.stderr == "" and "FILL IN" not in whole.stdout
+    (tmp_path / "d/labels/1.png").write_bytes(b"")
+    lacking = CliRunner().invoke(app, ["data", "describe", str(tmp_path / "d")])
+    assert lacking.exit_code == EXIT_USER_ERROR and lacking.stderr == "gkd: FILL IN (1): what could not be guessed, or read\n"
+    assert lacking.stdout.count("\n# FILL IN: ") == 1
+    assert parse_yaml(lacking.stdout) == parse_yaml(whole.stdout)
+
+
+def test_the_command_in_its_head_is_taken_by_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(tmp_path / "it's: a #1/images/0.jpg")
+    draft = describe(tmp_path / "it's: a #1")
+    (tmp_path / "mine.yaml").write_text(draft.text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, shlex.split(draft.text.splitlines()[2].removeprefix("#"))[1:])
+    assert done.exit_code == 0 and "it-s-a-1/all: 1 image, 0 labels, no finding" in done.stdout
 
 
 PART = st.text(
