@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from gkd_core.errors import GkdError
-from gkd_core.records import Record
+from gkd_core.records import Amount, Record, Whole
 from gkd_core.untrusted import Label, PlainName, Sha256
 
 UNKNOWN = "–"
@@ -24,8 +24,6 @@ _ODD = re.compile(r"[^\w .,:()&/+#-]+")
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class ModelLatency(Record):

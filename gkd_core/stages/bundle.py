@@ -1,4 +1,5 @@
-"""What a bundle says of a segmentor: its record, and what the recipe and its catalog know beside."""
+"""Stage `bundle`: a source's student to take away; and what a bundle says of any segmentor: its record, and what the recipe
+and its catalog know beside."""
 
 from __future__ import annotations
 
@@ -7,27 +8,37 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.catalog.load import Benchmark, Domain
 from gkd_core.data.catalog.taxonomy import LabelEncoding
 from gkd_core.data.files.reading import resolve_encoding
 from gkd_core.errors import DataError, GkdError
+from gkd_core.models.flops import empty_encoder
 from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
-from gkd_core.models.segmentor import Segmentor as Network
 from gkd_core.paths import SCORES
 from gkd_core.predict.answer import Colors
-from gkd_core.predict.bundle import described
+from gkd_core.predict.bundle import described, write_bundle
 from gkd_core.predict.latency import Latency, check_latency
 from gkd_core.predict.manifest import LARGEST_COLOR, LARGEST_ID, Bundle, Licences, OwnIds, View
 from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import EncoderSettings
-from gkd_core.stages.origin import data_root
+from gkd_core.stages.origin import data_root, label_names_file
 from gkd_core.stages.recipe import Recipe
+from gkd_core.stages.work import Context
+
+
+def bundle(context: Context) -> None:
+    """Write a source's student, with its scores, as a bundle: the same settings and inputs give the same bytes."""
+    folder = context.workspace / context.run.input("segmentor")
+    scores = read_scores(context.workspace / context.run.input("scores"))
+    described = describe(folder, context.recipe, context.workspace, scores)
+    write_bundle(described, folder / described.model.weights, context.output)
 
 
 def describe(
     folder: Path,
-    network: Network,
     recipe: Recipe,
     workspace: Path,
     scores: Sequence[Score] = (),
@@ -35,8 +46,9 @@ def describe(
 ) -> Bundle:
     """A segmentor's folder as the manifest of a bundle: how it is seen by the settings, what its classes are by the catalog.
 
+    No weights are read: `write_bundle` holds them against the record.
+
     Args:
-        network: as loaded from the folder.
         workspace: what the settings' paths are relative to.
         scores, latency: what was measured of it.
 
@@ -47,7 +59,8 @@ def describe(
     check_scores(record, scores)
     if latency is not None:
         check_latency(latency, record.sha256)
-    mean, std = network.encoder.normalisation
+    with torch.device("meta"):
+        mean, std = empty_encoder(record.encoder).normalisation
     settings = recipe.settings
     return Bundle(
         version=version("gkd"),
@@ -130,8 +143,10 @@ def _own_ids(record: SegmentorCheckpoint, recipe: Recipe, workspace: Path) -> Ow
 
 
 def _encoding(domain: Domain, recipe: Recipe, workspace: Path) -> LabelEncoding | None:
-    settings = recipe.settings
-    root = workspace if settings.data.shards is not None else workspace / data_root(settings)
+    settings, by_names = recipe.settings, domain.entry.label_names is not None
+    if by_names and label_names_file(settings, domain) is None:
+        return None
+    root = workspace / data_root(settings) if by_names else workspace
     try:
         return resolve_encoding(domain.catalog, domain.entry, root)
     except DataError:  # names whose numbers stand in a file of the dataset, which is not here

@@ -15,7 +15,6 @@ from gkd_core.data.catalog.load import load_catalog
 from gkd_core.data.catalog.taxonomy import LabelEncoding
 from gkd_core.errors import GkdError
 from gkd_core.models.licences import UNKNOWN_LICENCE
-from gkd_core.models.segmentor import load_segmentor
 from gkd_core.predict.bundle import read_bundle
 from gkd_core.predict.manifest import Bundle, OwnIds
 from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
@@ -30,7 +29,7 @@ def described(folder: Path, *overrides: str, **record: object) -> Bundle:
     stated = SegmentorCheckpoint.read(folder / MANIFEST).model_copy(update=record)
     stated.write(folder / MANIFEST)
     recipe = Recipe.of(load_settings(None, None, list(overrides)))
-    return describe(folder, load_segmentor(folder), recipe, folder)
+    return describe(folder, recipe, folder)
 
 
 OWN = {
