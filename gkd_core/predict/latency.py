@@ -154,13 +154,18 @@ def label_of(name: str) -> str:
 
 
 def _cells(model: ModelLatency) -> list[str]:
-    return [UNKNOWN if value is None else _three_digits(value) for value in figures_of(model)]
+    return [UNKNOWN if value is None else three_digits(value) for value in figures_of(model)]
 
 
 def _ratios(model: ModelLatency, against: ModelLatency) -> list[str]:
-    pairs = zip(figures_of(model), figures_of(against), strict=True)
-    return [UNKNOWN if own is None or other is None or own == 0 else f"{_three_digits(other / own)} ×" for own, other in pairs]
+    return [ratio(own, other) for own, other in zip(figures_of(model), figures_of(against), strict=True)]
 
 
-def _three_digits(value: float) -> str:
+def ratio(own: float | None, other: float | None) -> str:
+    """How many times the one is the other; a dash where either is not known."""
+    return UNKNOWN if own is None or other is None or own == 0 else f"{three_digits(other / own)} ×"
+
+
+def three_digits(value: float) -> str:
+    """Three digits that count, thousands apart."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

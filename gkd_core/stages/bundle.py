@@ -15,15 +15,16 @@ from gkd_core.data.catalog.load import Benchmark, Domain
 from gkd_core.data.catalog.taxonomy import LabelEncoding
 from gkd_core.data.files.reading import resolve_encoding
 from gkd_core.errors import DataError, GkdError
-from gkd_core.models.flops import empty_encoder
+from gkd_core.methods import is_teacher
+from gkd_core.models.flops import empty_encoder, student_size
 from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
 from gkd_core.paths import SCORES
 from gkd_core.predict.answer import Colors
 from gkd_core.predict.bundle import described, write_bundle
 from gkd_core.predict.latency import Latency, check_latency
 from gkd_core.predict.manifest import LARGEST_COLOR, LARGEST_ID, Bundle, Licences, OwnIds, View
-from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint
-from gkd_core.settings import EncoderSettings
+from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint, StudentSize
+from gkd_core.settings import EncoderSettings, Settings
 from gkd_core.stages.origin import data_root, label_names_file
 from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.work import Context
@@ -33,7 +34,7 @@ def bundle(context: Context) -> None:
     """Write a source's student, with its scores, as a bundle: the same settings and inputs give the same bytes."""
     folder = context.workspace / context.run.input("segmentor")
     scores = read_scores(context.workspace / context.run.input("scores"))
-    described = describe(folder, context.recipe, context.workspace, scores)
+    described = describe(folder, context.recipe, context.workspace, scores, size=size_of(folder, context.settings))
     write_bundle(described, folder / described.model.weights, context.output)
 
 
@@ -43,6 +44,7 @@ def describe(
     workspace: Path,
     scores: Sequence[Score] = (),
     latency: Latency | None = None,
+    size: StudentSize | None = None,
 ) -> Bundle:
     """A segmentor's folder as the manifest of a bundle: how it is seen by the settings, what its classes are by the catalog.
 
@@ -50,7 +52,7 @@ def describe(
 
     Args:
         workspace: what the settings' paths are relative to.
-        scores, latency: what was measured of it.
+        scores, latency, size: what was measured and counted of it.
 
     Raises:
         GkdError: the scores or the latency are another student's.
@@ -72,6 +74,7 @@ def describe(
         ids=_own_ids(record, recipe, workspace),
         licences=_licences(record, recipe),
         scores=tuple(scores),
+        size=size,
         latency=latency,
         files=(described(folder / record.weights),),
     )
@@ -80,6 +83,17 @@ def describe(
 def read_scores(path: Path) -> tuple[Score, ...]:
     """The scores of a file, or of the folder that `evaluate` or `gkd measure` wrote."""
     return ScoreTable.read(path / SCORES if path.is_dir() else path).scores
+
+
+def size_of(folder: Path, settings: Settings) -> StudentSize:
+    """Parameters and FLOPs of a segmentor's folder on one evaluation window, and of its teacher where the settings have it.
+
+    Raises:
+        DataError: it cannot see the window.
+    """
+    record = SegmentorCheckpoint.read(folder / MANIFEST)
+    teacher = None if is_teacher(record.method) else _teacher_of(record, settings)
+    return student_size(record, folder / record.weights, settings.evaluate.window, teacher)
 
 
 def check_scores(record: SegmentorCheckpoint, scores: Sequence[Score]) -> None:
@@ -164,13 +178,18 @@ def inverted(dataset: str, encoding: LabelEncoding, classes: int) -> OwnIds:
     return OwnIds(dataset=dataset, form=form, values=tuple(lowest.get(index) for index in range(classes)))
 
 
+def _teacher_of(record: SegmentorCheckpoint, settings: Settings) -> EncoderSettings | None:
+    """The settings' teacher, where it is the one that the student was taught by."""
+    return settings.teacher if record.teacher == settings.teacher.arch else None
+
+
 def _licences(record: SegmentorCheckpoint, recipe: Recipe) -> Licences:
     settings = recipe.settings
     student = settings.registry.student_licence or UNKNOWN_LICENCE
     if record.teacher is None:
         return Licences(student=student)
-    known = settings.teacher.arch == record.teacher
+    teacher = _teacher_of(record, settings)
     return Licences(
         student=student,
-        teacher=weights_licence(settings.teacher, settings.registry.teacher_licence) if known else UNKNOWN_LICENCE,
+        teacher=UNKNOWN_LICENCE if teacher is None else weights_licence(teacher, settings.registry.teacher_licence),
     )
