@@ -25,6 +25,7 @@ from gkd_core.predict.latency import Latency, check_latency
 from gkd_core.predict.manifest import LARGEST_COLOR, LARGEST_ID, Bundle, Licences, OwnIds, View
 from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint, StudentSize
 from gkd_core.settings import EncoderSettings, Settings
+from gkd_core.stages.facts import BUNDLE
 from gkd_core.stages.origin import data_root, label_names_file
 from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.work import Context
@@ -83,6 +84,20 @@ def describe(
 def read_scores(path: Path) -> tuple[Score, ...]:
     """The scores of a file, or of the folder that `evaluate` or `gkd measure` wrote."""
     return ScoreTable.read(path / SCORES if path.is_dir() else path).scores
+
+
+def weights_beside(report: Path, scores: Sequence[Score]) -> frozenset[str]:
+    """SHA-256 of the students whose scores a report has, by the bundles that their stage wrote beside it.
+
+    A bundle that has other scores is of another run, and does not count.
+
+    Raises:
+        GkdError: the manifest of a bundle is damaged.
+    """
+    known = [score.model_dump() for score in scores]
+    bundles = [Bundle.read(manifest) for manifest in sorted((report.parent / BUNDLE.folder.name).glob(f"*/{MANIFEST}"))]
+    own = [bundle for bundle in bundles if bundle.scores and all(score.model_dump() in known for score in bundle.scores)]
+    return frozenset(bundle.model.sha256 for bundle in own)
 
 
 def size_of(folder: Path, settings: Settings) -> StudentSize:

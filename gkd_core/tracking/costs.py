@@ -97,6 +97,8 @@ def cost_line(metrics: Metrics, unknown: list[str]) -> str:
     ]
     if "parameters_millions" in own:
         parts.append(f"student of {own['parameters_millions']:.3g} M parameters, {own['gflops']:.3g} GFLOPs a window")
+    if "teacher_parameters_millions" in own:
+        parts[-1] += f" (its teacher: {own['teacher_parameters_millions']:.3g} M, {own['teacher_gflops']:.3g} GFLOPs)"
     return f"Cost: {', '.join(parts)}."
 
 

@@ -350,6 +350,13 @@ def test_pictures_lie_below_their_source(tracking: Tracking, tmp_path: Path) -> 
     assert logged == ["pictures/gta5/features.png"]
 
 
+def test_a_run_names_the_weights_of_its_students(tracking: Tracking, tmp_path: Path) -> None:
+    folder = segmentor_folder(tmp_path / "artifacts/learn-task/gta5")
+    with tracking.flow_run("flow", Settings(), {}) as parent:
+        parent.note_student(StageRun("learn-task", "gta5", (), (), Path("artifacts/learn-task/gta5")), tmp_path)
+    assert _run(tracking, parent.run_id).data.tags["weights.gta5"] == sha256_of(folder / "segmentor.safetensors")
+
+
 def test_the_experiment_says_how_to_compare(tracking: Tracking) -> None:
     assert "gkd compare" in tracking.client.get_experiment(tracking.experiment).tags["mlflow.note.content"]
 
