@@ -30,9 +30,7 @@ def compare(
     ] = None,
     latency: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Record of `gkd latency --output` of a student here, to stand beside its scores. Can be repeated."
-        ),
+        typer.Option(help="Record of `gkd latency --output` of a student here, to stand beside its scores. Can be repeated."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the comparison as one self-contained page to this file.")] = None,
 ) -> None:

@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 from mlflow.tracking import MlflowClient
 
 from gkd_core.errors import PlatformError
-from gkd_core.records import Score, ScoreProtocol, ScoreTable
+from gkd_core.records import Score, ScoreProtocol, ScoreTable, sha256_of
 from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.stages import StageRun
 from gkd_core.tracking import steps as mlflow_steps
@@ -28,6 +28,7 @@ from gkd_core.tracking.steps import StepMetrics
 from gkd_core.training.cost import FOLDER, ProcessCost
 from gkd_core.training.metrics import file_sink
 from gkd_core.versioning.recipe import output_digest
+from tests.predict.conftest import segmentor_folder
 from tests.reproducing import reproduce
 
 PROTOCOL = ScoreProtocol.model_construct()

@@ -17,7 +17,14 @@ import pytest
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_file
 from gkd_core.settings import Settings, load_settings, settings_from_tree
-from gkd_core.versioning.workspace import anchor_paths, create_workspace, publish, publish_report, sweep_workspaces, workspace_in_use
+from gkd_core.versioning.workspace import (
+    anchor_paths,
+    create_workspace,
+    publish,
+    publish_report,
+    sweep_workspaces,
+    workspace_in_use,
+)
 
 
 def test_workspace_holds_settings_and_shares_checkpoints(project: Path, workspace: Path) -> None:
