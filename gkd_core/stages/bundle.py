@@ -23,7 +23,7 @@ from gkd_core.predict.answer import Colors
 from gkd_core.predict.bundle import described, write_bundle
 from gkd_core.predict.latency import Latency, check_latency
 from gkd_core.predict.manifest import LARGEST_COLOR, LARGEST_ID, Bundle, Licences, OwnIds, View
-from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint, StudentSize
+from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint, StudentSize, kind_of
 from gkd_core.settings import EncoderSettings, Settings
 from gkd_core.stages.facts import BUNDLE
 from gkd_core.stages.origin import data_root, label_names_file
@@ -95,7 +95,8 @@ def weights_beside(report: Path, scores: Sequence[Score]) -> frozenset[str]:
         GkdError: the manifest of a bundle is damaged.
     """
     known = [score.model_dump() for score in scores]
-    bundles = [Bundle.read(manifest) for manifest in sorted((report.parent / BUNDLE.folder.name).glob(f"*/{MANIFEST}"))]
+    folders = sorted(manifest.parent for manifest in (report.parent / BUNDLE.folder.name).glob(f"*/{MANIFEST}"))
+    bundles = [Bundle.read(folder / MANIFEST) for folder in folders if kind_of(folder) == "bundle"]
     own = [bundle for bundle in bundles if bundle.scores and all(score.model_dump() in known for score in bundle.scores)]
     return frozenset(bundle.model.sha256 for bundle in own)
 
