@@ -23,7 +23,7 @@ def save_latency(figure: Figure, path: Path) -> bool:
     """Draw it; gives whether there was a point to draw. Latency is on a logarithmic axis; better is up and left."""
     if not figure.points:
         return False
-    canvas = Canvas(figsize=(8.2, 4.6), layout="constrained")
+    canvas = Canvas(figsize=(8.2, 5.4), layout="constrained")
     FigureCanvasAgg(canvas)
     axes = canvas.subplots()
     # Colours come round later than markers, so that neighbours in the legend differ in both.
@@ -46,7 +46,7 @@ def save_latency(figure: Figure, path: Path) -> bool:
     axes.set_ylabel("mIoU, %: mean over targets")
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    canvas.legend(loc="outside right upper", frameon=False, fontsize=9, alignment="left")
+    canvas.legend(loc="outside lower left", frameon=False, fontsize=9, alignment="left")
     with atomic_file(path) as temporary:
         canvas.savefig(temporary, dpi=120, format="png", bbox_inches="tight", metadata={"Software": None})
     return True
