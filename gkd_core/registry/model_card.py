@@ -104,11 +104,11 @@ Protocol: {% for protocol in protocols %}{{ protocol }}{{ "; " if not loop.last 
 | teacher | {{ facts.teacher.arch }}, weights {{ facts.teacher.weights }} |
 | student | {{ facts.student.arch }}, started from {{ facts.student.weights }}, {{ "{:,}".format(facts.parameters) }} parameters \
 with the decoder{{ ", encoder frozen in stage two" if facts.encoder_frozen }} |
-{% if facts.size %}| to run it | {{ "%.3g" | format(facts.size.flops / 1e9) }} GFLOPs a window of {{ facts.size.window[0] }} × \
-{{ facts.size.window[1] }} pixels{% if facts.size.teacher_parameters %}; its teacher in its place: \
-{{ "{:,}".format(facts.size.teacher_parameters) }} parameters ({{ ratio(facts.size.parameters, facts.size.teacher_parameters) }}), \
-{{ "%.3g" | format(facts.size.teacher_flops / 1e9) }} GFLOPs ({{ ratio(facts.size.flops, facts.size.teacher_flops) }}){% endif %} |
-{% endif %}\
+{% with size = facts.size %}{% if size %}| to run it | {{ "%.3g" | format(size.flops / 1e9) }} GFLOPs a window of \
+{{ size.window[0] }} × {{ size.window[1] }} pixels{% if size.teacher_parameters %}; its teacher in its place: \
+{{ "{:,}".format(size.teacher_parameters) }} parameters ({{ ratio(size.parameters, size.teacher_parameters) }}), \
+{{ "%.3g" | format(size.teacher_flops / 1e9) }} GFLOPs ({{ ratio(size.flops, size.teacher_flops) }}){% endif %} |
+{% endif %}{% endwith %}\
 | updates | {% for stage, count in facts.updates.items() %}{{ stage }} {{ "{:,}".format(count) }}\
 {{ ", " if not loop.last }}{% endfor %} |
 | recipe and data | fingerprint `{{ facts.fingerprint }}` (fingerprint.json) |

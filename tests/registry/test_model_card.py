@@ -61,10 +61,8 @@ def test_it_tells_what_the_student_saves_where_that_was_counted(facts: ModelFact
     alone = render_card(facts.model_copy(update={"size": size}), None).splitlines()
     assert "| to run it | 2 GFLOPs a window of 32 × 48 pixels |" in alone
     beside = size.model_copy(update={"teacher_parameters": 12_345_670, "teacher_flops": 6e9})
-    assert (
-        "| to run it | 2 GFLOPs a window of 32 × 48 pixels; its teacher in its place: 12,345,670 parameters (10 ×), 6 GFLOPs (3 ×) |"
-        in render_card(facts.model_copy(update={"size": beside}), None).splitlines()
-    )
+    (line,) = [line for line in render_card(facts.model_copy(update={"size": beside}), None).splitlines() if "GFLOPs" in line]
+    assert line.endswith("48 pixels; its teacher in its place: 12,345,670 parameters (10 ×), 6 GFLOPs (3 ×) |")
 
 
 def test_the_verdict_is_in_it(facts: ModelFacts) -> None:
