@@ -45,9 +45,9 @@ number of the recipe.
 
 4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
-5. `gkd bundle artifacts/learn-task/gta5 -o student.gkd` takes the student away, `gkd predict student.gkd photographs -o masks`
-writes label maps of anybody's images; `gkd latency student.gkd --against teacher` says what it takes and saves; `gkd export` is
-for other programs, `gkd import-checkpoint` reads the authors' own.
+5. The recipe leaves each student as a bundle: `gkd predict artifacts/bundle/gta5 photographs -o masks` writes label maps of
+anybody's images, `gkd latency artifacts/bundle/gta5 --against teacher` says what it takes and saves. `gkd bundle` makes one of
+another segmentor, `gkd export` is for other programs, `gkd import-checkpoint` reads the authors' own.
 
 6. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
 

@@ -34,10 +34,9 @@ def bundle(
 
     The settings say how it sees an image, and where the ids of the source's own labels are found.
     """
-    from gkd_core.models.segmentor import load_segmentor
     from gkd_core.predict.bundle import check_replaceable, write_bundle
     from gkd_core.predict.latency import read_latency
-    from gkd_core.stages.bundle import describe, read_scores
+    from gkd_core.stages.bundle import describe, read_scores, size_of
     from gkd_core.stages.measure import segmentor_folder
     from gkd_core.stages.recipe import Recipe
     from gkd_core.untrusted import given_path
@@ -48,7 +47,7 @@ def bundle(
     folder = segmentor_folder(model, settings, Path.cwd())
     known = read_scores(scores) if scores is not None else ()
     measured = None if latency is None else read_latency(latency)
-    described = describe(folder, load_segmentor(folder), Recipe.of(settings), Path.cwd(), known, measured)
+    described = describe(folder, Recipe.of(settings), Path.cwd(), known, measured, size_of(folder, settings))
     written = write_bundle(described, folder / described.model.weights, target)
     size = sum(file.size for file in written.files)
     typer.echo(f"wrote {output}: {written.model.encoder.arch} from {written.model.source}, {len(written.classes)} classes, "

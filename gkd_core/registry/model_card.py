@@ -6,7 +6,8 @@ from typing import Literal
 
 from jinja2 import Environment, StrictUndefined
 
-from gkd_core.records import Record
+from gkd_core.predict.latency import ratio
+from gkd_core.records import Record, StudentSize
 from gkd_core.registry.gate import Standing, Verdict
 from gkd_core.settings import EncoderSettings
 
@@ -28,6 +29,7 @@ class ModelFacts(Record):
     Attributes:
         updates: optimizer updates of each of its stages, in their order.
         window: (height, width) in pixels that its pt2 program takes.
+        size: parameters and FLOPs on that window, and its teacher's; null in records of early versions.
         standing: its scores, and those of the other seeds of its recipe.
     """
 
@@ -46,6 +48,7 @@ class ModelFacts(Record):
     updates: dict[str, int]
     sha256: str
     window: tuple[int, int]
+    size: StudentSize | None = None
     data: tuple[DataUse, ...]
     standing: Standing
     teacher_licence: str
@@ -101,6 +104,11 @@ Protocol: {% for protocol in protocols %}{{ protocol }}{{ "; " if not loop.last 
 | teacher | {{ facts.teacher.arch }}, weights {{ facts.teacher.weights }} |
 | student | {{ facts.student.arch }}, started from {{ facts.student.weights }}, {{ "{:,}".format(facts.parameters) }} parameters \
 with the decoder{{ ", encoder frozen in stage two" if facts.encoder_frozen }} |
+{% with size = facts.size %}{% if size %}| to run it | {{ "%.3g" | format(size.flops / 1e9) }} GFLOPs a window of \
+{{ size.window[0] }} × {{ size.window[1] }} pixels{% if size.teacher_parameters %}; its teacher in its place: \
+{{ "{:,}".format(size.teacher_parameters) }} parameters ({{ ratio(size.parameters, size.teacher_parameters) }}), \
+{{ "%.3g" | format(size.teacher_flops / 1e9) }} GFLOPs ({{ ratio(size.flops, size.teacher_flops) }}){% endif %} |
+{% endif %}{% endwith %}\
 | updates | {% for stage, count in facts.updates.items() %}{{ stage }} {{ "{:,}".format(count) }}\
 {{ ", " if not loop.last }}{% endfor %} |
 | recipe and data | fingerprint `{{ facts.fingerprint }}` (fingerprint.json) |
@@ -150,6 +158,7 @@ def render_card(facts: ModelFacts, verdict: Verdict | None) -> str:
     target_means = standing.target_means()
     return environment.from_string(TEMPLATE).render(
         facts=facts,
+        ratio=ratio,
         verdict=verdict,
         rows=rows,
         seeds=", ".join(str(entry.seed) for entry in standing.seeds),

@@ -21,6 +21,7 @@ from gkd_core.registry.model_card import DataUse, ModelFacts
 from gkd_core.registry.versions import SHA256_TAG, Registry, Student
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages import Recipe, StageRun
+from gkd_core.stages.bundle import size_of
 from gkd_core.stages.example import source_example
 from gkd_core.stages.facts import EVALUATE, LEARN_TASK, PREPARE_DATA, STAGES
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
@@ -156,6 +157,7 @@ def _facts(
         updates={**_distilled(run, source), LEARN_TASK.name: manifest.updates},
         sha256=manifest.sha256,
         window=settings.evaluate.window,
+        size=size_of(folder, settings),
         data=uses,
         standing=Standing(name=f"{model} (seeds {seeds})", seeds=tuple(tables), data=data),
         teacher_licence=weights_licence(settings.teacher, settings.registry.teacher_licence),

@@ -17,6 +17,7 @@ from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import ScoredImages, measure
 from gkd_core.evaluate.places import Place, check_classes
 from gkd_core.files import atomic_folder
+from gkd_core.methods import is_teacher
 from gkd_core.models.flops import student_size
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.notes import clear_file
@@ -42,7 +43,8 @@ def evaluate(context: Context) -> None:
     for domain in domains:
         check_classes(record, domain)
     clear_file(context.run_folder / SIZE, "it is written again")
-    student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
+    beside = None if is_teacher(record.method) else settings.teacher
+    student_size(record, folder / record.weights, settings.evaluate.window, beside).write(context.run_folder / SIZE)
     matrices = confusions_on(context, folder, domains, len(record.classes))
     # As it was learnt; a record without a teacher is of a method that has none, where the settings' name stands in tables.
     teacher = record.teacher or settings.teacher.arch
