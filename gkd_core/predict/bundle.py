@@ -18,6 +18,7 @@ from gkd_core.models.weights import load_into
 from gkd_core.predict.card import CARD, render_card
 from gkd_core.predict.known import FILE, Known, read_known, write_known
 from gkd_core.predict.manifest import Bundle, BundleFile, Program
+from gkd_core.predict.watch import pooled_dim
 from gkd_core.records import MANIFEST, kind_of, sha256_of
 from gkd_core.untrusted import safe_join
 
@@ -154,7 +155,7 @@ def open_known(folder: Path, bundle: Bundle, network: Network) -> Known | None:
     if bundle.known is None:
         return None
     (digest,) = (file.sha256 for file in bundle.files if file.name == bundle.known.file)
-    return read_known(folder / bundle.known.file, bundle.known, digest, network.coarsest_dim)
+    return read_known(folder / bundle.known.file, bundle.known, digest, pooled_dim(network))
 
 
 def _check_depth(bundle: Bundle, tensors: int, weights: Path) -> None:

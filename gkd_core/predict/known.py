@@ -125,7 +125,7 @@ def whitening_of(covariance: Tensor, mean: Tensor, count: int) -> tuple[Tensor, 
     level = correlation.trace() / len(correlation)
     shrunk = (1 - shrinkage) * correlation + shrinkage * level * torch.eye(len(correlation), dtype=torch.float64)
     lower = torch.linalg.cholesky(shrunk)
-    return torch.linalg.solve_triangular(lower, torch.diag(1 / scale), upper=False), shrinkage
+    return torch.linalg.solve_triangular(lower, torch.diag(1 / scale), upper=False).contiguous(), shrinkage
 
 
 def mahalanobis(rows: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class Part:
         """How far vectors (n, C) are."""
         found = mahalanobis(rows, self.mean, self.whitening)
         farther = torch.searchsorted(self.held_out, found, right=True)
-        values, shares = found / self.held_out.median(), 100 * farther / len(self.held_out)
+        values, shares = found / self.held_out.median(), 100 * farther.double() / len(self.held_out)
         return [Distance(*both) for both in zip(values.tolist(), shares.tolist(), strict=True)]
 
     @property

@@ -21,7 +21,7 @@ from gkd_core.predict.bundle import open_bundle, open_known
 from gkd_core.predict.known import Distance, Known, PartName
 from gkd_core.predict.manifest import Bundle
 from gkd_core.predict.pictures import Picture, picture_of
-from gkd_core.predict.watch import Noting, Watch, network_with_tokens, nothing
+from gkd_core.predict.watch import Noting, Watch, network_with_tokens, nothing, pooled_dim
 from gkd_core.predict.windows import Rows, logit_rows
 from gkd_core.settings import EvaluateSettings
 from gkd_core.untrusted import given_path
@@ -113,13 +113,13 @@ class Segmentor:
         return Watch(self._network, self.known)
 
     @property
-    def token_dim(self) -> int:
-        """Channels C of `pooled`."""
-        return network_with_tokens(self._network).coarsest_dim
+    def pooled_dim(self) -> int:
+        """How many numbers `pooled` gives."""
+        return pooled_dim(network_with_tokens(self._network))
 
     @torch.inference_mode()
     def pooled(self, picture: Picture) -> Tensor:
-        """The tokens of an image, pooled (1, C): what its distances are of."""
+        """The tokens of an image, pooled (1, 2 C): what its distances are of."""
         noting = Noting(network_with_tokens(self._network), nothing)
         batch_logits(noting, _shown(picture, self.bundle).unsqueeze(0).to(self.device), self._settings(1))
         return noting.pooled()

@@ -1,6 +1,8 @@
 """What a network sees of an image as a whole: the tokens that its decoder is given, pooled over windows.
 
-They are noted while the network answers, so that `gkd predict` computes no token twice; or alone, without the decoder.
+Of each channel the mean and the deviation over all places: together they say what an image's style is (Huang and Belongie 2017),
+while the mean alone is that of calm areas for a noisy image too. They are noted while the network answers, so that `gkd predict`
+computes no token twice; or alone, without the decoder.
 """
 
 from __future__ import annotations
@@ -28,10 +30,15 @@ def network_with_tokens(network: nn.Module) -> Network:
     return network
 
 
-class Noting(nn.Module):
-    """A network whose encoder sees windows (B, 3, H, W) as ever; what its decoder is given is noted, a vector a window.
+def pooled_dim(network: Network) -> int:
+    """How many numbers a network's pooled tokens are."""
+    return 2 * network.coarsest_dim
 
-    The vector is the mean over the places of the coarsest map, which are the tokens of the encoder's last block.
+
+class Noting(nn.Module):
+    """A network whose encoder sees windows (B, 3, H, W) as ever; what its decoder is given is noted.
+
+    That is mean and variance over the places of the coarsest map, the tokens of the encoder's last block, of each window.
     """
 
     def __init__(self, network: Network, decode: Decode) -> None:
@@ -41,21 +48,27 @@ class Noting(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         maps = self._network.features(windows)
-        self._rows.append(maps[-1].float().mean(dim=(2, 3)))
+        variance, mean = torch.var_mean(maps[-1].float(), dim=(2, 3), correction=0)
+        self._rows.append(torch.stack([mean, variance], dim=1))
         return self._decode(maps, windows)
 
     def pooled(self, images: int = 1, windows_by_pass: Sequence[int] | None = None) -> Tensor:
-        """The mean over its windows of each image, (images, C).
+        """Mean and deviation of each of C channels over all windows of each image, (images, 2 C), in double precision.
 
         Args:
             windows_by_pass: windows of an image in each pass over all images, where there are several.
         """
-        rows = torch.cat(self._rows)
-        if windows_by_pass is None:
-            return rows.mean(dim=0, keepdim=True)
-        passes = rows.split([images * count for count in windows_by_pass])
-        total = torch.stack([each.unflatten(0, (images, -1)).sum(dim=1) for each in passes]).sum(dim=0)
-        return total / sum(windows_by_pass)
+        mean, variance = torch.cat(self._rows).to("cpu", torch.float64).unbind(dim=1)
+        passes = [len(mean)] if windows_by_pass is None else windows_by_pass
+        first, second = (_by_image(rows, images, passes) for rows in (mean, variance + mean.square()))
+        return torch.cat([first, (second - first.square()).clamp_min(0).sqrt()], dim=1)
+
+
+def _by_image(rows: Tensor, images: int, windows_by_pass: Sequence[int]) -> Tensor:
+    """The mean of the rows (R, C) of each image, (images, C): every pass has those of one image after those of another."""
+    passes = rows.split([images * count for count in windows_by_pass])
+    total = torch.stack([each.unflatten(0, (images, -1)).sum(dim=1) for each in passes]).sum(dim=0)
+    return total / sum(windows_by_pass)
 
 
 class Watch:

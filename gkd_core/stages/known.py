@@ -47,7 +47,7 @@ def known_images(student: Segmentor, recipe: Recipe, workspace: Path, most: int,
         def named(seen: Seen) -> Named:
             return Named(seen.name, rows(seen.files))
 
-        return Known({name: part_of(name, named(images), named(held), student.token_dim) for name, images, held in parts})
+        return Known({name: part_of(name, named(images), named(held), student.pooled_dim) for name, images, held in parts})
 
 
 class Seen(NamedTuple):
