@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gkd_core.cli.options import Profile, Set, read_settings
+
+if TYPE_CHECKING:
+    from gkd_core.predict.known import Known
+    from gkd_core.predict.manifest import Bundle
+    from gkd_core.stages.recipe import Recipe
 
 EXAMPLE = "gkd bundle artifacts/learn-task/gta5 -o student.gkd --scores artifacts/evaluate/gta5"
 
@@ -27,6 +32,14 @@ def bundle(
     latency: Annotated[
         Path | None, typer.Option("--latency", help="Its record of `gkd latency --output`, to be told with it.")
     ] = None,
+    known_images: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Look at so many images of source, validation and proxy, and store what they are like: `gkd predict` then says "
+            "how far an image is from them. Needs the data.",
+        ),
+    ] = None,
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
@@ -45,11 +58,28 @@ def bundle(
     check_replaceable(target)
     settings = read_settings(profile, set_)
     folder = segmentor_folder(model, settings, Path.cwd())
-    known = read_scores(scores) if scores is not None else ()
+    told = read_scores(scores) if scores is not None else ()
     measured = None if latency is None else read_latency(latency)
-    described = describe(folder, Recipe.of(settings), Path.cwd(), known, measured, size_of(folder, settings))
-    written = write_bundle(described, folder / described.model.weights, target)
+    recipe = Recipe.of(settings)
+    described = describe(folder, recipe, Path.cwd(), told, measured, size_of(folder, settings))
+    known = None if known_images is None else _known(folder, described, recipe, known_images)
+    written = write_bundle(described, folder / described.model.weights, target, known)
     size = sum(file.size for file in written.files)
     typer.echo(f"wrote {output}: {written.model.encoder.arch} from {written.model.source}, {len(written.classes)} classes, "
                f"{size / 2**20:.1f} MiB")  # fmt: skip
     typer.echo(f"use it: gkd predict {output} IMAGES… -o masks")
+
+
+def _known(folder: Path, bundle: Bundle, recipe: Recipe, most: int) -> Known:
+    """What the images are like that the student learnt from, where the settings have them."""
+    import torch
+
+    from gkd_core.models.segmentor import load_segmentor
+    from gkd_core.predict.student import Segmentor
+    from gkd_core.stages.known import known_images
+    from gkd_core.stages.machine import device_of
+    from gkd_core.training.progress import progress
+
+    torch.set_num_threads(recipe.settings.compute.threads)
+    student = Segmentor(bundle, load_segmentor(folder), torch.device(device_of(recipe.settings)))
+    return known_images(student, recipe, Path.cwd(), most, lambda images: progress("known images", images, unit="images"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gkd_core.cli.options import Profile, Set, read_settings
-from gkd_core.errors import EXIT_USER_ERROR
+from gkd_core.errors import EXIT_USER_ERROR, SettingsError
 from gkd_core.paths import PARAMS
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ def predict(
             help=f"See images at the size of a dataset/split of the catalog; {OWN_SIZE}: at their own. Else as the source's."
         ),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Also write report.html: how far the images are from those that the student knows, and which are furthest.",
+        ),
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Remove what an earlier call wrote to the output first.")] = False,
     profile: Profile = None,
     set_: Set = None,
@@ -68,34 +75,47 @@ def predict(
 
     from gkd_core.predict.inputs import find_inputs
     from gkd_core.predict.loop import Work, predict_inputs
-    from gkd_core.predict.outputs import Outputs, Wanted, check_ids, open_output, open_table
+    from gkd_core.predict.outputs import REPORT, TABLE, Outputs, Wanted, check_ids, open_output, open_table
     from gkd_core.training.progress import progress
     from gkd_core.untrusted import given_path
 
     folder = given_path(output)
     student = _open(model, device, seen_as, profile, set_)
+    if report and student.known is None:
+        raise SettingsError(
+            f"--report: {model} has no statistics of the images that it knows; make a bundle with them: "
+            "gkd bundle SEGMENTOR -o student.gkd --known-images 1000"
+        )
     inputs = find_inputs(images, folder)
     own = check_ids(student.bundle.ids, student.classes) if ids == "dataset" else None
     open_output(folder, replace)
     torch.set_num_threads(threads or student.bundle.view.threads)
     outputs = Outputs(folder, Wanted(own, overlay, confidence, probabilities))
-    with open_table(folder, student.classes) as table, progress("predict", len(inputs), unit="images") as advance:
+    parts = () if student.known is None else tuple(student.known.parts)
+    with open_table(folder, student.classes, parts) as table, progress("predict", len(inputs), unit="images") as advance:
         say = lambda line: typer.echo(f"gkd: {line}", err=True)  # noqa: E731
         tally = predict_inputs(Work(student, outputs, table, batch, every, advance, say), inputs)
+    if report and tally.answered and student.known is not None:
+        from gkd_core.reports.field import write_field_report
+
+        write_field_report(folder / TABLE, student.bundle, student.known, folder / REPORT)
     _summarise(tally, len(inputs), output)
 
 
 def _open(model: str, device: str, seen_as: str | None, profile: str | None, set_: list[str] | None) -> Segmentor:
     """The student that a bundle, a folder or an address names, seeing images as it is asked to."""
-    from gkd_core.cli.opening import open_student
+    from gkd_core.cli.opening import is_bundle, open_student
+    from gkd_core.predict.bundle import open_known
     from gkd_core.predict.student import Segmentor, device_named
+    from gkd_core.untrusted import given_path
 
     place = device_named(device)
     bundle, network = open_student(model, profile, set_)
+    known = open_known(given_path(model), bundle, network) if is_bundle(model) else None
     if seen_as is not None:
         view = bundle.view.model_copy(update={"protocol": _protocol(seen_as, profile, set_)})
         bundle = bundle.model_copy(update={"view": view})
-    return Segmentor(bundle, network, place)
+    return Segmentor(bundle, network, place, known)
 
 
 def _protocol(seen_as: str, profile: str | None, set_: list[str] | None) -> Protocol:

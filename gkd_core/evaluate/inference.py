@@ -105,6 +105,17 @@ def window_corners(height: int, width: int, window: tuple[int, int], stride: tup
     return [(top, left) for top in _starts(height, window[0], stride[0]) for left in _starts(width, window[1], stride[1])]
 
 
+def windows_by_pass(height: int, width: int, settings: EvaluateSettings) -> list[int]:
+    """How many windows `batch_logits` sees of an image of this size in each of its passes: a pass a scale, two where mirrored."""
+    counts = []
+    for scale in settings.scales:
+        size = scaled_size(height, width, scale)
+        rows, columns = window_size(*size, settings.window)
+        corners = window_corners(max(size[0], rows), max(size[1], columns), (rows, columns), settings.stride)
+        counts += [len(corners)] * (2 if settings.flip else 1)
+    return counts
+
+
 def _round_up(extent: int) -> int:
     return -(-extent // SIDE_MULTIPLE) * SIDE_MULTIPLE
 

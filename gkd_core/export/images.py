@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.files.blobs import DataFile
-from gkd_core.data.files.pictures import open_picture
 from gkd_core.evaluate.inference import resized_batch
 from gkd_core.export.check import MOST_IMAGES
-from gkd_core.predict.pictures import Picture, picture_of, read_picture
+from gkd_core.predict.pictures import Picture, picture_in
 
 
 def shown_pictures(files: Iterable[DataFile], protocol: Protocol) -> list[Picture]:
@@ -22,10 +20,7 @@ def shown_pictures(files: Iterable[DataFile], protocol: Protocol) -> list[Pictur
     Raises:
         DataError: one of them is missing, damaged, or no image.
     """
-    return [
-        shown_as(read_picture(file) if isinstance(file, Path) else picture_of(open_picture(file)), protocol)
-        for file in islice(files, MOST_IMAGES)
-    ]
+    return [shown_as(picture_in(file), protocol) for file in islice(files, MOST_IMAGES)]
 
 
 def shown_as(picture: Picture, protocol: Protocol) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkd_core.models.build import build_encoder
-from gkd_core.models.decoders import PUBLISHED_MASK2FORMER, Decoder, build_decoder
+from gkd_core.models.decoders import PUBLISHED_MASK2FORMER, Decoder, LinearDecoder, build_decoder
 from gkd_core.models.encoder import Encoder
 from gkd_core.models.tensor_files import read_checked
 from gkd_core.models.weights import load_into
@@ -27,8 +28,20 @@ class Segmentor(nn.Module):
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.decoder(self.decoder.features(self.encoder, images))
-        return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return self.logits(self.features(images), images)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The maps (B, C_i, h_i, w_i) of images that the decoder is given, fine to coarse."""
+        return self.decoder.features(self.encoder, images)
+
+    def logits(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of the maps of images (B, 3, H, W)."""
+        return functional.interpolate(self.decoder(maps), size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    @property
+    def coarsest_dim(self) -> int:
+        """Channels of the last, coarsest map."""
+        return self.encoder.dim if isinstance(self.decoder, LinearDecoder) else self.encoder.map_dims[-1]
 
 
 def build_segmentor(

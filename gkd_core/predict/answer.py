@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gkd_core.predict.known import Distance, PartName
 from gkd_core.predict.pictures import Picture
 
 BLEND = 0.5  # share of the class's colour in an overlay
@@ -77,6 +78,7 @@ class Answer:
         classes: what the classes are called.
         colors: the colour of each, (red, green, blue).
         seconds: what it took.
+        distances: how far the image is from those that the student knows, by part; empty where there are no statistics.
     """
 
     labels: np.ndarray
@@ -88,6 +90,7 @@ class Answer:
     _picture: Picture = field(repr=False)
     _scores: Callable[[], Iterator[tuple[int, Tensor]]] = field(repr=False)
     _additive: bool = field(repr=False)
+    distances: Mapping[PartName, Distance] = field(default_factory=dict)
 
     @property
     def shares(self) -> np.ndarray:

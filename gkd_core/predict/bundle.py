@@ -16,19 +16,22 @@ from gkd_core.models.segmentor import recorded_segmentor
 from gkd_core.models.tensor_files import read_checked
 from gkd_core.models.weights import load_into
 from gkd_core.predict.card import CARD, render_card
+from gkd_core.predict.known import FILE, Known, read_known, write_known
 from gkd_core.predict.manifest import Bundle, BundleFile, Program
+from gkd_core.predict.watch import pooled_dim
 from gkd_core.records import MANIFEST, kind_of, sha256_of
 from gkd_core.untrusted import safe_join
 
 WEIGHTS = "student.safetensors"
 
 
-def write_bundle(bundle: Bundle, weights: Path, target: Path) -> Bundle:
+def write_bundle(bundle: Bundle, weights: Path, target: Path, known: Known | None = None) -> Bundle:
     """Write a bundle as the folder `target`, whole or not at all; in the place of an older bundle, of nothing else.
 
     Args:
         bundle: what it is to say; its `files` are filled in here.
         weights: the safetensors that its model describes.
+        known: statistics of the images that it knows, to be stored with it.
 
     Returns:
         the bundle as it was written.
@@ -42,14 +45,19 @@ def write_bundle(bundle: Bundle, weights: Path, target: Path) -> Bundle:
         shutil.copyfile(weights, folder / WEIGHTS)
         if sha256_of(folder / WEIGHTS) != bundle.model.sha256:
             raise WeightsError(f"{weights}: its content is not what the manifest beside it describes; restore the file")
+        bundle = bundle.model_copy(update={"known": None if known is None else known.record()})
         (folder / CARD).write_text(render_card(bundle), encoding="utf-8")
+        names = [WEIGHTS, CARD]
+        if known is not None:
+            write_known(known, folder / FILE)
+            names.append(FILE)
         whole = bundle.model_dump() | {
             "model": bundle.model.model_copy(update={"weights": WEIGHTS}),
-            "files": tuple(described(folder / name) for name in (WEIGHTS, CARD)),
+            "files": tuple(described(folder / name) for name in names),
         }
         written = Bundle.model_validate(whole)
         written.write(folder / MANIFEST)
-        open_bundle(folder)  # what cannot be opened gets no name
+        open_known(folder, *open_bundle(folder))  # what cannot be opened gets no name
     return written
 
 
@@ -133,6 +141,21 @@ def open_bundle(folder: Path) -> tuple[Bundle, Network]:
     if (mean, std) != (bundle.mean, bundle.std):
         raise WeightsError(f"{folder / MANIFEST}: normalises by {bundle.mean}, {bundle.std}, its network by {mean}, {std}")
     return bundle, network.eval()
+
+
+def open_known(folder: Path, bundle: Bundle, network: Network) -> Known | None:
+    """The statistics of the images that a bundle's student knows; None where it has none.
+
+    Args:
+        bundle, network: as `open_bundle` gave them for the folder.
+
+    Raises:
+        WeightsError: they are damaged, or are of vectors of another length than the network gives.
+    """
+    if bundle.known is None:
+        return None
+    (digest,) = (file.sha256 for file in bundle.files if file.name == bundle.known.file)
+    return read_known(folder / bundle.known.file, bundle.known, digest, pooled_dim(network))
 
 
 def _check_depth(bundle: Bundle, tensors: int, weights: Path) -> None:

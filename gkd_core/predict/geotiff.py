@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from gkd_core.files import atomic_file
 from gkd_core.messages import one_line
 from gkd_core.predict.answer import judged, overlaid, quantised
 from gkd_core.predict.inputs import GEO_SUFFIXES, Input
+from gkd_core.predict.known import Distance, PartName
 from gkd_core.predict.outputs import (
     CONFIDENCE,
     LABELS,
@@ -115,13 +116,13 @@ def predict_geo(segmentor: Segmentor, item: Input, outputs: Outputs) -> Row:
         picture = GeoPicture(dataset, item.path)
         size = picture.height, picture.width
         with _writers(rasterio, dataset, segmentor, item.name, outputs) as writers:
-            tally = _Tally(len(segmentor.classes))
+            tally, watch = _Tally(len(segmentor.classes)), segmentor.watch()
             began = time.perf_counter()
-            for top, scores in segmentor.strips(_first_step(picture, segmentor), size):
+            for top, scores in segmentor.strips(_first_step(picture, segmentor), size, watch):
                 _write_strip(writers, tally, picture, segmentor, outputs.wanted, top, scores)
             seconds = time.perf_counter() - began
     labels = f"{LABELS}/{item.name.as_posix()}.tif"
-    return tally.row(item.given, labels, size, seconds)
+    return tally.row(item.given, labels, size, seconds, watch.distances()[0])
 
 
 class _Tally:
@@ -131,10 +132,12 @@ class _Tally:
         self.counts = np.zeros(classes, dtype=np.int64)
         self.confidence = self.entropy = 0.0
 
-    def row(self, given: str, labels: str, size: tuple[int, int], seconds: float) -> Row:
+    def row(
+        self, given: str, labels: str, size: tuple[int, int], seconds: float, distances: Mapping[PartName, Distance]
+    ) -> Row:
         pixels = size[0] * size[1]
         shares = tuple((self.counts / pixels).tolist())
-        return Row(given, *size, labels, seconds, self.confidence / pixels, self.entropy / pixels, shares)
+        return Row(given, *size, labels, seconds, self.confidence / pixels, self.entropy / pixels, shares, distances)
 
 
 def _first_step(picture: GeoPicture, segmentor: Segmentor) -> GeoPicture | Picture:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.catalog.taxonomy import IGNORE, Channel
+from gkd_core.predict.known import KnownImages
 from gkd_core.predict.latency import Latency
 from gkd_core.records import Record, Score, SegmentorCheckpoint, StudentSize
 from gkd_core.settings import EvaluateSettings
@@ -131,6 +132,7 @@ class Bundle(Record):
         size: parameters and FLOPs of it, and of its teacher in its place; null where they were not counted.
         latency: what it takes, and another model beside it; null where that was not measured.
         programs: exported programs among the files.
+        known: the statistics, among the files, by which images are held against those it knows; null where there are none.
         files: every file beside the manifest.
         version: of the program that wrote it.
     """
@@ -150,6 +152,7 @@ class Bundle(Record):
     size: StudentSize | None = None
     latency: Latency | None = None
     programs: tuple[Program, ...] = ()
+    known: KnownImages | None = None
     files: tuple[BundleFile, ...]
 
     @property
@@ -169,7 +172,8 @@ class Bundle(Record):
         names = [file.name for file in self.files]
         if len({name.casefold() for name in names}) < len(names):
             raise ValueError("a file is listed twice")
-        lacking = {self.model.weights, *(program.file for program in self.programs)} - set(names)
+        statistics = set() if self.known is None else {self.known.file}
+        lacking = {self.model.weights, *(program.file for program in self.programs), *statistics} - set(names)
         if lacking:
             raise ValueError(f"{min(lacking)} is not among the files")
         return self

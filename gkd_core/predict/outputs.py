@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
@@ -16,10 +16,11 @@ from PIL import Image
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_file, is_temporary, make_folders
 from gkd_core.predict.answer import Answer
+from gkd_core.predict.known import Distance, PartName
 from gkd_core.predict.manifest import OwnIds
 
 LABELS, OVERLAYS, CONFIDENCE, PROBABILITIES = FOLDERS = ("labels", "overlays", "confidence", "probabilities")
-TABLE = "predictions.csv"
+TABLE, REPORT = "predictions.csv", "report.html"
 COLUMNS = ("image", "height", "width", "labels", "seconds", "confidence", "entropy")
 FAST = 1  # of zlib: label maps are small at any level
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet begins to compute
@@ -51,7 +52,7 @@ def open_output(folder: Path, replace: bool) -> None:
     there = sorted(path for path in folder.iterdir() if not is_temporary(path.name))
     if not there:
         return
-    ours = all(path.name in (*FOLDERS, TABLE) for path in there) and _is_table(folder / TABLE)
+    ours = all(path.name in (*FOLDERS, TABLE, REPORT) for path in there) and _is_table(folder / TABLE)
     if not (ours and replace):
         advice = "choose a new folder" + (", or give --replace to have what is in it removed first" if ours else "")
         raise GkdError(f"{folder}: holds {len(there)} files or folders already, such as {there[0].name}; {advice}")
@@ -142,6 +143,7 @@ class Row:
         image: what it is called.
         labels: path of its label map below the outputs' folder.
         shares: of each class, in its pixels.
+        distances: from the images that the student knows, by part; empty where there are no statistics.
     """
 
     image: str
@@ -152,37 +154,46 @@ class Row:
     confidence: float
     entropy: float
     shares: tuple[float, ...]
+    distances: Mapping[PartName, Distance] = field(default_factory=dict)
 
     @classmethod
     def of(cls, image: str, labels: str, answer: Answer) -> Row:
         height, width = answer.labels.shape
         confidence = float(answer.confidence.mean(dtype=np.float64))
-        return cls(image, height, width, labels, answer.seconds, confidence, answer.entropy, tuple(answer.shares.tolist()))
+        shares = tuple(answer.shares.tolist())
+        return cls(image, height, width, labels, answer.seconds, confidence, answer.entropy, shares, answer.distances)
 
 
 class Table:
     """The table of predictions, a line an image."""
 
-    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow([*COLUMNS, *(f"share {name}" for name in classes)])
+    def __init__(self, stream: TextIO, classes: Sequence[str], parts: Sequence[PartName] = ()) -> None:
+        self._parts, self._writer = parts, csv.writer(stream, lineterminator="\n")
+        distances = [name for part in parts for name in distance_columns(part)]
+        self._writer.writerow([*COLUMNS, *(f"share {name}" for name in classes), *distances])
 
     def add(self, row: Row) -> None:
         """Write the line of an image."""
         numbers = (f"{row.seconds:.4f}", f"{row.confidence:.6f}", f"{max(0.0, row.entropy):.6f}")
         shares = (f"{share:.8g}" for share in row.shares)
-        self._writer.writerow([no_formula(row.image), row.height, row.width, no_formula(row.labels), *numbers, *shares])
+        far = (f"{number:.4f}" for part in self._parts for number in row.distances[part])
+        self._writer.writerow([no_formula(row.image), row.height, row.width, no_formula(row.labels), *numbers, *shares, *far])
+
+
+def distance_columns(part: PartName) -> tuple[str, str]:
+    """What the columns of a distance are called: its value, and its percentile."""
+    return f"distance {part}", f"percentile {part}"
 
 
 @contextmanager
-def open_table(folder: Path, classes: Sequence[str]) -> Iterator[Table]:
-    """A table that takes its place in the folder when the block ends without an error."""
+def open_table(folder: Path, classes: Sequence[str], parts: Sequence[PartName] = ()) -> Iterator[Table]:
+    """A table that takes its place in the folder when the block ends without an error; `parts` are those with distances."""
     with (
         atomic_file(folder / TABLE) as temporary,
         # A name that is no text of UTF-8 is written with the bytes that are none escaped.
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
-        yield Table(stream, classes)
+        yield Table(stream, classes, parts)
 
 
 def no_formula(path: str) -> str:

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gkd_core.data.catalog.entries import Protocol
-from gkd_core.data.files.pictures import open_deep
+from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.pictures import open_deep, open_picture
 from gkd_core.data.files.reading import EIGHT_BIT
 from gkd_core.data.files.shown import shown
 from gkd_core.errors import DataError
@@ -79,6 +80,15 @@ def read_picture(path: Path) -> Picture:
     if isinstance(found, np.ndarray):
         return Picture(three_channels(found, str(path)))
     return Picture(_of_pillow(found, str(path)))
+
+
+def picture_in(file: DataFile) -> Picture:
+    """An image of a dataset: a file as `read_picture` reads it, or a member of a shard.
+
+    Raises:
+        DataError: it is missing, damaged, or no image.
+    """
+    return read_picture(file) if isinstance(file, Path) else picture_of(open_picture(file))
 
 
 def picture_of(image: object) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from gkd_core.errors import SettingsError
-from gkd_core.evaluate.inference import batch_logits, resized_batch
+from gkd_core.evaluate.inference import batch_logits, resized_batch, windows_by_pass
 from gkd_core.messages import one_line, shown
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.predict.answer import Answer, Colors, Strip, judged
-from gkd_core.predict.bundle import open_bundle
+from gkd_core.predict.bundle import open_bundle, open_known
+from gkd_core.predict.known import Distance, Known, PartName
 from gkd_core.predict.manifest import Bundle
 from gkd_core.predict.pictures import Picture, picture_of
+from gkd_core.predict.watch import Noting, Watch, network_with_tokens, nothing, pooled_dim
 from gkd_core.predict.windows import Rows, logit_rows
 from gkd_core.settings import EvaluateSettings
 from gkd_core.untrusted import given_path
@@ -35,10 +37,11 @@ class Segmentor:
     Attributes:
         bundle: what is known of it.
         device: where it computes.
+        known: statistics of the images that it knows; None where there are none.
     """
 
-    def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device) -> None:
-        self.bundle, self.device = bundle, device
+    def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device, known: Known | None = None) -> None:
+        self.bundle, self.device, self.known = bundle, device, known
         self._network = network.eval().to(device)
         self._additive = bundle.model.decoder in ADDITIVE
 
@@ -53,8 +56,9 @@ class Segmentor:
         Raises:
             GkdError: it is no bundle, or is damaged; or there is no such device.
         """
-        found = device_named(device)
-        return cls(*open_bundle(given_path(path)), found)
+        place, folder = device_named(device), given_path(path)
+        bundle, network = open_bundle(folder)
+        return cls(bundle, network, place, open_known(folder, bundle, network))
 
     @classmethod
     def of_segmentor(cls, bundle: Bundle, folder: Path, device: torch.device) -> Self:
@@ -104,14 +108,31 @@ class Segmentor:
         pixels = max([height * width, *(scale**2 * self._shown(height, width) for scale in view.scales)])
         return images * len(self.classes) * pixels * 4 > MOST_WHOLE
 
+    def watch(self) -> Watch:
+        """What sees one image and says how far it is from those that are known."""
+        return Watch(self._network, self.known)
+
+    @property
+    def pooled_dim(self) -> int:
+        """How many numbers `pooled` gives."""
+        return pooled_dim(network_with_tokens(self._network))
+
     @torch.inference_mode()
-    def strips(self, picture: Rows, size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+    def pooled(self, picture: Picture) -> Tensor:
+        """The tokens of an image, pooled (1, 2 C): what its distances are of."""
+        noting = Noting(network_with_tokens(self._network), nothing)
+        batch_logits(noting, _shown(picture, self.bundle).unsqueeze(0).to(self.device), self._settings(1))
+        return noting.pooled()
+
+    @torch.inference_mode()
+    def strips(self, picture: Rows, size: tuple[int, int], watch: Watch) -> Iterator[tuple[int, Tensor]]:
         """Scores (K, rows, width) of an image at a size, strip by strip from the top, each with its first row.
 
         Args:
             picture: after the first step of the protocol (`Picture.scaled`).
+            watch: what sees it.
         """
-        rows = logit_rows(self._network, picture, self.bundle.view, self._settings(1), self.device, size)
+        rows = logit_rows(watch.network, picture, self.bundle.view, self._settings(1), self.device, size)
         step = max(1, STRIP // (len(self.classes) * size[1] * 4))
         for top in range(0, size[0], step):
             yield top, rows.rows(top, min(top + step, size[0]))
@@ -121,12 +142,14 @@ class Segmentor:
         began = time.perf_counter()
         size = pictures[0].height, pictures[0].width
         seen = torch.stack([_shown(picture, self.bundle) for picture in pictures]).to(self.device)
-        scores = resized_batch(batch_logits(self._network, seen, self._settings(len(pictures))), size)
+        settings, watch = self._settings(len(pictures)), self.watch()
+        scores = resized_batch(batch_logits(watch.network, seen, settings), size)
         strips = [judged(each, self._additive) for each in scores]
+        distances = watch.distances(len(pictures), windows_by_pass(seen.shape[-2], seen.shape[-1], settings))
         seconds = (time.perf_counter() - began) / len(pictures)
         return [
-            self._answer(picture, [strip], seconds, partial(_whole, each))
-            for picture, strip, each in zip(pictures, strips, scores, strict=True)
+            self._answer(picture, [strip], seconds, partial(_whole, each), far)
+            for picture, strip, each, far in zip(pictures, strips, scores, distances, strict=True)
         ]
 
     def _alone(self, picture: Picture) -> Answer:
@@ -137,14 +160,21 @@ class Segmentor:
         began = time.perf_counter()
         size, view = (picture.height, picture.width), self.bundle.view
 
-        def scores() -> Iterator[tuple[int, Tensor]]:
-            return self.strips(picture.scaled(view.protocol), size)
+        def scores(watch: Watch) -> Iterator[tuple[int, Tensor]]:
+            return self.strips(picture.scaled(view.protocol), size, watch)
 
-        strips = [judged(each, self._additive, top) for top, each in scores()]
-        return self._answer(picture, strips, time.perf_counter() - began, scores)
+        watch = self.watch()
+        strips = [judged(each, self._additive, top) for top, each in scores(watch)]
+        seconds = time.perf_counter() - began
+        return self._answer(picture, strips, seconds, lambda: scores(self.watch()), watch.distances()[0])
 
     def _answer(
-        self, picture: Picture, strips: Sequence[Strip], seconds: float, scores: Callable[[], Iterator[tuple[int, Tensor]]]
+        self,
+        picture: Picture,
+        strips: Sequence[Strip],
+        seconds: float,
+        scores: Callable[[], Iterator[tuple[int, Tensor]]],
+        distances: Mapping[PartName, Distance],
     ) -> Answer:
         labels = np.concatenate([strip.labels for strip in strips])
         return Answer(
@@ -157,6 +187,7 @@ class Segmentor:
             _picture=picture,
             _scores=scores,
             _additive=self._additive,
+            distances=distances,
         )
 
     def _settings(self, images: int) -> EvaluateSettings:

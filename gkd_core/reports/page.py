@@ -45,6 +45,11 @@ class ClassTable(NamedTuple):
 
 def write_page(comparison: Comparison, path: Path, title: str = "Cross-domain comparison") -> None:
     """Write the page; one comparison gives the same bytes each time."""
+    write_html(TEMPLATE, path, title=title, comparison=comparison, **_content(comparison))
+
+
+def write_html(template: str, path: Path, **content: Any) -> None:
+    """Write a page of one of our templates, whole or not at all; one content gives the same bytes each time."""
     # The template is ours, its content is not: names of runs, settings and pictures are escaped.
     environment = Environment(
         loader=PackageLoader("gkd_core.reports"),
@@ -53,7 +58,7 @@ def write_page(comparison: Comparison, path: Path, title: str = "Cross-domain co
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template(TEMPLATE).render(title=title, comparison=comparison, **_content(comparison))
+    text = environment.get_template(template).render(**content)
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -149,7 +154,7 @@ def _tile(values: Sequence[float], highest: float) -> Tile:
 def _radar(comparison: Comparison) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "radar.png"
-        return _embedded(path) if save_radar(comparison.rows, path) else None
+        return embedded(path) if save_radar(comparison.rows, path) else None
 
 
 def _latency(comparison: Comparison) -> tuple[str | None, list[str]] | None:
@@ -159,7 +164,7 @@ def _latency(comparison: Comparison) -> tuple[str | None, list[str]] | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latency.png"
-        drawn = _embedded(path) if save_latency(found, path) else None
+        drawn = embedded(path) if save_latency(found, path) else None
     return drawn, lines_of(found)
 
 
@@ -182,9 +187,10 @@ def _pictures(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:
     kinds: dict[str, list[tuple[str, str]]] = {}
     for picture in run.pictures:
         caption = picture.title if picture.domain in picture.title else f"{picture.title} · {picture.domain}"
-        kinds.setdefault(picture.kind, []).append((caption, _embedded(picture.path)))
+        kinds.setdefault(picture.kind, []).append((caption, embedded(picture.path)))
     return list(kinds.items())
 
 
-def _embedded(path: Path) -> str:
+def embedded(path: Path) -> str:
+    """A picture as an address that holds it."""
     return f"data:{MEDIA[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
