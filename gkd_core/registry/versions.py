@@ -102,7 +102,8 @@ class Registry:
         if not files:
             raise WeightsError(f"{student.model_id}: logged without digests of its files, as before this version; {LOG_AGAIN}")
         same = (item for item in self.versions(name) if item.tags.get(SHA256_TAG) == student.facts.sha256)
-        version = next((item for item in same if recorded(item.tags)), None)
+        # One that was logged by an older version, without what serves it, stays beside the one that was logged again.
+        version = next((item for item in same if files.keys() <= item.tags.keys()), None)
         if version is None:
             if not self.is_registered(name):
                 self.client.create_registered_model(name)

@@ -14,6 +14,7 @@ from gkd_core.data.files.reading import resolve_encoding
 from gkd_core.errors import DataError, GkdError
 from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
 from gkd_core.models.segmentor import Segmentor as Network
+from gkd_core.models.segmentor import load_segmentor
 from gkd_core.paths import SCORES
 from gkd_core.predict.answer import Colors
 from gkd_core.predict.bundle import described
@@ -62,6 +63,11 @@ def describe(
         latency=latency,
         files=(described(folder / record.weights),),
     )
+
+
+def describe_folder(folder: Path, recipe: Recipe, workspace: Path) -> Bundle:
+    """As `describe`, of a segmentor that nobody has loaded yet, and of which nothing was measured."""
+    return describe(folder, load_segmentor(folder), recipe, workspace)
 
 
 def read_scores(path: Path) -> tuple[Score, ...]:

@@ -23,8 +23,9 @@ from gkd_core.registry.logged_model import log_files, log_segmentor
 from gkd_core.registry.model_card import DataUse, ModelFacts
 from gkd_core.registry.serving_check import check_served
 from gkd_core.registry.versions import DESCRIPTION_LIMIT, Registry, Student
-from gkd_core.settings import EncoderSettings, RegistrySettings, Settings
+from gkd_core.settings import EncoderSettings, RegistrySettings, Settings, settings_from_tree
 from gkd_core.stages import Recipe
+from gkd_core.stages.bundle import describe_folder
 from gkd_core.stages.fingerprint import fingerprint_of
 from gkd_core.storage.mlflow_store import CHALLENGER, CHAMPION
 from gkd_core.storage.model_files import FILE_TAG
@@ -87,8 +88,10 @@ def _checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
 
 
 def _log(tracking: Tracking, folder: Path) -> Logged:
+    settings = settings_from_tree({"evaluate": {"window": [32, 32], "stride": [32, 32]}})
+    bundle = describe_folder(folder, Recipe.of(settings), folder)
     with tracking.run("learn-task-toy", {}) as run_id:
-        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, EXAMPLE)
+        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, bundle, EXAMPLE)
     return Logged(model_id, run_id, SegmentorCheckpoint.read(folder / MANIFEST).sha256)
 
 

@@ -27,7 +27,9 @@ from gkd_core.registry.sandboxed_program import program_logits
 from gkd_core.registry.serving_check import check_served
 from gkd_core.registry.signatures import SIGNATURE, verify
 from gkd_core.registry.versions import MODEL_TAG, SHA256_TAG, UNSIGNED, Registry
-from gkd_core.settings import EncoderSettings, Settings
+from gkd_core.settings import EncoderSettings, Settings, settings_from_tree
+from gkd_core.stages import Recipe
+from gkd_core.stages.bundle import describe_folder
 from gkd_core.storage.mlflow_weights import fetch_segmentor, fetch_weights
 from gkd_core.storage.model_files import check_files, digests_of, recorded, tags_of
 from gkd_core.tracking.flow_runs import Tracking
@@ -76,11 +78,13 @@ def logged(tmp_path_factory: pytest.TempPathFactory, vit_settings: EncoderSettin
         encoder=vit_settings, decoder="linear", decoder_width=8, taxonomy="toy", classes=("a", "b", "c"), source="toy",
         method="gkd", weights="w.safetensors", sha256=digest, seed=0, updates=4, encoder_frozen=True,
     ).write(folder / MANIFEST)  # fmt: skip
+    settings = settings_from_tree({"evaluate": {"window": [32, 32], "stride": [32, 32]}})
+    bundle = describe_folder(folder, Recipe.of(settings), folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking = Tracking(Settings(), project)
         with tracking.run("learn-task", {}) as run_id:
-            model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, EXAMPLE, keys.private)
+            model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, bundle, EXAMPLE, keys.private)
         model = tracking.client.get_logged_model(model_id)
         tracking.client.create_registered_model(NAME)
         tags = {MODEL_TAG: model_id, SHA256_TAG: digest, **tags_of(recorded(model.tags))}
