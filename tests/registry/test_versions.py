@@ -56,7 +56,7 @@ def champions_and_students(
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking = Tracking(Settings(), project)
-        folders = [_checkpoint(project / f"student-{seed}", vit_settings, seed) for seed in range(3)]
+        folders = [write_checkpoint(project / f"student-{seed}", vit_settings, seed) for seed in range(3)]
         logged = [_log(tracking, folders[0]), *(_log_weights_alone(tracking, folder) for folder in folders[1:])]
         yield Champions(Registry(tracking.client, tracking.address)), logged
 
@@ -75,7 +75,7 @@ def logged(champions_and_students: tuple[Champions, list[Logged]]) -> list[Logge
     return champions_and_students[1]
 
 
-def _checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
+def write_checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
     folder.mkdir()
     state = build_segmentor(build_encoder(encoder, seed=seed), "linear", 3, 8, seed=seed).state_dict()
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "w.safetensors")
