@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import mlflow.artifacts
 import pandas as pd
 import torch
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from torch import Tensor
 
 from gkd_core.errors import PlatformError
+from gkd_core.files import atomic_folder
 from gkd_core.messages import one_line
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.predict.json_form import answered, asked_picture
@@ -53,29 +56,53 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path, publ
     target = scratch / f"smoke-{name}-{version.version}"
     target.mkdir(parents=True)
     try:
-        location = registry.client.get_logged_model(registry.model_id(version)).artifact_location
-        folder = mlflow.artifacts.download_artifacts(
-            artifact_uri=str(location), dst_path=str(target / "model"), tracking_uri=registry.address
-        )
-        check_files(Path(folder), recorded(version.tags), label, UNSIGNED)
-        if public_key is not None:
-            verify(Path(folder), public_key, label, UNSIGNED)
-        manifest = SegmentorCheckpoint.read(Path(folder) / CHECKPOINT / MANIFEST)
-        if manifest.sha256 != version.tags.get(SHA256_TAG):
-            raise PlatformError(
-                f"{label}: its weights are not those that were registered; restore its artifacts, or register it again"
-            )
-        if not (Path(folder) / BUNDLE).is_file():
+        folder = _fetched(registry, version, target / "model", public_key)
+        if not (folder / BUNDLE).is_file():
             raise PlatformError(f"{label}: logged by an older version, and cannot be served; {LOG_AGAIN}")
-        rows = Model.load(folder).load_input_example(folder)
-        _check_program(Path(folder), example_images(rows), _empty(target / "program"), label)
-        _check_answer(Path(folder), rows, _empty(target / "serving"), label)
+        rows = Model.load(str(folder)).load_input_example(str(folder))
+        _check_program(folder, example_images(rows), _empty(target / "program"), label)
+        _check_answer(folder, rows, _empty(target / "serving"), label)
         return len(rows)
     except (MlflowException, OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = one_line(error, 300)
         raise PlatformError(f"{label}: it cannot be loaded from the registry ({reason})") from error
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def fetch_checked(registry: Registry, name: str, wanted: str, target: Path, public_key: Path | None = None) -> ModelVersion:
+    """Fetch the files of `models:/name@wanted` to the folder `target`, whole or not at all, once each has the digest on record.
+
+    Raises:
+        GkdError: something is there already, or as `check_served`. Nothing of the model is opened but its manifest.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise PlatformError(f"{target}: is there already, and is not empty; choose another folder")
+    version = registry.version(name, wanted)
+    with tempfile.TemporaryDirectory() as temporary, atomic_folder(target) as unfinished:
+        try:
+            folder = _fetched(registry, version, Path(temporary), public_key)
+        except MlflowException as error:
+            raise PlatformError(f"{name} version {version.version}: it cannot be fetched ({one_line(error, 300)})") from None
+        shutil.copytree(folder, unfinished, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    return version
+
+
+def _fetched(registry: Registry, version: ModelVersion, target: Path, public_key: Path | None) -> Path:
+    """The files of a version, below `target`, each as it was logged, and of the weights that were registered."""
+    label = f"{version.name} version {version.version}"
+    location = registry.client.get_logged_model(registry.model_id(version)).artifact_location
+    folder = Path(
+        mlflow.artifacts.download_artifacts(artifact_uri=str(location), dst_path=str(target), tracking_uri=registry.address)
+    )
+    check_files(folder, recorded(version.tags), label, UNSIGNED)
+    if public_key is not None:
+        verify(folder, public_key, label, UNSIGNED)
+    if SegmentorCheckpoint.read(folder / CHECKPOINT / MANIFEST).sha256 != version.tags.get(SHA256_TAG):
+        raise PlatformError(
+            f"{label}: its weights are not those that were registered; restore its artifacts, or register it again"
+        )
+    return folder
 
 
 def _check_program(folder: Path, example: Tensor, scratch: Path, label: str) -> None:

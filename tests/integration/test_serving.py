@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import os
+import json
 import struct
 import time
 import zlib
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from flows.local_platform.services import Ports, client_environment, services
-from flows.local_platform.start import write_sign_in
+from flows.local_platform.start import prepare_keys
 from gkd_core.predict.student import Segmentor
 from gkd_core.registry.champions import Champions
 from gkd_core.registry.logged_model import log_segmentor
@@ -31,7 +31,6 @@ from gkd_core.stages.bundle import describe_folder
 from gkd_core.storage.mlflow_store import STORE
 from gkd_core.system.child_process import child_process
 from gkd_core.system.loopback import free_port
-from gkd_core.system.server_keys import ServerKeys
 from gkd_core.tracking.flow_runs import Tracking
 from tests.predict.conftest import noise
 from tests.registry.test_versions import EXAMPLE, NAME, Logged, student, write_checkpoint
@@ -51,10 +50,10 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, vit_settings: EncoderSettings) -> Iterator[Served]:
-    project, keys = tmp_path_factory.mktemp("project"), ServerKeys.new()
+    project = tmp_path_factory.mktemp("project")
+    keys = prepare_keys(project)
     ports = Ports(free_port(), free_port(), free_port())
     (project / STORE).mkdir(parents=True)
-    write_sign_in(project)
     mlflow = services(project, ports, None, keys)[1]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in client_environment(ports, keys).items():
@@ -143,7 +142,7 @@ def test_an_image_of_any_size_gets_the_label_map_of_a_segmentor(served: Served, 
 def test_every_form_that_mlflow_takes_is_answered(served: Served, body: dict[str, object]) -> None:
     image = Image.fromarray(noise(20, 33))
     expected = served.student.predict(Image.open(io.BytesIO(base64.b64decode(in_base64(image, "JPEG"))))).labels
-    text = requests.models.complexjson.dumps(body).replace("IMAGE", in_base64(image, "JPEG"))
+    text = json.dumps(body).replace("IMAGE", in_base64(image, "JPEG"))
     given = requests.post(served.alias, data=text, headers={"Content-Type": "application/json"}, timeout=120)
     assert given.status_code == 200, given.text
     (answer,) = given.json()["predictions"]
