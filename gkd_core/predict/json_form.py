@@ -32,7 +32,9 @@ def asked_picture(row: Mapping[str, object], name: str) -> Picture:
     """
     given = {key: row[key] for key in (IMAGE, PIXELS) if key in row and not _is_missing(row[key])}
     if len(given) != 1:
-        raise DataError(f"{name}: has {'both' if given else 'neither'} {IMAGE} and {PIXELS}; {EXPECTED}, or {PIXELS} in its place")
+        raise DataError(
+            f"{name}: has {'both' if given else 'neither'} {IMAGE} and {PIXELS}; {EXPECTED}, or {PIXELS} in its place"
+        )
     if IMAGE in given:
         return decode_picture(_file_of(given[IMAGE], name), name)
     return Picture(_pixels_of(given[PIXELS], f"{name}: {PIXELS}"))

@@ -50,8 +50,9 @@ def run_apart(module: str, argument: Path, threads: int, scratch: Path, label: s
     if done.returncode:
         what = f"signal {signal.Signals(-done.returncode).name}" if done.returncode < 0 else last_words(done.stderr, 300)
         raise WeightsError(f"{label}: its program cannot be loaded or run ({what}); log the model again")
-    if done.stdout.strip():
-        logger.warning("%s: its program was run, but this system cannot withhold from it: %s", label, one_line(done.stdout))
+    lacking = done.stdout.partition("\n")[0]  # what foreign code prints comes after it
+    if lacking:
+        logger.warning("%s: its program was run, but this system cannot withhold from it: %s", label, one_line(lacking))
 
 
 def do_confined(work: Callable[[], None], readable: Iterable[Path]) -> int:

@@ -84,7 +84,9 @@ class ServedStudent(PythonModel):
         rows = model_input.to_dict(orient="records")
         try:
             with self._turn:
-                return [answered(self._student.predict(asked_picture(row, f"image {number}"))) for number, row in enumerate(rows, 1)]
+                return [
+                    answered(self._student.predict(asked_picture(row, f"image {number}"))) for number, row in enumerate(rows, 1)
+                ]
         except GkdError as error:
             raise RequestError(str(error)) from None
 

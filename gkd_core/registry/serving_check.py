@@ -1,4 +1,4 @@
-"""A registered model, fetched fresh, has the files that were logged; its program and what serves it answer as its own weights do."""
+"""A registered model, fetched fresh, has the files that were logged, and its code answers as its own weights do."""
 
 from __future__ import annotations
 

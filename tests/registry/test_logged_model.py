@@ -66,7 +66,9 @@ def test_logged_student_loads_back(segmentor_folder: Path, tmp_path: Path, monke
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking = Tracking(Settings(), tmp_path)
     with tracking.run("learn-task", {}) as run_id:
-        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, bundle(segmentor_folder), EXAMPLE)
+        model_id = log_segmentor(
+            tracking.client, tracking.experiment, run_id, segmentor_folder, bundle(segmentor_folder), EXAMPLE
+        )
     logged = tracking.client.get_logged_model(model_id)
     assert logged.status == "READY"
     assert logged.source_run_id == run_id
@@ -105,7 +107,9 @@ def test_students_of_stages_that_run_side_by_side_are_all_logged(
 
     def log(name: str) -> str:
         with tracking.run(name, {}) as run_id:
-            return log_segmentor(tracking.client, tracking.experiment, run_id, segmentor_folder, bundle(segmentor_folder), EXAMPLE)
+            return log_segmentor(
+                tracking.client, tracking.experiment, run_id, segmentor_folder, bundle(segmentor_folder), EXAMPLE
+            )
 
     with ThreadPoolExecutor(3) as threads:
         models = list(threads.map(log, ["one", "two", "three"]))
