@@ -128,6 +128,14 @@ with the decoder{{ ", encoder frozen in stage two" if facts.encoder_frozen }} |
 
 ## Loading it
 
+Where gkd is installed, `mlflow models serve --env-manager local -m models:/{{ facts.model }}@champion` answers images of any size \
+with label maps, and so does a program:
+
+```python
+model = mlflow.pyfunc.load_model("models:/{{ facts.model }}@champion")
+label_map = model.predict([{"image": base64_of_a_file}])[0]["label_map"]  # a PNG of train ids, in base64
+```
+
 The pt2 program runs without this project's code, on batches of images ({{ facts.window[0] }} × {{ facts.window[1] }}):
 
 ```python
@@ -135,7 +143,7 @@ model = mlflow.pytorch.load_model("models:/{{ facts.model }}@champion")
 logits = model(images)  # float32 (B, 3, {{ facts.window[0] }}, {{ facts.window[1] }}) in 0..1
 ```
 
-To go on from it, or for images of any size: `checkpoint/` beside it has the safetensors and their manifest
+To go on from it: `checkpoint/` beside it has the safetensors and their manifest
 (`gkd_core.models.segmentor.load_segmentor`); as weights of an encoder: `models:/{{ facts.model }}@champion`.
 """
 
