@@ -153,6 +153,7 @@ def _facts(
         classes=manifest.classes,
         parameters=sum(tensor.numel() for tensor in read_tensors(folder / manifest.weights).values()),
         encoder_frozen=manifest.encoder_frozen,
+        field=manifest.field,
         updates={**_distilled(run, source), LEARN_TASK.name: manifest.updates},
         sha256=manifest.sha256,
         window=settings.evaluate.window,
