@@ -119,9 +119,11 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
         if encoder.weights_file is not None
     }
     keys = {key: getattr(settings.registry, key) for key in ("private_key", "public_key")}
-    registry = settings.registry.model_copy(
-        update={key: Path(anchored(str(path))) for key, path in keys.items() if path is not None}
-    )
+    changed: dict[str, object] = {key: Path(anchored(str(path))) for key, path in keys.items() if path is not None}
+    field = settings.registry.field_images
+    if field is not None:
+        changed["field_images"] = field.model_copy(update={"folder": anchored_root(field.folder)})
+    registry = settings.registry.model_copy(update=changed)
     return settings.model_copy(update={"data": data, "registry": registry, **encoders})
 
 
