@@ -21,7 +21,17 @@ from flows.promotion import artifact_key, promote, undo_unfinished, verdict_tabl
 from gkd_core.paths import RUNS
 from gkd_core.registry.challenge import champion_of, judge, trials_of
 from gkd_core.registry.champions import Champions
-from gkd_core.registry.retraining import Due, seeds_to_run, what_is_due
+from gkd_core.registry.retraining import (
+    Champion,
+    Due,
+    FieldLook,
+    check_field,
+    field_joins,
+    field_override,
+    seeds_to_run,
+    what_is_due,
+    with_field,
+)
 from gkd_core.registry.versions import Registry
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.settings.base import NonNegativeInt
@@ -35,10 +45,12 @@ Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Look:
-    """What a check of the registry found: what each registered model needs, and the seeds to run."""
+    """What a check of the registry found: what each registered model needs, the seeds to run, and whether images of the field
+    join the proxy."""
 
     dues: dict[str, Due]
     seeds: list[int]
+    field_joins: bool
 
     @property
     def reasons(self) -> list[str]:
@@ -53,7 +65,9 @@ def redistill(
     seeds: Seeds = [0],  # noqa: B006
     max_age_days: Annotated[float, Field(gt=0)] | None = None,
 ) -> State[dict[str, Any]]:
-    """Distil again where the pinned data, the recipe or the champion's age asks for it; say which; end at once where none does.
+    """Distil again where the pinned data, the recipe, images from the field or the champion's age ask for it; say which.
+
+    Where none does, end at once.
 
     Args:
         profile: Shipped profile to start from instead of the project's params.yaml.
@@ -75,7 +89,7 @@ def redistill(
     for reason in look.reasons:
         get_run_logger().info("due: %s", reason)
     with tracking.group_run(f"redistill-{this_run.name}", run_tags(project, "redistill")) as group:
-        results = _distil(project, tree, look.seeds, profile, settings, overrides)
+        results = _distil(project, tree, look.seeds, profile, settings, [*overrides, *field_override(tree, look.field_joins)])
         decisions = {}
         for source, versions in _register(champions, tracking, results).items():
             name = names[source]
@@ -88,13 +102,39 @@ def _look(
     project: Path, settings: Settings, champions: Champions, names: list[str], seeds: list[int], max_age_days: float | None
 ) -> Look:
     """What is needed, from settings, pins and the registry alone: no Ray, no training."""
-    now, moment = fingerprint_now(project, settings), datetime.now(UTC)
+    present = {name: champion_of(champions, name) for name in names}
+    fields = _fields(project, settings, champions, present)
+    joining = field_joins(settings, [champion for champion in present.values() if champion], list(fields.values()))
+    now, moment = fingerprint_now(project, with_field(settings) if joining else settings), datetime.now(UTC)
     age = settings.registry.max_age_days if max_age_days is None else max_age_days
     trials = {name: trials_of(champions.registry, name) for name in names}
-    present = {name: champion_of(champions, name) for name in names}
-    dues = {name: what_is_due(name, present[name], trials[name], now, moment, age) for name in names}
+    dues = {name: what_is_due(name, present[name], trials[name], now, moment, age, fields.get(name)) for name in names}
     known = [trial for found in trials.values() for trial in found if trial.fingerprint == now.digest]
-    return Look(dues, seeds_to_run(seeds, known, list(dues.values())))
+    return Look(dues, seeds_to_run(seeds, known, list(dues.values())), joining)
+
+
+def _fields(project: Path, settings: Settings, champions: Champions, present: dict[str, Champion | None]) -> dict[str, FieldLook]:
+    """How far the images of the field are from what each champion knows, where that is asked and can be said."""
+    if settings.registry.field_images is None:
+        return {}
+    check_field(settings)
+    from gkd_core.registry.field import look_at_field  # loads torch, which other looks need not
+
+    found = {}
+    for name, champion in present.items():
+        if champion is None:
+            continue
+        look = look_at_field(champions.registry, name, champion.version, settings, project)
+        if look is None:
+            get_run_logger().warning(
+                "%s: version %s was registered without statistics of what it knows, so no image of the field is held against it; "
+                "gkd registry register RUN_ID adds them",
+                name,
+                champion.version,
+            )
+        else:
+            found[name] = look
+    return found
 
 
 def _distil(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -98,10 +99,18 @@ class DataManifest(Record):
     versions: tuple[DatasetVersion, ...]
 
 
+class FieldImages(Record):
+    """Images of the field that joined the unlabelled proxy of stage 1a: how many, and a digest of their names and contents."""
+
+    images: int
+    sha256: Sha256
+
+
 class EncoderCheckpoint(Record):
     """An encoder's weights, with all that is needed to build it again.
 
     `objective_sha256` is of the student with its heads, which is stored next to it where a later step continues from it.
+    `field` are the images that joined the proxy, in this step or before it; null where none did.
     """
 
     kind: Literal["encoder"] = "encoder"
@@ -113,6 +122,7 @@ class EncoderCheckpoint(Record):
     seed: int
     updates: int
     objective_sha256: Sha256 | None = None
+    field: FieldImages | None = None
 
 
 class SegmentorCheckpoint(Record):
@@ -121,6 +131,7 @@ class SegmentorCheckpoint(Record):
     `feature_norm` is of the maps that the decoder was trained on; records that do not state it are of versions that normed them.
 
     `teacher` is the architecture that the student learnt from; null where there was none, or where it is not known.
+    `field` are the images that joined the proxy of stage 1a; null where none did.
     """
 
     kind: Literal["segmentor"] = "segmentor"
@@ -140,6 +151,7 @@ class SegmentorCheckpoint(Record):
     encoder_frozen: bool
     teacher: str | None = None
     label_fraction: float = 1.0
+    field: FieldImages | None = None
 
 
 class ScoreProtocol(Record):
@@ -169,7 +181,8 @@ class Score(Record):
     """The mIoU of one student on one domain, in percent, and the IoU of each class (null where it has no pixels).
 
     `source` is the dataset learnt from, `label_fraction` the share of its labels, `dataset` the `dataset/split` measured on.
-    `encoder_frozen` says whether stage two left the encoder as it was (null: not recorded).
+    `encoder_frozen` says whether stage two left the encoder as it was (null: not recorded). `field` are images that joined the
+    proxy: a domain that they show is no unseen one.
     """
 
     method: str
@@ -187,6 +200,7 @@ class Score(Record):
     images: int
     protocol: ScoreProtocol
     label_fraction: float = 1.0
+    field: FieldImages | None = None
 
 
 class ScoreTable(Record):
@@ -235,6 +249,14 @@ class StudentSize(Record):
     weights_bytes: Whole
     teacher_parameters: Whole | None = None
     teacher_flops: Amount | None = None
+
+
+def described_field(images: Sequence[Path], folder: Path) -> FieldImages:
+    """Images below a folder, as records state them."""
+    facts = hashlib.sha256()
+    for path in images:
+        facts.update(f"{sha256_of(path)} {path.relative_to(folder).as_posix()}\n".encode("utf-8", "surrogateescape"))
+    return FieldImages(images=len(images), sha256=facts.hexdigest())
 
 
 def sha256_of(path: Path) -> str:

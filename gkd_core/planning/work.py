@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.data.catalog.load import Domain
+from gkd_core.data.files.folders import field_images
 from gkd_core.data.order.sampling import fraction_of
 from gkd_core.distill.job import step_encoder
+from gkd_core.errors import DataError
 from gkd_core.methods import method_of, task_updates
 from gkd_core.models.flops import Cost, Size, segmentor_cost
 from gkd_core.planning.counts import image_count, image_size
@@ -111,7 +113,17 @@ class _Estimate:
             if self.proxy_images is None
             else [self.proxy_images]
         )
-        return self._distill(run, self.settings.distill_proxy, _sum(counted))
+        return self._distill(run, self.settings.distill_proxy, _sum([*counted, *self._field_count()]))
+
+    def _field_count(self) -> list[int | None]:
+        """How many images of the field join the proxy; None where they are not at hand."""
+        folder = self.settings.data.field
+        if folder is None:
+            return []
+        try:
+            return [len(field_images(self.workspace / folder))]
+        except DataError:
+            return [None]
 
     def distill_source(self, run: StageRun) -> StageWork:
         return self._distill(run, self.settings.distill_source, _sum(self._image_counts(self._parts(run))))

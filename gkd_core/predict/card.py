@@ -15,7 +15,10 @@ A {{ model.encoder.arch }} student with a {{ model.decoder }} decoder for semant
 **{{ model.source }}** alone by the method `{{ model.method }}`\
 {% if model.teacher %}, its features from {{ model.teacher }}{% endif %}. It is meant to generalise to domains whose labels it \
 never saw.
-
+{% if model.field %}
+{{ model.field.images }} images from the field joined the unlabelled images that its features were distilled on \
+(sha256 `{{ model.field.sha256 }}`): **a domain that they show is no unseen domain**.
+{% endif %}
 ## Use
 
 ```sh

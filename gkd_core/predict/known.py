@@ -21,8 +21,8 @@ from gkd_core.records import MANIFEST, Record
 from gkd_core.untrusted import Label, PlainName, Sha256
 
 FILE = "known.safetensors"
-PartName = Literal["source", "proxy"]
-PARTS: tuple[PartName, ...] = ("source", "proxy")
+PartName = Literal["source", "proxy", "field"]
+PARTS: tuple[PartName, ...] = ("source", "proxy", "field")
 LEAST = 2  # images that have a covariance
 CONSTANT = 1e-12  # of a channel's square: a variance below it is what rounding leaves
 KINDS = ("mean", "whitening", "held_out")
@@ -172,6 +172,10 @@ class Known:
         """How far vectors (n, C) are from each part."""
         found = {name: part.distances(rows) for name, part in self.parts.items()}
         return [{name: each[index] for name, each in found.items()} for index in range(len(rows))]
+
+    def nearest(self, rows: Tensor) -> list[float]:
+        """How far vectors (n, C) are from the part that is nearest to each, in the unit of `Distance.value`."""
+        return [min(distance.value for distance in each.values()) for each in self.distances(rows)]
 
     def record(self) -> KnownImages:
         """What it is of, as a manifest says it."""

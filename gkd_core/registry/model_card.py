@@ -7,7 +7,7 @@ from typing import Literal
 from jinja2 import Environment, StrictUndefined
 
 from gkd_core.predict.latency import ratio
-from gkd_core.records import Record, StudentSize
+from gkd_core.records import FieldImages, Record, StudentSize
 from gkd_core.registry.gate import Standing, Verdict
 from gkd_core.settings import EncoderSettings
 
@@ -27,6 +27,7 @@ class ModelFacts(Record):
     """What the card says of one student, the gate's verdict apart.
 
     Attributes:
+        field: images of the field that joined the proxy of stage 1a; null where none did.
         updates: optimizer updates of each of its stages, in their order.
         window: (height, width) in pixels that its pt2 program takes.
         size: parameters and FLOPs on that window, and its teacher's; null in records of early versions.
@@ -45,6 +46,7 @@ class ModelFacts(Record):
     classes: tuple[str, ...]
     parameters: int
     encoder_frozen: bool
+    field: FieldImages | None = None
     updates: dict[str, int]
     sha256: str
     window: tuple[int, int]
@@ -81,7 +83,9 @@ Classes ({{ facts.classes | length }}): {{ facts.classes | join(", ") }}.
 - Nothing here says how it fails where it fails. Not to be the only eye of anything that can hurt people.
 - The target scores below were used to decide on this model's promotion: **they are no longer scores on unseen data**. For an \
 unbiased figure measure on a domain that the gate never looked at.
-
+{% if facts.field %}- {{ facts.field.images }} images from the field joined the unlabelled proxy of stage 1a \
+(sha256 `{{ facts.field.sha256 }}`): **a domain that they show is no unseen domain**.
+{% endif %}
 ## Scores
 
 mIoU in %, {% if facts.standing.seeds | length > 1 %}mean over seeds{% else %}seed{% endif %} {{ seeds }}; \

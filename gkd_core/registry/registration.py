@@ -16,6 +16,7 @@ from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
 from gkd_core.models.tensor_files import read_tensors
 from gkd_core.paths import PARAMS, SCORES
 from gkd_core.records import MANIFEST, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint
+from gkd_core.registry.field import register_known
 from gkd_core.registry.gate import SeedScores, Standing
 from gkd_core.registry.model_card import DataUse, ModelFacts
 from gkd_core.registry.served_student import BUNDLE
@@ -107,6 +108,8 @@ def register_students(registry: Registry, tracking: Tracking, runs: Sequence[Fin
         tables = [_seed_scores(run, source) for run in runs]
         students = [_student(registry, tracking, run, source, tables) for run in runs]
         versions = [registry.add(student) for student in students]
+        for run, version in zip(runs, versions, strict=True):
+            register_known(registry, version, run.recipe, run.workspace, source)
         order = sorted(range(len(runs)), key=lambda index: (-tables[index].validation, tables[index].seed))
         found[source] = [versions[index] for index in order]
     return found
@@ -157,6 +160,7 @@ def _facts(
         classes=manifest.classes,
         parameters=sum(tensor.numel() for tensor in read_tensors(folder / manifest.weights).values()),
         encoder_frozen=manifest.encoder_frozen,
+        field=manifest.field,
         updates={**_distilled(run, source), LEARN_TASK.name: manifest.updates},
         sha256=manifest.sha256,
         window=settings.evaluate.window,

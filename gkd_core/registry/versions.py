@@ -31,11 +31,11 @@ FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
 # The databases of MLflow keep no link from a version to its logged model.
 MODEL_TAG = "model_id"
+KNOWN, KNOWN_RECORD = "known.safetensors", "known.json"  # statistics of the images that a student knows
 # What is put beside a model's own files after it was logged.
-LINEAGE = (
-    "registered_model_meta"  # MLflow notes there by which address a model was fetched; in a store of files, beside the model
-)
-UNSIGNED = (FACTS, FINGERPRINT, VERDICT, FILE, LINEAGE)
+# MLflow notes there by which address a model was fetched; in a store of files, beside the model.
+LINEAGE = "registered_model_meta"
+UNSIGNED = (FACTS, FINGERPRINT, VERDICT, FILE, KNOWN, KNOWN_RECORD, LINEAGE)
 SHA256_TAG, RECIPE_TAG, VERDICT_TAG, JUDGED_TAG = "sha256", "recipe", "gate.decision", "gate.at"
 Kind = TypeVar("Kind", bound=Record)
 
@@ -118,7 +118,7 @@ class Registry:
         number = str(version.version)
         self._write(version, {FACTS: student.facts, FINGERPRINT: student.fingerprint})
         judged = VERDICT_TAG in version.tags
-        self.write_card(name, number, self._read(version, VERDICT, Verdict) if judged else None)
+        self.write_card(name, number, self.read(version, VERDICT, Verdict) if judged else None)
         return self.client.get_model_version(name, number)
 
     def tag(self, name: str, number: str, tags: Mapping[str, str]) -> None:
@@ -145,11 +145,11 @@ class Registry:
         Raises:
             PlatformError: it was not registered by `add`.
         """
-        return self._read(version, FACTS, ModelFacts)
+        return self.read(version, FACTS, ModelFacts)
 
     def fingerprint(self, version: ModelVersion) -> Fingerprint:
         """The recipe and data that a version was made from; raises as `facts`."""
-        return self._read(version, FINGERPRINT, Fingerprint)
+        return self.read(version, FINGERPRINT, Fingerprint)
 
     def note_verdict(self, name: str, number: str, verdict: Verdict) -> None:
         """Write down what the gate said of a version: a record, tags, and the card."""
@@ -164,31 +164,38 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / FILE
             file.write_text(card, encoding="utf-8")
-            self._put(version, Path(folder))
+            self.put(version, Path(folder))
         self.client.update_model_version(name, number, summary_of(card, DESCRIPTION_LIMIT))
         return card
 
     def read_card(self, version: ModelVersion) -> str:
         """The whole card of a version; raises as `facts`."""
         with tempfile.TemporaryDirectory() as folder:
-            return self._download(version, FILE, folder).read_text(encoding="utf-8")
+            return self.download(version, FILE, folder).read_text(encoding="utf-8")
 
     def _write(self, version: ModelVersion, records: Mapping[str, Record]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name, record in records.items():
                 record.write(Path(folder) / name)
-            self._put(version, Path(folder))
+            self.put(version, Path(folder))
 
-    def _put(self, version: ModelVersion, folder: Path) -> None:
+    def put(self, version: ModelVersion, folder: Path) -> None:
         """Put files beside a version's model, the digest of each on record with the version."""
         self.client.log_model_artifacts(self.model_id(version), str(folder))
         self.tag(version.name, str(version.version), tags_of(digests_of(folder)))
 
-    def _read(self, version: ModelVersion, file: str, kind: type[Kind]) -> Kind:
+    def read(self, version: ModelVersion, file: str, kind: type[Kind]) -> Kind:
+        """A record that was put beside a version's model; raises as `facts`."""
         with tempfile.TemporaryDirectory() as folder:
-            return kind.read(self._download(version, file, folder))
+            return kind.read(self.download(version, file, folder))
 
-    def _download(self, version: ModelVersion, file: str, folder: str) -> Path:
+    def download(self, version: ModelVersion, file: str, folder: str) -> Path:
+        """Bring a file that was put beside a version's model to a folder, and hold it against its digest.
+
+        Raises:
+            PlatformError: there is none.
+            WeightsError: it is not what was put there.
+        """
         label = f"{version.name} version {version.version}"
         location = self.client.get_logged_model(self.model_id(version)).artifact_location
         try:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gkd_core.records import Score, ScoreProtocol
+from gkd_core.records import FieldImages, Score, ScoreProtocol
 from gkd_core.reports.rows import IN_DOMAIN, Cell
 
 Facts = tuple[str, Sequence[Score], Sequence[Mapping[str, str]]]  # a row's label, its scores, the data digests of its runs
 
 
 def cautions(rows: Sequence[Facts]) -> list[str]:
-    """One sentence a reason; none where everything was measured alike."""
-    return [*_protocols(rows), *_data(rows), *_domains(rows)]
+    """One sentence a reason; none where everything was measured alike, on domains that no student saw."""
+    return [*_protocols(rows), *_data(rows), *_domains(rows), *seen_in_the_field([(label, scores) for label, scores, _ in rows])]
+
+
+def seen_in_the_field(rows: Sequence[tuple[str, Sequence[Score]]]) -> list[str]:
+    """Of rows whose students saw images of the field, that these are no unseen domain: a sentence for each set of images."""
+    found: dict[FieldImages, dict[str, None]] = {}
+    for label, scores in rows:
+        for score in scores:
+            if score.field is not None:
+                found.setdefault(score.field, {})[label] = None
+    return [
+        f"{', '.join(labels)}: {field.images} images from the field (sha256 {field.sha256[:10]}) joined the unlabelled proxy of "
+        "stage 1a. A domain that they show is no unseen domain."
+        for field, labels in found.items()
+    ]
 
 
 def protocol_words(protocol: ScoreProtocol) -> str:

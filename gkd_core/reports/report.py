@@ -9,6 +9,7 @@ from pathlib import Path
 from gkd_core.files import atomic_file
 from gkd_core.records import ScoreTable
 from gkd_core.reports.charts import save_heatmap, save_radar
+from gkd_core.reports.comparability import seen_in_the_field
 from gkd_core.reports.comparison import Comparison
 from gkd_core.reports.findings import description, findings, headline
 from gkd_core.reports.page import write_page
@@ -53,6 +54,7 @@ def summary(table: ScoreTable, rows: Sequence[Row]) -> str:
         + (" (mean ± standard deviation over seeds)." if len(seeds) > 1 else "."),
         f"Selection: {', '.join(sorted({score.protocol.selection for score in table.scores}))}; "
         "no target was looked at before it was scored.",
+        *seen_in_the_field([(score.method, [score]) for score in table.scores]),
         "",
         *matrix_lines(rows),
         "",

@@ -45,6 +45,11 @@ class DataSettings(Section):
         (), description="YAML files with further dataset entries; a bare name is one shipped with the package."
     )
     proxy: str = Field("proxy/all", description="Unlabelled proxy images of stage 1a, as dataset/split of the catalog.")
+    field: LocalPath | None = Field(
+        None,
+        description="Folder of unlabelled images from the field that join the proxy in stage 1a, each seen as often as any "
+        "other; null: none do.",
+    )
     benchmarks: tuple[str, ...] = Field(
         ("G2C", "G2B", "G2M", "C2A", "P2R"),
         min_length=1,
@@ -64,4 +69,6 @@ class DataSettings(Section):
             raise ValueError(f"given {what}; exactly one of world, root and shards must be set, the others null")
         if self.streaming is not None and self.shards is None:
             raise ValueError("streaming needs shards; set shards too, or streaming to null")
+        if self.streaming is not None and self.field is not None:
+            raise ValueError("field: its images lie in no shard that could be streamed; set streaming to null, or field")
         return self

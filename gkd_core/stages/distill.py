@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gkd_core.data.catalog.sources import Source
 from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.folders import field_images
 from gkd_core.data.files.origin import training_files_keep_their_size
 from gkd_core.distill.job import DistillJob, step_encoder
 from gkd_core.distill.results import write_average, write_objective, write_student
@@ -16,7 +17,7 @@ from gkd_core.distill.token_cache import discard
 from gkd_core.errors import GkdError
 from gkd_core.files import atomic_folder
 from gkd_core.methods import method_of
-from gkd_core.records import MANIFEST, EncoderCheckpoint, sha256_of
+from gkd_core.records import MANIFEST, EncoderCheckpoint, FieldImages, described_field, sha256_of
 from gkd_core.settings import DistillSettings, EncoderSettings, Settings
 from gkd_core.stages.machine import absolute_weights, device_of, held
 from gkd_core.stages.student_record import check_student
@@ -32,9 +33,10 @@ OBJECTIVE = "objective.safetensors"  # student and heads, for a later step of st
 
 
 def distill_proxy(context: Context) -> None:
-    """Stage 1a: distil the student on the proxy images."""
+    """Stage 1a: distil the student on the proxy images, and on those of the field that join them."""
     settings = context.settings
-    _distill(context, settings.distill_proxy, Source.model_validate(settings.data.proxy), partial(_own_weights, context))
+    source = Source.model_validate(settings.data.proxy)
+    _distill(context, settings.distill_proxy, source, partial(_own_weights, context), partial(_joining, context))
 
 
 def distill_source(context: Context) -> None:
@@ -46,10 +48,14 @@ def distill_source(context: Context) -> None:
 
 
 class Beginning(NamedTuple):
-    """What a step of stage one starts from: a student with its weights and, where its heads go on too, the weights of both."""
+    """What a step of stage one starts from: a student with its weights and, where its heads go on too, the weights of both.
+
+    `field` are the images of the field that the student has seen.
+    """
 
     student: EncoderSettings
     objective: Path | None = None
+    field: FieldImages | None = None
 
 
 def _own_weights(context: Context) -> Beginning:
@@ -68,7 +74,8 @@ def _student_alone(context: Context) -> Beginning:
     """The student that stage 1a left, as its record describes it."""
     folder, record = _left_by_1a(context)
     weights = held(folder / record.weights, record.sha256, folder / MANIFEST)
-    return Beginning(context.settings.student.model_copy(update={"weights": str(weights), "min_coverage": 1.0}))
+    student = context.settings.student.model_copy(update={"weights": str(weights), "min_coverage": 1.0})
+    return Beginning(student, field=record.field)
 
 
 def _student_and_heads(context: Context) -> Beginning:
@@ -77,13 +84,25 @@ def _student_and_heads(context: Context) -> Beginning:
     objective = folder / OBJECTIVE
     if record.objective_sha256 is not None:  # records of early versions state no digest of it
         held(objective, record.objective_sha256, folder / MANIFEST)
-    return Beginning(absolute_weights(context.settings.student, context), objective)
+    return Beginning(absolute_weights(context.settings.student, context), objective, record.field)
 
 
 BEGINNINGS: Mapping[str, Callable[[Context], Beginning]] = {"fresh": _student_alone, "carried": _student_and_heads}
 
 
-def _distill(context: Context, section: DistillSettings, source: Source, begin: Callable[[], Beginning]) -> None:
+def _joining(context: Context) -> list[Path]:
+    """The images of the field that join the proxy."""
+    folder = context.settings.data.field
+    return [] if folder is None else field_images(context.workspace / folder)
+
+
+def _distill(
+    context: Context,
+    section: DistillSettings,
+    source: Source,
+    begin: Callable[[], Beginning],
+    joining: Callable[[], list[Path]] = list,
+) -> None:
     settings = context.settings
     if settings.compute.elsewhere:
         from gkd_core.cluster.job_package import RemoteWork
@@ -94,7 +113,8 @@ def _distill(context: Context, section: DistillSettings, source: Source, begin: 
         run_remotely(work)
         return
     parts = [_images(context, reference) for reference in source.references]
-    images = tuple(image for part in parts for image in part)
+    joined, mix = joining(), source.mix([len(part) for part in parts])
+    images = (*(image for part in parts for image in part), *joined)
     beginning = begin()
     job = DistillJob(
         title=context.run.name,
@@ -111,7 +131,7 @@ def _distill(context: Context, section: DistillSettings, source: Source, begin: 
         run_folder=context.run_folder,
         cache_bytes=settings.compute.teacher_cache_bytes,
         loaders=settings.compute.loaders,
-        mix=source.mix([len(part) for part in parts]),
+        mix=mix.joined_by(len(joined)) if joined else mix,
         streaming=settings.data.streaming,
     )
     state = _train(job, settings, context.run_folder)
@@ -124,6 +144,7 @@ def _distill(context: Context, section: DistillSettings, source: Source, begin: 
             weights=STUDENT,
             sha256=sha256_of(folder / STUDENT),
             objective_sha256=sha256_of(folder / OBJECTIVE),
+            field=described_field(joined, context.workspace / str(settings.data.field)) if joined else beginning.field,
             stage=context.run.name,
             method=settings.method,
             seed=settings.seed,

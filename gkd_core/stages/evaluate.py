@@ -136,6 +136,7 @@ def score(context: Context, place: Place, matrix: torch.Tensor, record: Segmento
         student=record.encoder.arch,
         seed=record.seed,
         label_fraction=record.label_fraction,
+        field=record.field,
         encoder_frozen=record.encoder_frozen,
         benchmark=place.benchmark,
         source=record.source,

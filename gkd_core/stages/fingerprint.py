@@ -15,6 +15,7 @@ from gkd_core.stages.facts import STAGES
 from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.run import params_of
 
+FIELD = "data.field"  # a setting of stage 1a where images of the field join
 SEED = "seed"  # not of the recipe: several seeds of one recipe are compared
 
 
@@ -51,6 +52,21 @@ def fingerprint_of(recipe: Recipe, data: Mapping[str, str]) -> Fingerprint:
     settings.pop(SEED, None)
     # As it is read back from a file: tuples are lists there.
     return Fingerprint(recipe=json.loads(json.dumps(settings)), data=dict(data))
+
+
+def joins_field(fingerprint: Fingerprint) -> bool:
+    """Whether images of the field join the proxy."""
+    return fingerprint.recipe.get(FIELD) is not None
+
+
+def without_field(fingerprint: Fingerprint) -> Fingerprint:
+    """The fingerprint but for the images of the field."""
+    recipe = {key: value for key, value in fingerprint.recipe.items() if key != FIELD}
+    section, _, key = FIELD.partition(".")
+    if isinstance(recipe.get(section), dict):
+        recipe[section] = {name: value for name, value in recipe[section].items() if name != key}
+    folder = fingerprint.recipe.get(FIELD)
+    return Fingerprint(recipe=recipe, data={path: digest for path, digest in fingerprint.data.items() if path != folder})
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:

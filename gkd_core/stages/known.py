@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gkd_core.data.catalog.load import Domain
 from gkd_core.data.files.blobs import DataFile
+from gkd_core.data.files.folders import field_images
 from gkd_core.errors import DataError
 from gkd_core.messages import shown
 from gkd_core.methods import method_of
@@ -29,7 +30,8 @@ def known_images(student: Segmentor, recipe: Recipe, workspace: Path, most: int,
 
     Args:
         workspace: what the settings' paths are relative to.
-        most: images of the source, of its validation and of the proxy that are looked at, evenly spaced.
+        most: images of the source, of its validation, of the proxy and of the field that joined it that are looked at, evenly
+            spaced.
         progress: gives, for the number of images, a context whose function is told how many are done.
 
     Raises:
@@ -73,10 +75,14 @@ def _parts(recipe: Recipe, source: str, workspace: Path, most: int) -> list[tupl
     found: list[tuple[PartName, Seen, Seen]] = [
         ("source", Seen(_named(learnt), spaced(files(learnt), most)), Seen(str(validation), spaced(files([validation]), most)))
     ]
-    if recipe.has_proxy_stage and method_of(recipe.settings).distillation is not None:
+    distils = recipe.has_proxy_stage and method_of(recipe.settings).distillation is not None
+    if distils:
         proxy = recipe.catalog.domain(recipe.settings.data.proxy)
         images, held_out = apart(spaced(files([proxy]), most))
         found.append(("proxy", Seen(str(proxy), images), Seen(f"{proxy}, held out", held_out)))
+    if recipe.settings.data.field is not None and distils:
+        images, held_out = apart(spaced(field_images(workspace / recipe.settings.data.field), most))
+        found.append(("field", Seen("field images", images), Seen("field images, held out", held_out)))
     return found
 
 

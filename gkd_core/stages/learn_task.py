@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from gkd_core.data.catalog.load import Domain
@@ -99,6 +101,7 @@ def learn_task(context: Context) -> None:
             # Only where the result depends on it: DVC knows this output by the settings that the stage declares.
             teacher=settings.teacher.arch if "teacher" in context.run.params or method.distillation else None,
             label_fraction=section.label_fraction,
+            field=EncoderCheckpoint.read(_distilled(context) / MANIFEST).field if method.distillation else None,
         ).write(folder / MANIFEST)
 
 
@@ -110,6 +113,11 @@ def _labelled(context: Context, domain: Domain) -> LabelledImages:
     return LabelledImages(pairs, origin.encoding(domain))
 
 
+def _distilled(context: Context) -> Path:
+    """The folder that stage one left."""
+    return context.workspace / context.run.input("student")
+
+
 def _task_encoder(context: Context) -> EncoderSettings:
     """Settings of the encoder that stage two starts from, pointing at stage one's student where the method has one."""
     settings = context.settings
@@ -118,6 +126,6 @@ def _task_encoder(context: Context) -> EncoderSettings:
         return absolute_weights(settings.teacher, context)
     if method.distillation is None:
         return absolute_weights(settings.student, context)
-    folder = context.workspace / context.run.input("student")
+    folder = _distilled(context)
     check_student(EncoderCheckpoint.read(folder / MANIFEST), settings, settings.distill_source, folder / MANIFEST)
     return distilled_encoder(folder)

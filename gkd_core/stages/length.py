@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gkd_core.data.files.folders import field_images
 from gkd_core.methods import task_updates
 from gkd_core.paths import DATA
 from gkd_core.records import MANIFEST, DataManifest
@@ -35,7 +36,9 @@ def length_of(recipe: Recipe, run: StageRun, workspace: Path) -> Length | None:
     manifest = DataManifest.read(workspace / DATA / MANIFEST)
     images = {f"{version.dataset}/{version.split}": version.images for version in manifest.versions}
     if stage is DISTILL_PROXY:
-        return Length(settings.distill_proxy.updates_for(images[settings.data.proxy]), stage.unit)
+        field = settings.data.field
+        joined = 0 if field is None else len(field_images(workspace / field))
+        return Length(settings.distill_proxy.updates_for(images[settings.data.proxy] + joined), stage.unit)
     if not stage.trains:
         return Length(sum(images[domain.reference] for domain in recipe.measured_domains(str(run.source))), stage.unit)
     learnt = sum(images[domain.reference] for domain in recipe.parts(str(run.source)))

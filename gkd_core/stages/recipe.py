@@ -195,8 +195,12 @@ def _prepare_data(recipe: Recipe) -> StageRun:
 
 
 def _distill_proxy(recipe: Recipe) -> StageRun:
-    inputs = (*_own_files(recipe), *_images(recipe, recipe.catalog.domain(recipe.settings.data.proxy)))
-    params = (*COMMON, *DISTILLING, *_elastic_params(recipe.settings), "data.proxy", "distill_proxy")
+    field = recipe.settings.data.field
+    joining = () if field is None else (Path(field),)
+    inputs = (*_own_files(recipe), *_images(recipe, recipe.catalog.domain(recipe.settings.data.proxy)), *joining)
+    # Where none join, the stage depends on what it did before there was such a setting.
+    params = (*COMMON, *DISTILLING, *_elastic_params(recipe.settings), "data.proxy", *(("data.field",) if joining else ()),
+              "distill_proxy")  # fmt: skip
     return StageRun(DISTILL_PROXY.name, None, inputs, params, DISTILL_PROXY.output())
 
 

@@ -54,9 +54,9 @@ def create_workspace(project: Path, name: str, settings: Settings) -> Path:
     (project / RUNS).mkdir(parents=True, exist_ok=True)
     (workspace / ARTIFACTS).mkdir()
     (workspace / RUNS).symlink_to(project / RUNS)
-    folder = settings.data.root or settings.data.shards
-    if folder is not None and "://" not in folder and not Path(folder).is_absolute():
-        _link(workspace, project, Path(folder))
+    for folder in (settings.data.root or settings.data.shards, settings.data.field):
+        if folder is not None and "://" not in folder and not Path(folder).is_absolute():
+            _link(workspace, project, Path(folder))
     return workspace
 
 
@@ -107,6 +107,7 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
         update={
             "root": None if data.root is None else anchored_root(data.root),
             "shards": None if data.shards is None else anchored_root(data.shards),
+            "field": None if data.field is None else anchored_root(data.field),
             "catalogs": tuple(
                 anchored(item) if "/" in item or item.endswith((".yaml", ".yml")) else item for item in data.catalogs
             ),
@@ -118,9 +119,11 @@ def anchor_paths(settings: Settings, project: Path) -> Settings:
         if encoder.weights_file is not None
     }
     keys = {key: getattr(settings.registry, key) for key in ("private_key", "public_key")}
-    registry = settings.registry.model_copy(
-        update={key: Path(anchored(str(path))) for key, path in keys.items() if path is not None}
-    )
+    changed: dict[str, object] = {key: Path(anchored(str(path))) for key, path in keys.items() if path is not None}
+    field = settings.registry.field_images
+    if field is not None:
+        changed["field_images"] = field.model_copy(update={"folder": anchored_root(field.folder)})
+    registry = settings.registry.model_copy(update=changed)
     return settings.model_copy(update={"data": data, "registry": registry, **encoders})
 
 

@@ -6,7 +6,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gkd_core.registry.retraining import Champion, Due, Trial, seeds_to_run, what_is_due
+from gkd_core.errors import SettingsError
+from gkd_core.registry.retraining import (
+    Champion,
+    Due,
+    FieldLook,
+    Trial,
+    check_field,
+    field_joins,
+    field_override,
+    seeds_to_run,
+    what_is_due,
+    with_field,
+)
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages import Recipe
 from gkd_core.stages.facts import STAGES
@@ -113,3 +125,70 @@ def test_age_alone_takes_further_seeds() -> None:
     assert seeds_to_run([0, 1], trials, [age, none]) == [4, 5]
     assert seeds_to_run([0, 1], trials, [age, change]) == [0, 1]
     assert seeds_to_run([0], [], [age]) == [0]
+
+
+def _joined(digest: str) -> Fingerprint:
+    return _fingerprint("data.field=inbox", **{"inbox": digest})
+
+
+def test_images_beyond_the_bound_ask_and_are_named_and_others_do_not() -> None:
+    near, far = FieldLook(1.2, 1.5, 40), FieldLook(2.25, 1.5, 40)
+    now = _fingerprint()
+    assert what_is_due("m", _champion(now), [], now, NOW, 30, near) == Due(
+        (),
+        "m: version 4 is of today's data and recipe, 1.0 days old; "
+        "40 images from the field, median distance 1.20 (registry.field_images.bound: 1.5)",
+    )
+    due = what_is_due("m", _champion(now), [], _joined("aa"), NOW, 30, far)
+    (reason,) = due.reasons
+    assert reason.startswith("m: 40 images from the field, median distance 2.25") and "they join the proxy" in reason
+    assert not due.further_seed
+
+
+def test_a_folder_that_changes_by_the_day_asks_by_its_distance_alone() -> None:
+    champion, near, far = _champion(_joined("aa")), FieldLook(1.2, 1.5, 4), FieldLook(9, 1.5, 4)
+    assert what_is_due("m", champion, [], _joined("bb"), NOW, 30, near).reasons == ()
+    assert len(what_is_due("m", champion, [], _joined("bb"), NOW, 30, far).reasons) == 1
+    assert len(what_is_due("m", champion, [], _joined("bb"), NOW, 30).reasons) == 1, "where nothing is asked of it, it is data"
+    changed = _fingerprint("data.field=inbox", "learn_task.updates=7", **{"inbox": "bb"})
+    (reason,) = what_is_due("m", champion, [], changed, NOW, 30, near).reasons
+    assert "learn_task.updates" in reason
+
+
+def test_images_that_joined_a_refused_student_ask_again_only_when_there_are_others() -> None:
+    refused, far = Trial("5", _joined("aa").digest, 0, True, NOW - timedelta(days=1)), FieldLook(9, 1.5, 4)
+    champion = _champion(_fingerprint(), days=3)
+    assert what_is_due("m", champion, [refused], _joined("aa"), NOW, 30, far).reasons == ()
+    assert len(what_is_due("m", champion, [refused], _joined("bb"), NOW, 30, far).reasons) == 1
+
+
+FIELD_SET = "registry.field_images={folder: inbox, bound: 1.5}"
+
+
+def test_they_join_where_they_ask_and_where_they_joined_the_champion() -> None:
+    settings, far, near = load_settings(None, "demo", [FIELD_SET]), FieldLook(9, 1.5, 4), FieldLook(1, 1.5, 4)
+    plain, joined = _champion(_fingerprint()), _champion(_joined("aa"))
+    assert not field_joins(settings, [plain], [near])
+    assert field_joins(settings, [plain], [far]) and field_joins(settings, [plain, joined], [near])
+    assert not field_joins(load_settings(None, "demo", []), [joined], []), "the setting was taken back"
+    assert with_field(settings).data.field == "inbox"
+    asked = load_settings(None, "demo", [FIELD_SET, *field_override(settings, True)])
+    assert asked == with_field(settings) and field_override(settings, False) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (["data.field=other"], "data.field is set beside it"),
+        (["method=no-kd"], "method no-kd has no stage 1a"),
+        (["distill_proxy.updates=0"], "has no stage 1a here"),
+    ],
+)
+def test_images_that_could_not_join_are_refused(changes: list[str], line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        check_field(load_settings(None, "demo", [FIELD_SET, *changes]))
+
+
+def test_a_bound_that_known_images_are_beyond_is_refused() -> None:
+    with pytest.raises(SettingsError, match="registry.field_images.bound"):
+        load_settings(None, "demo", ["registry.field_images={folder: inbox, bound: 1}"])

@@ -28,6 +28,14 @@ class Mix(NamedTuple):
         """Index of the first image of each part."""
         return tuple(accumulate(self.sizes[:-1], initial=0))
 
+    def joined_by(self, images: int) -> Mix:
+        """With so many further images behind, each drawn once in an epoch, which grows by as many.
+
+        >>> Mix((60, 40), (75, 25)).joined_by(5)
+        Mix(sizes=(60, 40, 5), draws=(75, 25, 5))
+        """
+        return Mix((*self.sizes, images), (*self.draws, images))
+
 
 def whole(size: int) -> Mix:
     """The mix of a single part."""

@@ -128,6 +128,20 @@ def files_below(folder: Path) -> Iterator[Path]:
     yield from (path for path in _walk_all(folder, "**/*").files if path.is_file())
 
 
+def field_images(folder: Path) -> list[Path]:
+    """The images below a folder, by the suffixes of their names, in the order of their paths.
+
+    Raises:
+        DataError: there is no such folder, no image in it, or a part of it could not be entered.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of field images; make it, or leave the setting that names it null")
+    found = sorted(path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise DataError(f"{folder}: no field image in it (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
 def _walk_all(base: Path, pattern: str) -> Tree:
     """As `walk`, where a place that could not be entered is an error."""
     tree = walk(base, pattern)
