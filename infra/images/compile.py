@@ -10,10 +10,10 @@ from __future__ import annotations
 import ast
 import compileall
 import importlib
-import importlib.util
 import os
 import pkgutil
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,12 +47,12 @@ PROGRAMS = {
 WALKED = {"service": ("flows", "gkd_core"), "worker": ("flows", "gkd_core", "ray.dashboard.modules", "dvc.commands")}
 
 
-def location(name: str) -> Path:
-    """The folder of an installed package."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"compile.py: {name}: no package of this environment")
-    return Path(next(iter(spec.submodule_search_locations)))
+def location(path: str) -> Path:
+    """The folder of an installed package, by its path: by name one may be found that Ray, once imported, put in its place."""
+    folder = Path(sysconfig.get_path("purelib"), path)
+    if not folder.is_dir():
+        raise SystemExit(f"compile.py: {path}: no package of this environment")
+    return folder
 
 
 def imported_by(source: Path) -> Iterator[tuple[str, str | None]]:
@@ -80,14 +80,14 @@ def main(image: str) -> None:
     for name in PROGRAMS[image]:
         importlib.import_module(name)  # these must be there
     for package in WALKED[image]:
-        for module in pkgutil.walk_packages([str(location(package))], f"{package}.", onerror=lambda _: None):
+        for module in pkgutil.walk_packages([str(location(package.replace(".", "/")))], f"{package}.", onerror=lambda _: None):
             bring_in(module.name, None, absent)
     for package in ("gkd_core", "flows"):
         for source in location(package).rglob("*.py"):
             for name, attribute in imported_by(source):
                 bring_in(name, attribute, absent)
     for path in WHOLE[image]:
-        if not compileall.compile_dir(location(path.replace("/", ".")), quiet=1, workers=0):
+        if not compileall.compile_dir(location(path), quiet=1, workers=0):
             raise SystemExit(f"compile.py: {path}: not all of it compiles")
     print(f"compile.py: {image}: {len(sys.modules)} modules in {time.monotonic() - started:.0f} s")
     print(f"compile.py: asked for and not in this image: {', '.join(sorted(absent)) or 'nothing'}", flush=True)

@@ -31,9 +31,11 @@ def pinned(arguments: list[str]) -> str:
 
 
 def main(overlay: Path, arguments: list[str]) -> None:
-    """Write the component below the overlay."""
+    """Write the component below the overlay, in a folder of its own that a fresh clone does not have."""
     target = overlay / FILE
-    target.write_text(pinned(arguments), encoding="utf-8")
+    text = pinned(arguments)
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text, encoding="utf-8")
     print(f"{target}: {len(arguments)} images pinned")
 
 

@@ -104,7 +104,7 @@ def render_prod(folder: Path, digest: str = "0123456789abcdef" * 4) -> Manifests
     tree = folder / "kubernetes"
     shutil.copytree(MANIFESTS, tree)
     overlay = tree / "overlays" / "prod"
-    (overlay / "images").mkdir(exist_ok=True)
+    shutil.rmtree(overlay / "images", ignore_errors=True)  # a fresh clone has none
     pins = [f"gkd-{name}=registry.example/gkd-{name}@sha256:{digest}" for name in ("service", "worker")]
     script = REPOSITORY / "infra" / "images" / "pin.py"
     done = subprocess.run([sys.executable, str(script), str(overlay), *pins], capture_output=True, text=True, check=False)

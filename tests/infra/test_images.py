@@ -11,7 +11,10 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.test_layers import BLOCKED_IMPORT
@@ -361,11 +364,26 @@ def test_trimming_takes_tests_and_leaves_programs(tmp_path: Path) -> None:
     assert done.stdout == "trim.py: 7 files and folders removed, 1 MB\n"
 
 
-def test_what_a_file_imports_is_found_in_its_functions_too(tmp_path: Path) -> None:
+@pytest.fixture
+def compiling() -> Any:
+    """The module compile.py."""
     spec = importlib.util.spec_from_file_location("compile_in_image", FOLDER / "compile.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_a_package_is_found_where_another_took_its_name(compiling: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path(psutil.__file__).parent
+    monkeypatch.setitem(sys.modules, "psutil", ModuleType("psutil"))  # as Ray does with its copy
+    assert compiling.location("psutil") == own
+    with pytest.raises(SystemExit, match="compile.py: no_such: no package"):
+        compiling.location("no_such")
+
+
+def test_what_a_file_imports_is_found_in_its_functions_too(compiling: Any, tmp_path: Path) -> None:
+    module = compiling
     source = tmp_path / "source.py"
     source.write_text("import a.b, c\nfrom . import own\ndef f():\n    from d.e import x, y\n    import g as h\n")
     assert list(module.imported_by(source)) == [("a.b", None), ("c", None), ("d.e", "x"), ("d.e", "y"), ("g", None)]
