@@ -77,12 +77,13 @@ Each was held against PyTorch on real images. B images in a batch, K classes; no
 {% endfor %}{% endif %}{% if bundle.known %}
 ## Is an image like what it knows?
 
-`gkd predict` tells how far each image is from those below, without labels: the Mahalanobis distance of its pooled tokens, 1 where \
-it is that of the held-out images in the median. A far image is a reason to look, a near one no promise.
+`gkd predict` tells how far each image is from those below, without labels: the Mahalanobis distance of its pooled tokens, \
+1 where it is that of the held-out images in the median. A far image is a reason to look, a near one no promise.
 
 | part | statistics of | images | judged by | images |
 |---|---|---|---|---|
-{% for part in bundle.known.parts %}| {{ part.name }} | {{ part.images }} | {{ part.count }} | {{ part.held_out }} | {{ part.held }} |
+{% for part in bundle.known.parts %}| {{ part.name }} | {{ part.images }} | {{ part.count }} | {{ part.held_out }} | \
+{{ part.held }} |
 {% endfor %}{% endif %}
 ## Licences
 

@@ -62,7 +62,8 @@ class FieldLook:
         return self.median > self.bound
 
     def __str__(self) -> str:
-        return f"{self.images} images from the field, median distance {self.median:.2f} (registry.field_images.bound: {self.bound:g})"
+        bound = f"registry.field_images.bound: {self.bound:g}"
+        return f"{self.images} images from the field, median distance {self.median:.2f} ({bound})"
 
 
 @dataclass(frozen=True)

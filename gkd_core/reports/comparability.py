@@ -23,8 +23,8 @@ def seen_in_the_field(rows: Sequence[tuple[str, Sequence[Score]]]) -> list[str]:
             if score.field is not None:
                 found.setdefault(score.field, {})[label] = None
     return [
-        f"{', '.join(labels)}: {field.images} images from the field (sha256 {field.sha256[:10]}) joined the unlabelled proxy of stage "
-        "1a. A domain that they show is no unseen domain."
+        f"{', '.join(labels)}: {field.images} images from the field (sha256 {field.sha256[:10]}) joined the unlabelled proxy of "
+        "stage 1a. A domain that they show is no unseen domain."
         for field, labels in found.items()
     ]
 

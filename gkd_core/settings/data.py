@@ -47,8 +47,8 @@ class DataSettings(Section):
     proxy: str = Field("proxy/all", description="Unlabelled proxy images of stage 1a, as dataset/split of the catalog.")
     field: LocalPath | None = Field(
         None,
-        description="Folder of unlabelled images from the field that join the proxy in stage 1a, each seen as often as one of the "
-        "proxy's; null: none do.",
+        description="Folder of unlabelled images from the field that join the proxy in stage 1a, each seen as often as any "
+        "other; null: none do.",
     )
     benchmarks: tuple[str, ...] = Field(
         ("G2C", "G2B", "G2M", "C2A", "P2R"),

@@ -1,4 +1,4 @@
-"""What is noted of an image while it is answered: the tokens of its windows, whatever way it goes; and what that says of images."""
+"""What is noted of an image while it is answered: the tokens of its windows, whatever way it goes; and what that says."""
 
 from __future__ import annotations
 
