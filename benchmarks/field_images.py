@@ -87,7 +87,8 @@ def _line(student: Segmentor, known: Known, score: Score, files: Sequence[DataFi
 
 def _table(lines: Sequence[Line]) -> list[str]:
     """Domains by mIoU, and how the ranks agree: -1 where the farthest domain is always the worst."""
-    head = ["| source | domain | images | mIoU, % | distance from the source | from the nearest part |", "|---|---|---:|---:|---:|---:|"]
+    head = ["| source | domain | images | mIoU, % | distance from the source | from the nearest part |"]
+    head.append("|---|---|---:|---:|---:|---:|")
     ranked = sorted(lines, key=lambda line: (line.source, -line.miou))
     rows = [
         f"| {line.source} | {line.domain} | {line.images} | {line.miou:.1f} | {line.from_source:.2f} | {line.from_nearest:.2f} |"
