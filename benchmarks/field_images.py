@@ -68,7 +68,7 @@ def main(
 def _lines(recipe: Recipe, workspace: Path, source: str, most: int) -> list[Line]:
     folder = workspace / LEARN_TASK.output(source)
     network = load_segmentor(folder)
-    student = Segmentor(describe(folder, network, recipe, workspace), network, torch.device(device_of(recipe.settings)))
+    student = Segmentor(describe(folder, recipe, workspace), network, torch.device(device_of(recipe.settings)))
     known = known_images(student, recipe, workspace, most, lambda count: progress(f"{source}: known", count, unit="images"))
     scores = {score.dataset: score for score in ScoreTable.read(workspace / EVALUATE.output(source) / SCORES).scores}
     return [_line(student, known, score, spaced(_files(recipe, workspace, score), most)) for score in scores.values()]

@@ -1,7 +1,8 @@
-"""What `gkd predict` takes beside its model: its rate against the bare model's on one core, and its memory over many images.
+"""What `gkd predict` and an exported program take beside the bare model: rates on one core, and memory over many images.
 
-The bare model is given windows that lie in memory, as many at once; `gkd predict` reads JPEGs, writes label maps and the table.
-Both run on one core, so what overlaps elsewhere adds up here. Example:
+The bare model, eager PyTorch, is given windows that lie in memory, as many at once, and so is its ONNX program, by onnxruntime on
+the CPU; `gkd predict` reads JPEGs, writes label maps and the table. All run on one core, so what overlaps elsewhere adds up here.
+ONNX is left out where its packages are absent. Example:
 
     python benchmarks/predict.py --arch vit_small_patch16_224 --decoder segformer --size 512 --images 16
 """
@@ -24,8 +25,13 @@ import safetensors.torch
 import torch
 import typer
 from photographs import write_photographs
-from torch import nn
 
+from gkd_core.errors import GkdError
+from gkd_core.export.onnx_file import check_packages, run_onnx
+from gkd_core.export.program import Student as Exportable
+from gkd_core.export.program import export_file
+from gkd_core.export.wanted import Sizes
+from gkd_core.export.wanted import Wanted as Exported
 from gkd_core.models.build import build_encoder, parameter_count
 from gkd_core.models.segmentor import build_segmentor
 from gkd_core.predict.bundle import described, open_bundle, write_bundle
@@ -60,13 +66,14 @@ def main(
         bundle = _bundle(place, arch, decoder, size)
         write_photographs(place / "few", images, (size, size))
         write_photographs(place / "many", 4 * images, (size, size))
-        bare, whole = _rates(bundle, place, images, batch, rounds)
+        rates = _rates(bundle, place, batch, rounds)
         memory = {str(count): _peak(bundle, place / name, place / f"{name}-out", batch)
                   for name, count in (("few", images), ("many", 4 * images))}  # fmt: skip
         figures = {
             "arch": arch, "decoder": decoder, "parameters": parameter_count(open_bundle(bundle)[1]), "size": size, "batch": batch,
-            "bare_images_per_second": round(bare, 3), "predict_images_per_second": round(whole, 3),
-            "ratio": round(whole / bare, 3), "peak_bytes_by_images": memory,
+            "images_per_second": {name: round(rate, 3) for name, rate in rates.items()},
+            "ratio_to_bare": {name: round(rate / rates["bare"], 3) for name, rate in rates.items() if name != "bare"},
+            "peak_bytes_by_images": memory,
         }  # fmt: skip
     text = json.dumps(figures, indent=1)
     print(text)
@@ -94,31 +101,47 @@ def _bundle(place: Path, arch: str, decoder: str, size: int) -> Path:
     return place / "student.gkd"
 
 
-def _rates(bundle: Path, place: Path, images: int, batch: int, rounds: int) -> tuple[float, float]:
-    """Images a second of the bare model and of `gkd predict`'s loop, in turn, the medians."""
+def _rates(bundle: Path, place: Path, batch: int, rounds: int) -> dict[str, float]:
+    """Images a second of the bare model, its ONNX program and `gkd predict`'s loop, in turn, the medians of the rounds."""
     stated, network = open_bundle(bundle)
-    student = Segmentor(stated, network, torch.device("cpu"))
     pictures = [read_picture(path) for path in sorted((place / "few").iterdir())]
     windows = torch.stack([picture.rows(0, picture.height) for picture in pictures])
-    found: list[tuple[float, float]] = []
+    student = Segmentor(stated, network, torch.device("cpu"))
+    contestants = {
+        "bare": partial(_batches, network, windows, batch),
+        "predict": partial(_predict, student, place / "few", place, batch),
+    }
+    program = _onnx(Exportable(stated, network, pictures), place / "student.onnx")
+    if program is not None:
+        contestants["onnx"] = partial(_batches, program, windows, batch)
+    found: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):  # the first warms up
-        out = place / f"out-{number}"
-        rates = (
-            _rate(partial(_bare, network, windows, batch), images),
-            _rate(partial(_predict, student, place / "few", out, batch), images),
-        )
-        found += [rates] if number else []
-    return statistics.median(rate[0] for rate in found), statistics.median(rate[1] for rate in found)
+        for name, work in contestants.items():
+            rate = _rate(work, len(pictures))
+            found[name] += [rate] if number else []
+    return {name: statistics.median(each) for name, each in found.items()}
+
+
+def _onnx(student: Exportable, path: Path) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The student's ONNX program as onnxruntime runs it; None where the packages are absent."""
+    try:
+        check_packages()
+    except GkdError as error:
+        print(error, file=sys.stderr)
+        return None
+    export_file(student, Exported(format="onnx"), Sizes.of(student.network, student.bundle.view), path)
+    return run_onnx(path)
 
 
 @torch.inference_mode()
-def _bare(network: nn.Module, windows: torch.Tensor, batch: int) -> None:
+def _batches(model: Callable[[torch.Tensor], torch.Tensor], windows: torch.Tensor, batch: int) -> None:
     for first in range(0, len(windows), batch):
-        network(windows[first : first + batch])
+        model(windows[first : first + batch])
 
 
-def _predict(student: Segmentor, photographs: Path, out: Path, batch: int) -> None:
-    """The loop of `gkd predict`, without the start of a process."""
+def _predict(student: Segmentor, photographs: Path, place: Path, batch: int) -> None:
+    """The loop of `gkd predict`, without the start of a process; into a new folder each time."""
+    out = Path(tempfile.mkdtemp(dir=place)) / "out"
     open_output(out, replace=False)
     with open_table(out, student.classes) as table:
         work = Work(student, Outputs(out, Wanted()), table, batch, 1, lambda done: None, print)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "artifacts" / "site" / "source"
-SHOWN = {".md", ".png", ".yaml"}
+SHOWN = {".md", ".png", ".yaml", ".ipynb"}
 LEFT_OUT = ("tests/", "gkd_core/", "studies/")
 
 

@@ -15,11 +15,11 @@ from gkd_core.paths import REPORT
 from gkd_core.records import ScoreTable
 from gkd_core.settings import ProfileName, Settings, SettingsChanges
 from gkd_core.stages import Recipe, StageRun
-from gkd_core.stages.facts import ILLUSTRATE, PREPARE_DATA
+from gkd_core.stages.facts import BUNDLE, ILLUSTRATE, LEARN_TASK, PREPARE_DATA
 from gkd_core.stages.waves import waves
 from gkd_core.tracking.flow_runs import Tracking, run_name
 from gkd_core.versioning.recipe import Outcome
-from gkd_core.versioning.workspace import anchor_paths, publish_report
+from gkd_core.versioning.workspace import anchor_paths, publish, publish_report
 
 
 @prefect_flow(name="gkd", persist_result=False, **HOOKS)
@@ -60,9 +60,14 @@ def _run(project: Path, workspace: Path, settings: Settings) -> dict[str, Any]:
         parent.log_costs()
         parent.log_report(table, workspace / REPORT)
         for run in recipe.plan:
+            if run.stage == LEARN_TASK.name:
+                parent.note_student(run, workspace)
             if run.stage == ILLUSTRATE.name:
                 parent.log_pictures(run, workspace)
     report = publish_report(workspace, project)
+    for run in recipe.plan:
+        if run.stage == BUNDLE.name:
+            publish(workspace, project, run.output)
     matrix = (workspace / REPORT / "summary.md").read_text(encoding="utf-8")
     stages = {name: (outcome, job.seconds[name]) for name, outcome in outcomes.items()}
     show_page("summary", lambda: run_page(matrix, stages, report, tracking, parent.run_id), get_run_logger())

@@ -191,10 +191,12 @@ OUTCOME_WORDS: dict[Outcome, str] = {"ran": "done", "restored": "restored from t
 
 
 def _log_model(job: Job, run: StageRun, child_run: str) -> None:
-    # Both load torch, which a run without training need not.
+    # They load torch, which a run without training need not.
     from gkd_core.registry.logged_model import log_segmentor
+    from gkd_core.stages.bundle import describe
     from gkd_core.stages.example import source_example
 
+    folder, tracking, key = job.workspace / run.output, job.tracking, job.settings.registry.private_key
+    bundle = describe(folder, job.recipe, job.workspace)
     example = source_example(job.recipe, str(run.source), job.workspace)
-    key = job.settings.registry.private_key
-    log_segmentor(job.tracking.client, job.tracking.experiment, child_run, job.workspace / run.output, example, key)
+    log_segmentor(tracking.client, tracking.experiment, child_run, folder, bundle, example, key)

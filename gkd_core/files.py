@@ -70,6 +70,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Several processes may do so at once: the last takes the place, and its folder is whole and on the disk.
     """
+    with _folder_beside(path, _take_place) as temporary:
+        yield temporary
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """As `atomic_folder`, where nothing may be lost: what is at `path` stays, unless it is an empty folder.
+
+    Raises:
+        OSError: at the end of the block, where something else is at `path`.
+    """
+    with _folder_beside(path, os.rename) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _folder_beside(path: Path, settle_at: Callable[[Path, Path], None]) -> Iterator[Path]:
     make_folders(path.parent)
     sweep_beside(path, MOST_LOOKED_AT)
     temporary, lock = _claim(path, _new_folder)
@@ -77,7 +94,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with naming(path):
             yield temporary
             _sync(temporary)
-        _take_place(temporary, path)
+        settle_at(temporary, path)
         _sync_entry(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

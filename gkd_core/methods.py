@@ -51,6 +51,11 @@ def method_of(settings: Settings) -> Method:
     return METHODS[settings.method]
 
 
+def is_teacher(name: str) -> bool:
+    """Whether a method's name, which may come from elsewhere, is of one that puts its decoder on the teacher itself."""
+    return any(name == known and method.encoder == "teacher" for known, method in METHODS.items())
+
+
 def encoder_is_frozen(settings: Settings) -> bool:
     """Whether stage two leaves the encoder as it is: the method says so, and it is not the ablation that trains it on."""
     return method_of(settings).freeze_encoder and settings.learn_task.freeze_encoder

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gkd_core.documents import DocumentError, parse_json, read_small
 from gkd_core.errors import GkdError
@@ -18,6 +18,9 @@ from gkd_core.untrusted import PlainName, Sha256
 
 MANIFEST = "manifest.json"
 LARGEST_RECORD = 64 * 2**20  # bytes
+
+Whole = Annotated[int, Field(ge=0, le=2**50)]
+Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 
 
 class Record(BaseModel):
@@ -236,13 +239,16 @@ class PictureList(Record):
 class StudentSize(Record):
     """What a student takes: parameters with its decoder, FLOPs of one evaluation window, bytes of its safetensors.
 
-    `window` is (height, width) in pixels.
+    `window` is (height, width) in pixels. The teacher's figures are of its encoder under the student's decoder, as what would
+    answer in the student's place; null where there is no teacher, where it is the student, or where it cannot see the window.
     """
 
-    parameters: int
-    flops: float
-    window: tuple[int, int]
-    weights_bytes: int
+    parameters: Whole
+    flops: Amount
+    window: tuple[Whole, Whole]
+    weights_bytes: Whole
+    teacher_parameters: Whole | None = None
+    teacher_flops: Amount | None = None
 
 
 def described_field(images: Sequence[Path], folder: Path) -> FieldImages:

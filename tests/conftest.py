@@ -34,6 +34,7 @@ TINY_DISTILL = {
 }  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup`: files stay together, and the groups that files name do, such as `ray`, one cluster at a time."""
     for item in items:

@@ -111,6 +111,7 @@ def test_plan_lists_commands_inputs_and_outputs() -> None:
         "gkd run distill-source --source potsdam-rgb",
         "gkd run learn-task --source potsdam-rgb",
         "gkd run evaluate --source potsdam-rgb",
+        "gkd run bundle --source potsdam-rgb",
         "gkd run illustrate --source potsdam-rgb",
         "gkd run report",
     ]

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from gkd_core import files
-from gkd_core.files import atomic_file, atomic_folder, is_temporary, private_file, scratch_folder, settle, sweep, sweep_beside
+from gkd_core.files import (
+    atomic_file,
+    atomic_folder,
+    is_temporary,
+    new_folder,
+    private_file,
+    scratch_folder,
+    settle,
+    sweep,
+    sweep_beside,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -246,3 +256,21 @@ def test_scratch_folders_are_private_and_those_of_killed_processes_go(tmp_path: 
             assert living.stat().st_mode & 0o777 == 0o700
             assert names(tmp_path) == sorted([living.name, second.name, other.name])
     assert names(tmp_path) == [other.name]
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a file", "a folder with a file"])
+def test_a_new_folder_takes_the_place_of_nothing(tmp_path: Path, there: str) -> None:
+    target = tmp_path / "out"
+    if "folder" in there:
+        target.mkdir()
+    mine = target / "mine" if there == "a folder with a file" else target
+    if there.endswith("file"):
+        mine.write_text("mine")
+        with pytest.raises(OSError, match=r"Not a directory|not empty"), new_folder(target) as temporary:
+            (temporary / "ours").touch()
+        assert mine.read_text() == "mine"
+    else:
+        with new_folder(target) as temporary:
+            (temporary / "ours").touch()
+        assert [path.name for path in target.iterdir()] == ["ours"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

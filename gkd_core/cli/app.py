@@ -11,6 +11,7 @@ import typer
 from gkd_core.cli import bundle as bundling
 from gkd_core.cli import export as exporting
 from gkd_core.cli import latency as timing
+from gkd_core.cli import new as laying_out
 from gkd_core.cli import predict as predicting
 from gkd_core.cli.bucket import bucket_app
 from gkd_core.cli.compare import compare
@@ -34,18 +35,19 @@ Distil a vision foundation model into a small segmentation model that generalise
 
 A tour, in the order in which one needs it:
 
-1. `gkd settings --profile demo` shows every number of the recipe.
+1. `gkd new my-project` lays out a project, a folder in which all of this works; `gkd settings --profile demo` shows every
+number of the recipe.
 
 2. `gkd plan demo` lists the stages that these numbers ask for, with the work of each; `gkd dry-run demo` rehearses them in small;
-`gkd data verify` finds what is wrong with real datasets.
+`gkd data describe FOLDER` prints a catalog entry for images of your own, `gkd data verify` finds what is wrong with them.
 
 3. `gkd run prepare-data` runs one stage here; `dvc repro` runs all that are out of date.
 
 4. `gkd show artifacts/report` prints the matrix that a run left behind; `gkd compare` puts runs side by side.
 
-5. `gkd bundle artifacts/learn-task/gta5 -o student.gkd` takes the student away, `gkd predict student.gkd photographs -o masks`
-writes label maps of anybody's images; `gkd latency student.gkd --against teacher` says what it takes and saves; `gkd export` is
-for other programs, `gkd import-checkpoint` reads the authors' own.
+5. The recipe leaves each student as a bundle: `gkd predict artifacts/bundle/gta5 photographs -o masks` writes label maps of
+anybody's images, `gkd latency artifacts/bundle/gta5 --against teacher` says what it takes and saves. `gkd bundle` makes one of
+another segmentor, `gkd export` is for other programs, `gkd import-checkpoint` reads the authors' own.
 
 6. `make demo` does all of it by the Prefect flow, with MLflow; `make compare` sets the methods side by side.
 
@@ -55,6 +57,7 @@ Settings come from params.yaml here, or, with --profile, from a shipped profile;
 app.add_typer(data_app)
 app.add_typer(bucket_app)
 app.add_typer(doctor_app)
+app.command("new", epilog=f"Example: {laying_out.EXAMPLE}")(laying_out.new)
 app.command(epilog="Example: gkd compare --last 12 --html comparison.html")(compare)
 app.command("measure", epilog=f"Example: {EXAMPLE}")(measure)
 app.command("bundle", epilog=f"Example: {bundling.EXAMPLE}")(bundling.bundle)

@@ -10,7 +10,6 @@ import typer
 from gkd_core.cli.options import Profile, Set, read_settings
 
 if TYPE_CHECKING:
-    from gkd_core.models.segmentor import Segmentor as Network
     from gkd_core.predict.known import Known
     from gkd_core.predict.manifest import Bundle
     from gkd_core.stages.recipe import Recipe
@@ -48,10 +47,9 @@ def bundle(
 
     The settings say how it sees an image, and where the ids of the source's own labels are found.
     """
-    from gkd_core.models.segmentor import load_segmentor
     from gkd_core.predict.bundle import check_replaceable, write_bundle
     from gkd_core.predict.latency import read_latency
-    from gkd_core.stages.bundle import describe, read_scores
+    from gkd_core.stages.bundle import describe, read_scores, size_of
     from gkd_core.stages.measure import segmentor_folder
     from gkd_core.stages.recipe import Recipe
     from gkd_core.untrusted import given_path
@@ -62,9 +60,9 @@ def bundle(
     folder = segmentor_folder(model, settings, Path.cwd())
     told = read_scores(scores) if scores is not None else ()
     measured = None if latency is None else read_latency(latency)
-    network, recipe = load_segmentor(folder), Recipe.of(settings)
-    described = describe(folder, network, recipe, Path.cwd(), told, measured)
-    known = None if known_images is None else _known(described, network, recipe, known_images)
+    recipe = Recipe.of(settings)
+    described = describe(folder, recipe, Path.cwd(), told, measured, size_of(folder, settings))
+    known = None if known_images is None else _known(folder, described, recipe, known_images)
     written = write_bundle(described, folder / described.model.weights, target, known)
     size = sum(file.size for file in written.files)
     typer.echo(f"wrote {output}: {written.model.encoder.arch} from {written.model.source}, {len(written.classes)} classes, "
@@ -72,15 +70,16 @@ def bundle(
     typer.echo(f"use it: gkd predict {output} IMAGES… -o masks")
 
 
-def _known(bundle: Bundle, network: Network, recipe: Recipe, most: int) -> Known:
+def _known(folder: Path, bundle: Bundle, recipe: Recipe, most: int) -> Known:
     """What the images are like that the student learnt from, where the settings have them."""
     import torch
 
+    from gkd_core.models.segmentor import load_segmentor
     from gkd_core.predict.student import Segmentor
     from gkd_core.stages.known import known_images
     from gkd_core.stages.machine import device_of
     from gkd_core.training.progress import progress
 
     torch.set_num_threads(recipe.settings.compute.threads)
-    student = Segmentor(bundle, network, torch.device(device_of(recipe.settings)))
+    student = Segmentor(bundle, load_segmentor(folder), torch.device(device_of(recipe.settings)))
     return known_images(student, recipe, Path.cwd(), most, lambda images: progress("known images", images, unit="images"))

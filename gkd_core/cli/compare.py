@@ -28,11 +28,17 @@ def compare(
     report: Annotated[
         list[Path] | None, typer.Option(help="Folder of a report (matrix.json) instead of MLflow. Can be repeated.")
     ] = None,
+    latency: Annotated[
+        list[Path] | None,
+        typer.Option(help="Record of `gkd latency --output` of a student here, to stand beside its scores. Can be repeated."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the comparison as one self-contained page to this file.")] = None,
 ) -> None:
     """Put finished runs side by side: which student generalises best, and what it cost; best mean over targets first."""
     from gkd_core.errors import GkdError
+    from gkd_core.predict.latency import read_latency
     from gkd_core.reports.comparison import Comparison
+    from gkd_core.reports.latencies import with_latencies
     from gkd_core.reports.page import write_page
     from gkd_core.reports.terminal import print_comparison
 
@@ -42,20 +48,27 @@ def compare(
         raise GkdError(f"{runs[0]}: named runs are not searched for; leave out --kind and --where, or the names")
     # Pictures are fetched here, and are in the page by the time the folder goes.
     with scratch_folder("compare") as folder:
-        found = _reports(report) if report else _tracked(runs or [], experiment, kind, last, where, folder)
+        found = _reports(report, bool(latency)) if report else _tracked(runs or [], experiment, kind, last, where, folder)
         comparison = Comparison.of_runs(found)
+        if latency:
+            comparison = with_latencies(comparison, [read_latency(path) for path in latency])
         print_comparison(comparison)
         if html is not None:
             write_page(comparison, html)
             typer.echo(f"wrote {html}")
 
 
-def _reports(folders: list[Path]) -> list[RunFacts]:
-    """Each report as a run of which only the scores are known."""
+def _reports(folders: list[Path], identified: bool) -> list[RunFacts]:
+    """Each report as a run of which the scores are known and, where it is asked whose they are, the bundles beside it."""
     from gkd_core.records import ScoreTable
     from gkd_core.reports.comparison import RunFacts
+    from gkd_core.stages.bundle import weights_beside
 
-    return [RunFacts(str(folder), ScoreTable.read(folder / "matrix.json").scores) for folder in folders]
+    found = []
+    for folder in folders:
+        scores = ScoreTable.read(folder / "matrix.json").scores
+        found.append(RunFacts(str(folder), scores, weights=weights_beside(folder, scores) if identified else frozenset()))
+    return found
 
 
 def _tracked(

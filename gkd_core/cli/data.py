@@ -25,7 +25,7 @@ Jobs = Annotated[
 data_app = typer.Typer(
     name="data",
     no_args_is_help=True,
-    help="Datasets: list, check, look at, prepare and pin them.",
+    help="Datasets: describe, list, check, look at, prepare and pin them.",
 )
 
 
@@ -46,6 +46,27 @@ def list_(
 
     recipe = Recipe.of(read_settings(profile, set_))
     print_domains(recipe.catalog.domains if all_ else recipe.domains, recipe.origin(Path()))
+
+
+@data_app.command(epilog="Example: gkd data describe /data/mine > mine.yaml")
+def describe(
+    folder: Annotated[Path, typer.Argument(help="Folder with images, and labels if there are any.")],
+    every: Annotated[
+        bool, typer.Option("--all", help="Count the values of every label file, where there are many; else of a sample.")
+    ] = False,
+) -> None:
+    """Look at a folder of images and labels and print a catalog entry to start from; only its classes are to be named.
+
+    What cannot be guessed, or read, stands in lines that begin with `# FILL IN`: exit code 2 then.
+    """
+    from gkd_core.data.describe.describing import describe as described
+    from gkd_core.untrusted import given_path
+
+    draft = described(given_path(folder), every)
+    typer.echo(draft.text, nl=False)
+    if draft.gaps:
+        typer.echo(f"gkd: FILL IN ({len(draft.gaps)}): what could not be guessed, or read", err=True)
+        raise typer.Exit(EXIT_USER_ERROR)
 
 
 @data_app.command(epilog="Example: gkd data verify camvid/dusk --profile camvid --set data.root=/data")

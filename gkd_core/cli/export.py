@@ -14,7 +14,10 @@ from gkd_core.errors import GkdError, SettingsError
 from gkd_core.paths import PARAMS
 
 if TYPE_CHECKING:
+    from gkd_core.data.catalog.load import Domain
     from gkd_core.data.files.blobs import DataFile
+    from gkd_core.data.files.origin import Origin
+    from gkd_core.evaluate.matrix import ScoredImages
     from gkd_core.predict.manifest import Bundle, Program
 
 EXAMPLE = "gkd export student.gkd --format onnx --classes --images photographs -o student.onnx"
@@ -143,13 +146,19 @@ def _program(model: str, output: Path | None, format_: Literal["onnx", "pt2"], o
     size = read_size(options.size) if options.size is not None else None
     bundle, network = open_student(model, options.profile, options.set_)
     sizes = Sizes.of(network, bundle.view, size)
-    student = Student(bundle, network, shown_pictures(_images(model, bundle, options), bundle.view.protocol))
+    student = Student(
+        bundle, network, shown_pictures(_images(model, bundle, options), bundle.view.protocol), _labelled(bundle, options)
+    )
     if output is not None:
         exported = export_file(student, wanted, sizes, given_path(output))
     else:
         exported = export_into_bundle(student, wanted, sizes, given_path(model))
     typer.echo(f"wrote {output if output is not None else Path(model) / wanted.name}: {_described(exported.program)}")
     typer.echo(f"held against PyTorch: {exported.figures.line}")
+    if exported.cost is not None:
+        typer.echo(f"measured: {exported.cost.line}")
+    elif options.precision != "fp32":
+        typer.echo(f"not measured: what it costs in mIoU, as there is no {PARAMS} here that says where labelled images are")
 
 
 def _images(model: str, bundle: Bundle, options: _Options) -> Iterator[DataFile]:
@@ -161,10 +170,28 @@ def _images(model: str, bundle: Bundle, options: _Options) -> Iterator[DataFile]
     source = bundle.model.source
     if not PARAMS.is_file() and options.profile is None:
         raise GkdError(f"no images to check the program on: there is no {PARAMS} here that says where {source} is; give --images")
+    origin, domain = _validation(source, options)
+    return iter(origin.images(domain))
+
+
+def _labelled(bundle: Bundle, options: _Options) -> ScoredImages | None:
+    """The source's validation images with their labels, where fewer bits are wanted and the settings know them."""
+    from gkd_core.evaluate.places import check_classes
+    from gkd_core.stages.evaluate import scored_images
+
+    if options.precision == "fp32" or (not PARAMS.is_file() and options.profile is None):
+        return None
+    origin, domain = _validation(bundle.model.source, options)
+    check_classes(bundle.model, domain)
+    return scored_images(origin, domain, len(bundle.classes))
+
+
+def _validation(source: str, options: _Options) -> tuple[Origin, Domain]:
+    """Where the settings' datasets lie, and which of them a source's students are validated on."""
     from gkd_core.stages.recipe import Recipe
 
     recipe = Recipe.of(read_settings(options.profile, options.set_))
-    return iter(recipe.origin(Path.cwd()).images(recipe.measured_domains(source)[0]))
+    return recipe.origin(Path.cwd()), recipe.measured_domains(source)[0]
 
 
 def _described(program: Program) -> str:

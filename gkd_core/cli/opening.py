@@ -33,7 +33,7 @@ def open_student(model: str, profile: str | None, set_: list[str] | None) -> tup
     settings = read_settings(profile, set_)
     folder = segmentor_folder(model, settings, Path.cwd())
     network = load_segmentor(folder)
-    return describe(folder, network, Recipe.of(settings), Path.cwd()), network
+    return describe(folder, Recipe.of(settings), Path.cwd()), network
 
 
 def is_bundle(model: str) -> bool:

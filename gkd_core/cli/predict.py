@@ -57,7 +57,8 @@ def predict(
     report: Annotated[
         bool,
         typer.Option(
-            "--report", help="Also write report.html: how far the images are from those that it knows, and which are furthest."
+            "--report",
+            help="Also write report.html: how far the images are from those that the student knows, and which are furthest.",
         ),
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Remove what an earlier call wrote to the output first.")] = False,

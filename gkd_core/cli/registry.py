@@ -62,6 +62,23 @@ def card(
     typer.echo(registry.read_card(registry.version(name, number)), nl=False)
 
 
+@registry_app.command(epilog="Example: gkd registry fetch gkd-student-gta5@champion -o served")
+def fetch(
+    model: Annotated[str, typer.Argument(help="NAME@alias or NAME/version; NAME alone is its champion.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new or empty.")],
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """Fetch the files of a student, each held against its digest, and its signature where registry.public_key asks for one."""
+    from gkd_core.registry.serving_check import fetch_checked
+    from gkd_core.untrusted import given_path
+
+    champions, settings, _ = _open(profile, set_)
+    version = fetch_checked(champions.registry, *_name_and_version(model), given_path(output), settings.registry.public_key)
+    typer.echo(f"wrote {output}: {version.name} version {version.version}, every file as it was logged")
+    typer.echo(f"serve it: mlflow models serve -m {shlex.quote(str(output))} --env-manager local --host 127.0.0.1 --port 5001")
+
+
 @registry_app.command(epilog="Example: gkd registry gate gkd-student-gta5")
 def gate(
     name: Name,

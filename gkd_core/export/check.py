@@ -113,6 +113,11 @@ def as_floats(images: Tensor) -> Tensor:
     return (images.float() / 255).permute(0, 3, 1, 2).contiguous()
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W), float32 in 0..1, as (B, H, W, 3), uint8, the nearest level."""
+    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+
+
 def calibration(pictures: Sequence[Picture], wanted: Wanted, sizes: Sizes) -> Iterator[Tensor]:
     """The images one by one at the traced size, as the program takes them."""
     for picture in pictures:

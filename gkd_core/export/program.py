@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd_core.errors import GkdError
+from gkd_core.evaluate.matrix import ScoredImages
 from gkd_core.export.check import BOUNDS, Bound, Figures, calibration, compare
+from gkd_core.export.cost import Cost, cost_of
 from gkd_core.export.int8_file import quantise_onnx
 from gkd_core.export.onnx_file import OPSET, add_onnx_facts, check_packages, run_onnx, write_onnx
 from gkd_core.export.pt2_file import add_pt2_facts, run_pt2, write_pt2
@@ -23,19 +25,24 @@ from gkd_core.predict.pictures import Picture
 
 @dataclass(frozen=True)
 class Student:
-    """A student in single precision on the CPU, what is known of it, and real images as it is shown them."""
+    """A student in single precision on the CPU, what is known of it, and real images as it is shown them.
+
+    `labelled`: images on which the mIoU that fewer bits cost is measured; None: it is not.
+    """
 
     bundle: Bundle
     network: Network
     pictures: Sequence[Picture]
+    labelled: ScoredImages | None = None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A program that was checked, and by which figures."""
+    """A program that was checked, by which figures, and what it costs where that was measured."""
 
     program: Program
     figures: Figures
+    cost: Cost | None
 
 
 def export_file(student: Student, wanted: Wanted, sizes: Sizes, path: Path, bound: Bound | None = None) -> Exported:
@@ -85,10 +92,13 @@ def _checked(student: Student, wanted: Wanted, sizes: Sizes, path: Path, bound: 
         run = run_pt2(path)
     figures = compare(run, student.network, student.pictures, wanted, sizes)
     figures.check(bound or BOUNDS[wanted.precision])
-    return Exported(_program(wanted, sizes, figures), figures)
+    cost = None
+    if student.labelled is not None:
+        cost = cost_of(run, student.network, student.labelled, student.bundle.view, sizes, wanted.takes)
+    return Exported(_program(wanted, sizes, figures.recorded | (cost.recorded if cost else {})), figures, cost)
 
 
-def _program(wanted: Wanted, sizes: Sizes, figures: Figures) -> Program:
+def _program(wanted: Wanted, sizes: Sizes, checked: dict[str, float]) -> Program:
     return Program(
         format=wanted.format,
         file=wanted.name,
@@ -99,7 +109,7 @@ def _program(wanted: Wanted, sizes: Sizes, figures: Figures) -> Program:
         fixed_because=sizes.fixed_because,
         multiple=sizes.multiple,
         smallest=sizes.smallest,
-        checked=figures.recorded,
+        checked=checked,
     )
 
 

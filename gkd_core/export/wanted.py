@@ -99,6 +99,24 @@ class Sizes(BaseModel):
         height, width = self.traced
         return ((width + self.multiple, height), (self.smallest, self.smallest))
 
+    def holding(self, height: int, width: int) -> Size:
+        """The smallest size of these that holds an image of this one.
+
+        Raises:
+            SettingsError: there is one size alone, and it does not.
+        """
+        if self.fixed_because is None:
+            return self._rounded(height), self._rounded(width)
+        if height > self.traced[0] or width > self.traced[1]:
+            raise SettingsError(
+                f"--size: {self.traced[0]}x{self.traced[1]} pixels alone ({self.fixed_because}); the score's windows of "
+                f"{height}x{width} do not fit; give --size {height}x{width} or more"
+            )
+        return self.traced
+
+    def _rounded(self, side: int) -> int:
+        return max(self.smallest, -(-side // self.multiple) * self.multiple)
+
 
 def read_size(text: str) -> Size:
     """HEIGHTxWIDTH as a size.

@@ -35,6 +35,7 @@ class Encoder(nn.Module, ABC):
         token_stride: pixels between two patch tokens, along either side.
         cls_is: what the cls token is made from.
         coverage: how the weights that were loaded fit; None for random ones.
+        normalisation: mean and standard deviation of each channel of images in 0..1, as files state them: to six digits.
     """
 
     backbone: Any
@@ -43,23 +44,20 @@ class Encoder(nn.Module, ABC):
     token_stride: int
     cls_is: Literal["class token", "mean of patches"]
     coverage: Coverage | None
+    normalisation: tuple[Channels, Channels]
     mean: Tensor
     std: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.coverage = None
+        self.normalisation = _stated(mean), _stated(std)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in 0..1 to the backbone's own range."""
         return (images - self.mean) / self.std
-
-    @property
-    def normalisation(self) -> tuple[Channels, Channels]:
-        """Mean and standard deviation of each channel of images in 0..1, as files state them: to six digits."""
-        return _stated(self.mean), _stated(self.std)
 
     @abstractmethod
     def tokens(self, images: Tensor, mask: Tensor | None = None) -> Tokens:
@@ -97,6 +95,6 @@ class Encoder(nn.Module, ABC):
         return tokens.patches.transpose(1, 2).unflatten(2, self.grid(images.shape[-2], images.shape[-1]))
 
 
-def _stated(values: Tensor) -> Channels:
-    red, green, blue = (round(value, 6) for value in values.flatten().tolist())
+def _stated(values: tuple[float, ...]) -> Channels:
+    red, green, blue = (round(value, 6) for value in values)
     return red, green, blue

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from gkd_core.errors import DataError
 from gkd_core.models.build import build_encoder, parameter_count
 from gkd_core.models.decoders import build_decoder
 from gkd_core.models.encoder import Encoder
@@ -67,17 +68,34 @@ def recorded_cost(record: SegmentorCheckpoint, size: Size) -> Cost:
     return Cost(sum(cost.parameters for cost in costs), sum(cost.flops for cost in costs))
 
 
-def student_size(record: SegmentorCheckpoint, weights: Path, window: tuple[int, int]) -> StudentSize:
+def student_size(record: SegmentorCheckpoint, weights: Path, window: Size, teacher: EncoderSettings | None = None) -> StudentSize:
     """Count a segmentor on a window (height, width), on the meta device: nothing is computed and no weights are read.
 
     Args:
         weights: its safetensors.
+        teacher: the encoder that it is held against, under its own decoder.
 
     Raises:
         OSError: there are none.
     """
     cost = recorded_cost(record, window)
-    return StudentSize(parameters=cost.parameters, flops=cost.flops, window=window, weights_bytes=weights.stat().st_size)
+    beside = None if teacher is None else _cost_with(teacher, record, window)
+    return StudentSize(
+        parameters=cost.parameters,
+        flops=cost.flops,
+        window=window,
+        weights_bytes=weights.stat().st_size,
+        teacher_parameters=None if beside is None else beside.parameters,
+        teacher_flops=None if beside is None else beside.flops,
+    )
+
+
+def _cost_with(encoder: EncoderSettings, record: SegmentorCheckpoint, window: Size) -> Cost | None:
+    """Of a recorded segmentor with another encoder; None where that cannot see the window, which no stage asks of a teacher."""
+    try:
+        return recorded_cost(record.model_copy(update={"encoder": encoder}), window)
+    except DataError:
+        return None
 
 
 def empty_encoder(settings: EncoderSettings) -> Encoder:

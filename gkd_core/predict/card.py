@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, StrictUndefined
 
-from gkd_core.predict.latency import COLUMNS, Latency, conditions_of, rows_of
+from gkd_core.predict.latency import COLUMNS, UNKNOWN, Latency, conditions_of, ratio, rows_of, three_digits
 from gkd_core.predict.manifest import Bundle, View
 
 CARD = "MODEL_CARD.md"
@@ -54,9 +54,18 @@ mIoU in %, seed {{ model.seed }}. A domain that was used to choose this student 
 |---|---|---|---|
 {% for score in bundle.scores %}| {{ score.benchmark }} | {{ score.domain }}{{ " (at home)" if score.in_domain }} | \
 {{ "%.2f" | format(score.miou) }} | {{ score.images }} |
-{% endfor %}{% endif %}{% if bundle.latency %}
+{% endfor %}{% endif %}{% if bundle.size or bundle.latency %}
 ## What it takes
+{% endif %}{% if bundle.size %}
+One window of {{ bundle.size.window[0] }} × {{ bundle.size.window[1] }} pixels, with the decoder\
+{% if bundle.size.teacher_parameters %}; the teacher's encoder is counted under the same one{% endif %}:
 
+| | parameters, M | GFLOP |
+|---|---|---|
+{% for row in sizes %}| {{ row | join(" | ") }} |
+{% endfor %}{% if not bundle.latency %}
+Nobody has measured its latency here: `gkd latency` does, on your machine.
+{% endif %}{% endif %}{% if bundle.latency %}
 For {{ conditions }}. {% if bundle.latency.against %}Beside it **{{ bundle.latency.against.words }}**. {% endif %}\
 Peak memory: weights, and what a pass takes beside them.
 
@@ -77,8 +86,8 @@ Each was held against PyTorch on real images. B images in a batch, K classes; no
 {% endfor %}{% endif %}{% if bundle.known %}
 ## Is an image like what it knows?
 
-`gkd predict` tells how far each image is from those below, without labels: the Mahalanobis distance of its pooled tokens, \
-1 where it is that of the held-out images in the median. A far image is a reason to look, a near one no promise.
+`gkd predict` tells how far each image is from those below, without labels: the Mahalanobis distance of its pooled tokens, 1 \
+where it is that of the held-out images in the median. A far image is a reason to look, a near one no promise.
 
 | part | statistics of | images | judged by | images |
 |---|---|---|---|---|
@@ -105,8 +114,9 @@ def render_card(bundle: Bundle) -> str:
         for index, (name, color) in enumerate(zip(bundle.classes, bundle.colors, strict=True))
     ]
     return environment.from_string(TEMPLATE).render(
-        bundle=bundle, model=bundle.model, rows=rows, seen=seen_by(bundle.view), columns=COLUMNS, **_latency(bundle.latency)
-    )
+        bundle=bundle, model=bundle.model, rows=rows, seen=seen_by(bundle.view), columns=COLUMNS,
+        sizes=_sizes(bundle), **_latency(bundle.latency),
+    )  # fmt: skip
 
 
 def seen_by(view: View) -> str:
@@ -123,6 +133,23 @@ def seen_by(view: View) -> str:
     return f"An image is {', '.join(steps)}, in {view.precision}"
 
 
+def _sizes(bundle: Bundle) -> list[list[str]]:
+    """Parameters and FLOPs: of the student; of its teacher, and over the student's, where there is one."""
+    size = bundle.size
+    if size is None:
+        return []
+    own, teacher = (size.parameters, size.flops), (size.teacher_parameters, size.teacher_flops)
+    rows = [["this student", *_in_units(*own)]]
+    if size.teacher_parameters is not None:
+        rows.append([bundle.model.teacher or "teacher", *_in_units(*teacher)])
+        rows.append(["ratio, second to first", *map(ratio, own, teacher)])
+    return rows
+
+
+def _in_units(parameters: float | None, flops: float | None) -> list[str]:
+    return [UNKNOWN if value is None else three_digits(value / unit) for value, unit in ((parameters, 1e6), (flops, 1e9))]
+
+
 def _latency(latency: Latency | None) -> dict[str, object]:
     """What the card says of speed; nothing where none was measured."""
     if latency is None:
@@ -132,4 +159,4 @@ def _latency(latency: Latency | None) -> dict[str, object]:
 
 
 def _id(value: int | None) -> str:
-    return "–" if value is None else str(value)
+    return UNKNOWN if value is None else str(value)

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from gkd_core.errors import GkdError
-from gkd_core.records import Record
+from gkd_core.records import Amount, Record, Whole
 from gkd_core.untrusted import Label, PlainName, Sha256
 
 UNKNOWN = "–"
@@ -24,8 +24,6 @@ _ODD = re.compile(r"[^\w .,:()&/+#-]+")
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class ModelLatency(Record):
@@ -156,13 +154,18 @@ def label_of(name: str) -> str:
 
 
 def _cells(model: ModelLatency) -> list[str]:
-    return [UNKNOWN if value is None else _three_digits(value) for value in figures_of(model)]
+    return [UNKNOWN if value is None else three_digits(value) for value in figures_of(model)]
 
 
 def _ratios(model: ModelLatency, against: ModelLatency) -> list[str]:
-    pairs = zip(figures_of(model), figures_of(against), strict=True)
-    return [UNKNOWN if own is None or other is None or own == 0 else f"{_three_digits(other / own)} ×" for own, other in pairs]
+    return [ratio(own, other) for own, other in zip(figures_of(model), figures_of(against), strict=True)]
 
 
-def _three_digits(value: float) -> str:
+def ratio(own: float | None, other: float | None) -> str:
+    """How many times the one is the other; a dash where either is not known."""
+    return UNKNOWN if own is None or other is None or own == 0 else f"{three_digits(other / own)} ×"
+
+
+def three_digits(value: float) -> str:
+    """Three digits that count, thousands apart."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

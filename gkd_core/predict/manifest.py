@@ -14,7 +14,7 @@ from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.catalog.taxonomy import IGNORE, Channel
 from gkd_core.predict.known import KnownImages
 from gkd_core.predict.latency import Latency
-from gkd_core.records import Record, Score, SegmentorCheckpoint
+from gkd_core.records import Record, Score, SegmentorCheckpoint, StudentSize
 from gkd_core.settings import EvaluateSettings
 from gkd_core.untrusted import LABEL, Label, PlainName, Sha256
 
@@ -129,6 +129,7 @@ class Bundle(Record):
         mean, std: normalisation of images in 0..1, by channel; it is part of the network.
         ids: the source's own label ids; null where they are not known.
         scores: what was measured of it; empty where nothing was.
+        size: parameters and FLOPs of it, and of its teacher in its place; null where they were not counted.
         latency: what it takes, and another model beside it; null where that was not measured.
         programs: exported programs among the files.
         known: the statistics, among the files, by which images are held against those it knows; null where there are none.
@@ -148,6 +149,7 @@ class Bundle(Record):
     ids: OwnIds | None = None
     licences: Licences
     scores: tuple[Score, ...] = ()
+    size: StudentSize | None = None
     latency: Latency | None = None
     programs: tuple[Program, ...] = ()
     known: KnownImages | None = None

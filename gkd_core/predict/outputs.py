@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from PIL import Image
@@ -126,7 +126,12 @@ def confidence_bytes(confidence: np.ndarray) -> np.ndarray:
 def write_png(picture: Image.Image, path: Path) -> None:
     """Write a picture as PNG."""
     with atomic_file(path) as temporary:
-        picture.save(temporary, "PNG", compress_level=FAST)
+        save_png(picture, temporary)
+
+
+def save_png(picture: Image.Image, target: Path | BinaryIO) -> None:
+    """A picture as the PNG that every label map is."""
+    picture.save(target, "PNG", compress_level=FAST)
 
 
 def write_probabilities(shares: np.ndarray, classes: Sequence[str], path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.files.blobs import DataFile
-from gkd_core.data.files.pictures import open_deep, open_picture
+from gkd_core.data.files.pictures import decode_deep, open_deep, open_picture
 from gkd_core.data.files.reading import EIGHT_BIT
 from gkd_core.data.files.shown import shown
 from gkd_core.errors import DataError
@@ -76,10 +76,12 @@ def read_picture(path: Path) -> Picture:
     Raises:
         DataError: it is missing, damaged, too large to be decoded, or not an image of 8 or 16 bits.
     """
-    found = open_deep(path)
-    if isinstance(found, np.ndarray):
-        return Picture(three_channels(found, str(path)))
-    return Picture(_of_pillow(found, str(path)))
+    return _picture(open_deep(path), str(path))
+
+
+def decode_picture(content: bytes, name: str) -> Picture:
+    """As `read_picture`, of a file's content; `name` is what messages call it."""
+    return _picture(decode_deep(content, name), name)
 
 
 def picture_in(file: DataFile) -> Picture:
@@ -133,6 +135,10 @@ def three_channels(pixels: np.ndarray, name: str) -> np.ndarray:
     if colors.dtype.str[1:] not in FULL:
         raise DataError(f"{name}: numbers of kind {colors.dtype}; expected uint8, uint16, or floats in 0..1")
     return colors.astype(colors.dtype.newbyteorder("="))
+
+
+def _picture(found: Image.Image | np.ndarray, name: str) -> Picture:
+    return Picture(three_channels(found, name) if isinstance(found, np.ndarray) else _of_pillow(found, name))
 
 
 def _of_pillow(picture: Image.Image, name: str) -> np.ndarray:

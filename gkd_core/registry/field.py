@@ -103,6 +103,6 @@ def _student(folder: Path, recipe: Recipe, workspace: Path, view: View | None = 
     """A segmentor's folder as a student in use, which sees images as the recipe says, or by another view."""
     settings, network = recipe.settings, load_segmentor(folder)
     torch.set_num_threads(settings.compute.threads)
-    bundle = describe(folder, network, recipe, workspace)
+    bundle = describe(folder, recipe, workspace)
     stated = bundle if view is None else bundle.model_copy(update={"view": view})
     return Segmentor(stated, network, torch.device(device_of(settings)))

@@ -6,7 +6,8 @@ from typing import Literal
 
 from jinja2 import Environment, StrictUndefined
 
-from gkd_core.records import FieldImages, Record
+from gkd_core.predict.latency import ratio
+from gkd_core.records import FieldImages, Record, StudentSize
 from gkd_core.registry.gate import Standing, Verdict
 from gkd_core.settings import EncoderSettings
 
@@ -29,6 +30,7 @@ class ModelFacts(Record):
         field: images of the field that joined the proxy of stage 1a; null where none did.
         updates: optimizer updates of each of its stages, in their order.
         window: (height, width) in pixels that its pt2 program takes.
+        size: parameters and FLOPs on that window, and its teacher's; null in records of early versions.
         standing: its scores, and those of the other seeds of its recipe.
     """
 
@@ -48,6 +50,7 @@ class ModelFacts(Record):
     updates: dict[str, int]
     sha256: str
     window: tuple[int, int]
+    size: StudentSize | None = None
     data: tuple[DataUse, ...]
     standing: Standing
     teacher_licence: str
@@ -105,6 +108,11 @@ Protocol: {% for protocol in protocols %}{{ protocol }}{{ "; " if not loop.last 
 | teacher | {{ facts.teacher.arch }}, weights {{ facts.teacher.weights }} |
 | student | {{ facts.student.arch }}, started from {{ facts.student.weights }}, {{ "{:,}".format(facts.parameters) }} parameters \
 with the decoder{{ ", encoder frozen in stage two" if facts.encoder_frozen }} |
+{% with size = facts.size %}{% if size %}| to run it | {{ "%.3g" | format(size.flops / 1e9) }} GFLOPs a window of \
+{{ size.window[0] }} × {{ size.window[1] }} pixels{% if size.teacher_parameters %}; its teacher in its place: \
+{{ "{:,}".format(size.teacher_parameters) }} parameters ({{ ratio(size.parameters, size.teacher_parameters) }}), \
+{{ "%.3g" | format(size.teacher_flops / 1e9) }} GFLOPs ({{ ratio(size.flops, size.teacher_flops) }}){% endif %} |
+{% endif %}{% endwith %}\
 | updates | {% for stage, count in facts.updates.items() %}{{ stage }} {{ "{:,}".format(count) }}\
 {{ ", " if not loop.last }}{% endfor %} |
 | recipe and data | fingerprint `{{ facts.fingerprint }}` (fingerprint.json) |
@@ -124,6 +132,14 @@ with the decoder{{ ", encoder frozen in stage two" if facts.encoder_frozen }} |
 
 ## Loading it
 
+Where gkd is installed, `mlflow models serve --env-manager local -m models:/{{ facts.model }}@champion` answers images of any \
+size with label maps, and so does a program:
+
+```python
+model = mlflow.pyfunc.load_model("models:/{{ facts.model }}@champion")
+label_map = model.predict([{"image": base64_of_a_file}])[0]["label_map"]  # a PNG of train ids, in base64
+```
+
 The pt2 program runs without this project's code, on batches of images ({{ facts.window[0] }} × {{ facts.window[1] }}):
 
 ```python
@@ -131,7 +147,7 @@ model = mlflow.pytorch.load_model("models:/{{ facts.model }}@champion")
 logits = model(images)  # float32 (B, 3, {{ facts.window[0] }}, {{ facts.window[1] }}) in 0..1
 ```
 
-To go on from it, or for images of any size: `checkpoint/` beside it has the safetensors and their manifest
+To go on from it: `checkpoint/` beside it has the safetensors and their manifest
 (`gkd_core.models.segmentor.load_segmentor`); as weights of an encoder: `models:/{{ facts.model }}@champion`.
 """
 
@@ -154,6 +170,7 @@ def render_card(facts: ModelFacts, verdict: Verdict | None) -> str:
     target_means = standing.target_means()
     return environment.from_string(TEMPLATE).render(
         facts=facts,
+        ratio=ratio,
         verdict=verdict,
         rows=rows,
         seeds=", ".join(str(entry.seed) for entry in standing.seeds),

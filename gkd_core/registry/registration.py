@@ -19,9 +19,11 @@ from gkd_core.records import MANIFEST, EncoderCheckpoint, ScoreTable, SegmentorC
 from gkd_core.registry.field import register_known
 from gkd_core.registry.gate import SeedScores, Standing
 from gkd_core.registry.model_card import DataUse, ModelFacts
+from gkd_core.registry.served_student import BUNDLE
 from gkd_core.registry.versions import SHA256_TAG, Registry, Student
 from gkd_core.settings import Settings, load_settings
 from gkd_core.stages import Recipe, StageRun
+from gkd_core.stages.bundle import size_of
 from gkd_core.stages.example import source_example
 from gkd_core.stages.facts import EVALUATE, LEARN_TASK, PREPARE_DATA, STAGES
 from gkd_core.stages.fingerprint import Fingerprint, fingerprint_of
@@ -124,14 +126,16 @@ def _logged_model(tracking: Tracking, run: FinishedRun, folder: Path, manifest: 
     """The logged model of these weights and its run; logged now where the student was trained outside of a flow."""
     query = f"tags.`{SHA256_TAG}` = '{manifest.sha256}' and name = 'student-{manifest.source}'"
     for model in tracking.client.search_logged_models([tracking.experiment], filter_string=query):
-        if str(model.status) == "READY" and recorded(model.tags):
+        if str(model.status) == "READY" and BUNDLE in recorded(model.tags):
             return str(model.model_id), str(model.source_run_id)
-    from gkd_core.registry.logged_model import log_segmentor  # loads what exports a program
+    from gkd_core.registry.logged_model import log_segmentor  # they load what exports a program
+    from gkd_core.stages.bundle import describe
 
+    bundle = describe(folder, run.recipe, run.workspace)
     example = source_example(run.recipe, manifest.source, run.workspace)
     run_id = str(run.run.info.run_id)
     key = run.settings.registry.private_key
-    return log_segmentor(tracking.client, tracking.experiment, run_id, folder, example, key), run_id
+    return log_segmentor(tracking.client, tracking.experiment, run_id, folder, bundle, example, key), run_id
 
 
 def _facts(
@@ -160,6 +164,7 @@ def _facts(
         updates={**_distilled(run, source), LEARN_TASK.name: manifest.updates},
         sha256=manifest.sha256,
         window=settings.evaluate.window,
+        size=size_of(folder, settings),
         data=uses,
         standing=Standing(name=f"{model} (seeds {seeds})", seeds=tuple(tables), data=data),
         teacher_licence=weights_licence(settings.teacher, settings.registry.teacher_licence),

@@ -33,7 +33,9 @@ DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
 MODEL_TAG = "model_id"
 KNOWN, KNOWN_RECORD = "known.safetensors", "known.json"  # statistics of the images that a student knows
 # What is put beside a model's own files after it was logged.
-UNSIGNED = (FACTS, FINGERPRINT, VERDICT, FILE, KNOWN, KNOWN_RECORD)
+# MLflow notes there by which address a model was fetched; in a store of files, beside the model.
+LINEAGE = "registered_model_meta"
+UNSIGNED = (FACTS, FINGERPRINT, VERDICT, FILE, KNOWN, KNOWN_RECORD, LINEAGE)
 SHA256_TAG, RECIPE_TAG, VERDICT_TAG, JUDGED_TAG = "sha256", "recipe", "gate.decision", "gate.at"
 Kind = TypeVar("Kind", bound=Record)
 
@@ -103,7 +105,8 @@ class Registry:
         if not files:
             raise WeightsError(f"{student.model_id}: logged without digests of its files, as before this version; {LOG_AGAIN}")
         same = (item for item in self.versions(name) if item.tags.get(SHA256_TAG) == student.facts.sha256)
-        version = next((item for item in same if recorded(item.tags)), None)
+        # One that was logged by an older version, without what serves it, stays beside the one that was logged again.
+        version = next((item for item in same if files.keys() <= item.tags.keys()), None)
         if version is None:
             if not self.is_registered(name):
                 self.client.create_registered_model(name)

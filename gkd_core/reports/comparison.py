@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from gkd_core.predict.latency import Latency, ModelLatency
 from gkd_core.records import Score, ScoreTable
 from gkd_core.reports.comparability import cautions
 from gkd_core.reports.rows import Row, RowKey, labels_of, pool, row_key
@@ -20,6 +21,11 @@ SAME_ROW = (
     *("compute.", "evaluate.workers", "evaluate.batch_size", "data.root", "data.shards"),
     *IDLE,
 )
+# Latencies among the costs, each with the model of a record that it is of.
+LATENCIES: Mapping[str, Callable[[Latency], ModelLatency | None]] = {
+    "latency_ms": lambda record: record.model,
+    "against_latency_ms": lambda record: record.against,
+}
 NAMED_SETTINGS = 2  # more that differ would not fit in a row's name
 
 
@@ -43,6 +49,7 @@ class RunFacts:
         costs: metrics below `cost/`, by their names without it.
         unknown_costs: stages whose cost nobody knows.
         data: digest of each `dataset/split` that it read.
+        weights: SHA-256 of its students' weights; empty where unknown.
         code: git revision, marked where the checkout had changes; empty where unknown.
     """
 
@@ -54,20 +61,25 @@ class RunFacts:
     costs: Mapping[str, float] = field(default_factory=dict)
     unknown_costs: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
+    weights: frozenset[str] = frozenset()
     code: str = ""
     pictures: tuple[StoredPicture, ...] = ()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a comparison, the scores in it and the runs that they come from."""
+    """One row of a comparison, the scores in it, the runs that they come from, and what one of its students takes."""
 
     row: Row
     scores: tuple[Score, ...]
     runs: tuple[RunFacts, ...] = ()
+    latency: Latency | None = None
 
     def cost(self, name: str) -> float | None:
-        """Mean of a cost over the row's runs; None where it is unknown for any."""
+        """Mean of a cost over the row's runs, None where it is unknown for any; of a latency, the one that was measured."""
+        if name in LATENCIES:
+            model = None if self.latency is None else LATENCIES[name](self.latency)
+            return None if model is None else 1000 * model.median_seconds
         values = [run.costs.get(name) for run in self.runs]
         known = [value for value in values if value is not None]
         return statistics.fmean(known) if known and len(known) == len(values) else None
@@ -202,6 +214,10 @@ COST_COLUMNS = (
     CostColumn("parameters_millions", "parameters", "M", "parameters of student and decoder"),
     CostColumn("gflops", "GFLOPs", "", "floating-point operations of one evaluation window"),
     CostColumn("weights_mb", "weights", "MB", "size of the student's safetensors"),
+    CostColumn("teacher_parameters_millions", "teacher's parameters", "M", "parameters of its teacher, with the same decoder"),
+    CostColumn("teacher_gflops", "teacher's GFLOPs", "", "GFLOPs of its teacher, with the same decoder"),
+    CostColumn("latency_ms", "latency", "ms", "median of a pass of one student of the row, by gkd latency"),
+    CostColumn("against_latency_ms", "against", "ms", "the same of what it was measured in turn with, such as its teacher"),
 )
 
 

@@ -17,6 +17,8 @@ from gkd_core.reports.charts import LIGHT_BELOW, save_radar
 from gkd_core.reports.comparability import protocol_words
 from gkd_core.reports.comparison import COST_COLUMNS, Comparison, Entry, figure
 from gkd_core.reports.findings import description, findings, headline
+from gkd_core.reports.latencies import figure_of, lines_of
+from gkd_core.reports.latency_chart import save_latency
 from gkd_core.reports.rows import Cell, benchmarks_of, cells_of, class_means, paper_means_of, spread
 
 TEMPLATE = "comparison.html.j2"
@@ -78,6 +80,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "matrix": _matrix(entries, cells_of(rows)),
         "classes": [(entry.row.label, _classes(entry)) for entry in entries],
         "radar": _radar(comparison),
+        "latency": _latency(comparison),
         "cost_columns": columns,
         "costs": [(entry, [_plain(entry.cost(column.metric)) for column in columns]) for entry in entries],
         "settings": [(key, [entry.setting(key) for entry in entries]) for key in comparison.differing_settings()],
@@ -152,6 +155,17 @@ def _radar(comparison: Comparison) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "radar.png"
         return embedded(path) if save_radar(comparison.rows, path) else None
+
+
+def _latency(comparison: Comparison) -> tuple[str | None, list[str]] | None:
+    """The figure, where a row is in it, and what is to be known of it; None where nothing was measured."""
+    found = figure_of(comparison)
+    if found is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "latency.png"
+        drawn = embedded(path) if save_latency(found, path) else None
+    return drawn, lines_of(found)
 
 
 def _protocols(comparison: Comparison) -> list[tuple[str, list[str]]]:

@@ -11,11 +11,15 @@ from rich.table import Table
 from gkd_core.records import ScoreTable
 from gkd_core.reports.comparison import COST_COLUMNS, Comparison, Entry, figure
 from gkd_core.reports.findings import findings, headline
+from gkd_core.reports.latencies import figure_of, lines_of
 from gkd_core.reports.rows import benchmarks_of, cells_of, paper_means_of, pool, spread
 
 WIDTH = 120
 COMPARISON_WIDTH = 200  # where there is no terminal whose width counts
-COSTS = ("seconds", "gpu_hours", "parameters_millions", "gflops")
+COSTS = (
+    *("seconds", "gpu_hours", "parameters_millions", "teacher_parameters_millions", "gflops", "teacher_gflops"),
+    *("latency_ms", "against_latency_ms"),
+)
 
 
 def print_matrix(table: ScoreTable) -> None:
@@ -48,6 +52,9 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(_comparison_grid(comparison))
     for line in (*headline(comparison.rows), *findings(comparison.rows)):
         console.print(f"  {line}", markup=False, highlight=False)
+    measured = figure_of(comparison)
+    for line in () if measured is None else lines_of(measured):
+        console.print(line, markup=False, highlight=False)
     keys = comparison.differing_settings()
     if keys:
         console.print(_settings_grid(comparison, keys))
@@ -62,7 +69,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 def _comparison_grid(comparison: Comparison) -> Table:
     entries, benchmarks, papers = comparison.entries, benchmarks_of(comparison.rows), paper_means_of(comparison.rows)
-    columns = [column for column in COST_COLUMNS if column.metric in COSTS]
+    columns = sorted((column for column in COST_COLUMNS if column.metric in COSTS), key=lambda column: COSTS.index(column.metric))
     shown = [column for column in columns if any(entry.cost(column.metric) is not None for entry in entries)]
     several_fractions = len({row.key.label_fraction for row in comparison.rows}) > 1
     grid = Table(title="mIoU, %: benchmarks are means over their target domains", title_justify="left")
@@ -77,7 +84,7 @@ def _comparison_grid(comparison: Comparison) -> Table:
         "worst\ndomain",
         "gap",
     ]
-    for head in [*heads, *(f"{column.head}\n{column.unit}".strip() for column in shown)]:
+    for head in [*heads, *(f"{column.head}\n{column.unit}".strip().replace("'s ", "'s\n") for column in shown)]:
         grid.add_column(head, justify="right")
     for entry in entries:
         fraction = [f"{100 * entry.row.key.label_fraction:g} %"] if several_fractions else []

@@ -1,4 +1,5 @@
-"""What a bundle says of a segmentor: its record, and what the recipe and its catalog know beside."""
+"""Stage `bundle`: a source's student to take away; and what a bundle says of any segmentor: its record, and what the recipe
+and its catalog know beside."""
 
 from __future__ import annotations
 
@@ -7,38 +8,52 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from gkd_core.data.catalog.entries import Protocol
 from gkd_core.data.catalog.load import Benchmark, Domain
 from gkd_core.data.catalog.taxonomy import LabelEncoding
 from gkd_core.data.files.reading import resolve_encoding
 from gkd_core.errors import DataError, GkdError
+from gkd_core.methods import is_teacher
+from gkd_core.models.flops import empty_encoder, student_size
 from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
-from gkd_core.models.segmentor import Segmentor as Network
 from gkd_core.paths import SCORES
 from gkd_core.predict.answer import Colors
-from gkd_core.predict.bundle import described
+from gkd_core.predict.bundle import described, write_bundle
 from gkd_core.predict.latency import Latency, check_latency
 from gkd_core.predict.manifest import LARGEST_COLOR, LARGEST_ID, Bundle, Licences, OwnIds, View
-from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint
-from gkd_core.settings import EncoderSettings
-from gkd_core.stages.origin import data_root
+from gkd_core.records import MANIFEST, Score, ScoreTable, SegmentorCheckpoint, StudentSize, kind_of
+from gkd_core.settings import EncoderSettings, Settings
+from gkd_core.stages.facts import BUNDLE
+from gkd_core.stages.origin import data_root, label_names_file
 from gkd_core.stages.recipe import Recipe
+from gkd_core.stages.work import Context
+
+
+def bundle(context: Context) -> None:
+    """Write a source's student, with its scores, as a bundle: the same settings and inputs give the same bytes."""
+    folder = context.workspace / context.run.input("segmentor")
+    scores = read_scores(context.workspace / context.run.input("scores"))
+    described = describe(folder, context.recipe, context.workspace, scores, size=size_of(folder, context.settings))
+    write_bundle(described, folder / described.model.weights, context.output)
 
 
 def describe(
     folder: Path,
-    network: Network,
     recipe: Recipe,
     workspace: Path,
     scores: Sequence[Score] = (),
     latency: Latency | None = None,
+    size: StudentSize | None = None,
 ) -> Bundle:
     """A segmentor's folder as the manifest of a bundle: how it is seen by the settings, what its classes are by the catalog.
 
+    No weights are read: `write_bundle` holds them against the record.
+
     Args:
-        network: as loaded from the folder.
         workspace: what the settings' paths are relative to.
-        scores, latency: what was measured of it.
+        scores, latency, size: what was measured and counted of it.
 
     Raises:
         GkdError: the scores or the latency are another student's.
@@ -47,7 +62,8 @@ def describe(
     check_scores(record, scores)
     if latency is not None:
         check_latency(latency, record.sha256)
-    mean, std = network.encoder.normalisation
+    with torch.device("meta"):
+        mean, std = empty_encoder(record.encoder).normalisation
     settings = recipe.settings
     return Bundle(
         version=version("gkd"),
@@ -59,6 +75,7 @@ def describe(
         ids=_own_ids(record, recipe, workspace),
         licences=_licences(record, recipe),
         scores=tuple(scores),
+        size=size,
         latency=latency,
         files=(described(folder / record.weights),),
     )
@@ -67,6 +84,32 @@ def describe(
 def read_scores(path: Path) -> tuple[Score, ...]:
     """The scores of a file, or of the folder that `evaluate` or `gkd measure` wrote."""
     return ScoreTable.read(path / SCORES if path.is_dir() else path).scores
+
+
+def weights_beside(report: Path, scores: Sequence[Score]) -> frozenset[str]:
+    """SHA-256 of the students whose scores a report has, by the bundles that their stage wrote beside it.
+
+    A bundle that has other scores is of another run, and does not count.
+
+    Raises:
+        GkdError: the manifest of a bundle is damaged.
+    """
+    known = [score.model_dump() for score in scores]
+    folders = sorted(manifest.parent for manifest in (report.parent / BUNDLE.folder.name).glob(f"*/{MANIFEST}"))
+    bundles = [Bundle.read(folder / MANIFEST) for folder in folders if kind_of(folder) == "bundle"]
+    own = [bundle for bundle in bundles if bundle.scores and all(score.model_dump() in known for score in bundle.scores)]
+    return frozenset(bundle.model.sha256 for bundle in own)
+
+
+def size_of(folder: Path, settings: Settings) -> StudentSize:
+    """Parameters and FLOPs of a segmentor's folder on one evaluation window, and of its teacher where the settings have it.
+
+    Raises:
+        DataError: it cannot see the window.
+    """
+    record = SegmentorCheckpoint.read(folder / MANIFEST)
+    teacher = None if is_teacher(record.method) else _teacher_of(record, settings)
+    return student_size(record, folder / record.weights, settings.evaluate.window, teacher)
 
 
 def check_scores(record: SegmentorCheckpoint, scores: Sequence[Score]) -> None:
@@ -130,8 +173,10 @@ def _own_ids(record: SegmentorCheckpoint, recipe: Recipe, workspace: Path) -> Ow
 
 
 def _encoding(domain: Domain, recipe: Recipe, workspace: Path) -> LabelEncoding | None:
-    settings = recipe.settings
-    root = workspace if settings.data.shards is not None else workspace / data_root(settings)
+    settings, by_names = recipe.settings, domain.entry.label_names is not None
+    if by_names and label_names_file(settings, domain) is None:
+        return None
+    root = workspace / data_root(settings) if by_names else workspace
     try:
         return resolve_encoding(domain.catalog, domain.entry, root)
     except DataError:  # names whose numbers stand in a file of the dataset, which is not here
@@ -149,13 +194,18 @@ def inverted(dataset: str, encoding: LabelEncoding, classes: int) -> OwnIds:
     return OwnIds(dataset=dataset, form=form, values=tuple(lowest.get(index) for index in range(classes)))
 
 
+def _teacher_of(record: SegmentorCheckpoint, settings: Settings) -> EncoderSettings | None:
+    """The settings' teacher, where it is the one that the student was taught by."""
+    return settings.teacher if record.teacher == settings.teacher.arch else None
+
+
 def _licences(record: SegmentorCheckpoint, recipe: Recipe) -> Licences:
     settings = recipe.settings
     student = settings.registry.student_licence or UNKNOWN_LICENCE
     if record.teacher is None:
         return Licences(student=student)
-    known = settings.teacher.arch == record.teacher
+    teacher = _teacher_of(record, settings)
     return Licences(
         student=student,
-        teacher=weights_licence(settings.teacher, settings.registry.teacher_licence) if known else UNKNOWN_LICENCE,
+        teacher=UNKNOWN_LICENCE if teacher is None else weights_licence(teacher, settings.registry.teacher_licence),
     )

@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 
 from gkd_core.data.catalog.load import Domain
+from gkd_core.data.files.origin import Origin
 from gkd_core.errors import DataError
 from gkd_core.evaluate.confusion import class_iou, mean_iou
 from gkd_core.evaluate.matrix import ScoredImages, measure
 from gkd_core.evaluate.places import Place, check_classes
 from gkd_core.files import atomic_folder
+from gkd_core.methods import is_teacher
 from gkd_core.models.flops import student_size
 from gkd_core.models.segmentor import load_segmentor
 from gkd_core.notes import clear_file
@@ -41,7 +43,8 @@ def evaluate(context: Context) -> None:
     for domain in domains:
         check_classes(record, domain)
     clear_file(context.run_folder / SIZE, "it is written again")
-    student_size(record, folder / record.weights, settings.evaluate.window).write(context.run_folder / SIZE)
+    beside = None if is_teacher(record.method) else settings.teacher
+    student_size(record, folder / record.weights, settings.evaluate.window, beside).write(context.run_folder / SIZE)
     matrices = confusions_on(context, folder, domains, len(record.classes))
     # As it was learnt; a record without a teacher is of a method that has none, where the settings' name stands in tables.
     teacher = record.teacher or settings.teacher.arch
@@ -64,7 +67,7 @@ def confusions_on(context: Context, folder: Path, domains: Sequence[Domain], cla
 
     The images done are noted in `metrics.jsonl` of the run folder, where a flow can see them.
     """
-    scored = {domain.reference: scored_images(context, domain, classes) for domain in domains}
+    scored = {domain.reference: scored_images(context.origin, domain, classes) for domain in domains}
     matrices: dict[str, torch.Tensor] = {}
     sink = file_sink(context.run_folder)
     with _measuring(context, folder) as measured_on:
@@ -108,9 +111,8 @@ def _measuring(context: Context, folder: Path) -> Iterator[Callable[[ScoredImage
     yield lambda images, advance: measure(model, images, settings.evaluate, torch.device(device), advance)
 
 
-def scored_images(context: Context, domain: Domain, classes: int) -> ScoredImages:
+def scored_images(origin: Origin, domain: Domain, classes: int) -> ScoredImages:
     """The images of a domain, ready to be measured on."""
-    origin = context.origin
     encoding = origin.encoding(domain)
     return ScoredImages(origin.pairs(domain), encoding, origin.protocol(domain), classes)
 

@@ -11,13 +11,10 @@ from gkd_core.data.files.reading import read_image
 from gkd_core.stages.recipe import Recipe
 
 IMAGES = 2  # a batch of one would be exported as always one
-SHADES = 16  # in a JSON file a coarse value takes six characters, a fine one twenty
 
 
 def source_example(recipe: Recipe, source: str, workspace: Path) -> torch.Tensor:
     """The first images of the source's own validation split, each shrunk or stretched to the evaluation's window.
-
-    Values are rounded to sixteenths: the example is stored as text, and is to be looked at, not to be measured on.
 
     Returns:
         (2, 3, H, W), float32 in 0..1.
@@ -29,5 +26,4 @@ def source_example(recipe: Recipe, source: str, workspace: Path) -> torch.Tensor
     files = list(recipe.origin(workspace).images(validation)[:IMAGES])
     files = [files[index % len(files)] for index in range(IMAGES)]
     window = recipe.settings.evaluate.window
-    batch = torch.stack([resized(to_float(read_image(file)), window) for file in files])
-    return (batch.clamp(0, 1) * SHADES).round() / SHADES
+    return torch.stack([resized(to_float(read_image(file)), window) for file in files]).clamp(0, 1)

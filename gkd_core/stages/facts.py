@@ -32,6 +32,7 @@ class Stage:
         distills: it belongs to stage one: it needs no label, and gives a student that a later stage continues from.
         on_ray: whether its work is done by Ray's workers, which have the cluster to themselves.
         unit: what its progress is counted in, by its `metrics.jsonl`.
+        retells: it only says anew what earlier stages have found, so that nothing it depends on decides a student or its scores.
         folder: its output, or the folder that has one for each source.
     """
 
@@ -46,6 +47,7 @@ class Stage:
     distills: bool = False
     on_ray: Callable[[Settings], bool] = lambda settings: False
     unit: Unit | None = None
+    retells: bool = False
 
     def output(self, source: str | None = None) -> Path:
         """The folder that it writes, relative to the workspace."""
@@ -101,6 +103,16 @@ EVALUATE = Stage(
     on_ray=lambda settings: settings.evaluate.workers > 0,
     unit="images",
 )
+# After `evaluate`, as manifest and card tell the scores. A stage of its own: new scores or a licence make no student anew.
+BUNDLE = Stage(
+    "bundle",
+    ("bundle", "bundle"),
+    (),
+    ARTIFACTS / "bundle",
+    per_source=True,
+    inputs=("segmentor", "scores"),
+    retells=True,
+)
 ILLUSTRATE = Stage(
     "illustrate",
     ("illustrate", "illustrate"),
@@ -112,7 +124,9 @@ ILLUSTRATE = Stage(
 )
 MATRIX = Stage("report", ("report", "report"), (), REPORT)
 
-STAGES = {stage.name: stage for stage in (PREPARE_DATA, DISTILL_PROXY, DISTILL_SOURCE, LEARN_TASK, EVALUATE, ILLUSTRATE, MATRIX)}
+STAGES = {
+    stage.name: stage for stage in (PREPARE_DATA, DISTILL_PROXY, DISTILL_SOURCE, LEARN_TASK, EVALUATE, BUNDLE, ILLUSTRATE, MATRIX)
+}
 """Every stage by its name, in the order of the recipe."""
 
 

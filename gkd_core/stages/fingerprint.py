@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from gkd_core.records import Record
+from gkd_core.stages.facts import STAGES
 from gkd_core.stages.recipe import Recipe
 from gkd_core.stages.run import params_of
 
@@ -45,6 +46,8 @@ def fingerprint_of(recipe: Recipe, data: Mapping[str, str]) -> Fingerprint:
     """
     settings: dict[str, Any] = {}
     for run in recipe.plan:
+        if STAGES[run.stage].retells:
+            continue
         settings |= params_of(recipe.settings, run)
     settings.pop(SEED, None)
     # As it is read back from a file: tuples are lists there.

@@ -96,7 +96,7 @@ class _Pictures:
     def _predictions(self, model: nn.Module, domain: Domain, device: torch.device) -> dict[str, Prediction]:
         """The images chosen of a domain, by name, with what the student makes of them."""
         context, settings = self._context, self._settings
-        scored = scored_images(context, domain, len(self._record.classes))
+        scored = scored_images(context.origin, domain, len(self._record.classes))
         pairs = [scored.pairs[index] for index in spaced(len(scored.pairs), settings.illustrate.images)]
         return {
             context.origin.name(domain, pair.image): predict(model, pair, scored, settings.evaluate, device) for pair in pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gkd_core.data.catalog.load import Domain
 from gkd_core.data.files.origin import Folders, LocalSets, Origin, Shards
 from gkd_core.errors import SettingsError
 from gkd_core.paths import DATA
@@ -23,6 +24,16 @@ def data_root(settings: Settings) -> Path:
     if settings.data.shards is not None:
         raise SettingsError("data.shards: this needs the datasets as they unpack; set data.root, and data.shards to null")
     return DATA if settings.data.root is None else Path(settings.data.root)
+
+
+def label_names_file(settings: Settings, domain: Domain) -> Path | None:
+    """The file of a dataset that says which id each of its classes has, relative to the workspace.
+
+    None where the ids stand in the catalog, and where the dataset lies in shards, which do not bring the file.
+    """
+    if domain.entry.label_names is None or settings.data.shards is not None:
+        return None
+    return domain.entry.dataset_folder(data_root(settings)) / domain.entry.label_names
 
 
 def data_origin(settings: Settings, workspace: Path) -> Origin:

@@ -19,6 +19,7 @@ from gkd_core.messages import shown
 from gkd_core.methods import METHODS, method_of
 from gkd_core.settings import PictureKind, Settings
 from gkd_core.stages.facts import (
+    BUNDLE,
     DISTILL_PROXY,
     DISTILL_SOURCE,
     EVALUATE,
@@ -28,7 +29,7 @@ from gkd_core.stages.facts import (
     PREPARE_DATA,
     STAGES,
 )
-from gkd_core.stages.origin import data_origin
+from gkd_core.stages.origin import data_origin, label_names_file
 from gkd_core.stages.run import StageRun
 
 COMMON = ("recipe_version", "data.catalogs", "compute.device", "compute.threads")
@@ -176,6 +177,7 @@ def _stages(recipe: Recipe) -> Iterator[StageRun]:
         yield from (_distill_source(recipe, source) for source in recipe.sources)
     yield from (_learn_task(recipe, source) for source in recipe.sources)
     yield from (_evaluate(recipe, source) for source in recipe.sources)
+    yield from (_bundle(recipe, source) for source in recipe.sources)
     if picture_kinds(recipe.settings):
         yield from (_illustrate(recipe, source) for source in recipe.sources)
     yield _report(recipe)
@@ -229,6 +231,15 @@ def _evaluate(recipe: Recipe, source: str) -> StageRun:
     inputs = (*_folders(named), *_own_files(recipe), *_measured_files(recipe, source))
     params = (*COMMON, "data.benchmarks", "method", "seed", "teacher", "student", "evaluate")
     return StageRun(EVALUATE.name, source, tuple(dict.fromkeys(inputs)), params, EVALUATE.output(source), named=named)
+
+
+def _bundle(recipe: Recipe, source: str) -> StageRun:
+    named = (("segmentor", LEARN_TASK.output(source)), ("scores", EVALUATE.output(source)))
+    names = label_names_file(recipe.settings, recipe.parts(source)[0])  # no image and no label is looked at
+    inputs = (*_folders(named), *_catalog_files(recipe), *(() if names is None else (names,)))
+    licences = ("registry.student_licence", "registry.teacher_licence")
+    params = ("recipe_version", "data.catalogs", "data.benchmarks", "compute.threads", "teacher", "evaluate", *licences)
+    return StageRun(BUNDLE.name, source, inputs, params, BUNDLE.output(source), named=named)
 
 
 def _illustrate(recipe: Recipe, source: str) -> StageRun:
@@ -286,7 +297,9 @@ def _labels(recipe: Recipe, domain: Domain) -> tuple[Path, ...]:
 
 def _own_files(recipe: Recipe) -> tuple[Path, ...]:
     """Files that the settings name by path, whose content the results depend on: catalogs and weights."""
-    settings = recipe.settings
-    catalogs = [Path(name) for name in settings.data.catalogs if name.endswith((".yaml", ".yml"))]
-    weights = [encoder.weights_file for encoder in (settings.teacher, settings.student)]
-    return (*catalogs, *(file for file in weights if file is not None))
+    weights = [encoder.weights_file for encoder in (recipe.settings.teacher, recipe.settings.student)]
+    return (*_catalog_files(recipe), *(file for file in weights if file is not None))
+
+
+def _catalog_files(recipe: Recipe) -> tuple[Path, ...]:
+    return tuple(Path(name) for name in recipe.settings.data.catalogs if name.endswith((".yaml", ".yml")))

@@ -25,7 +25,8 @@ UNKNOWN_TAG = "cost.unknown"
 DAMAGED_TAG = "cost.damaged"  # on a stage's run: names of its notes that were damaged
 SUMMED = ("seconds", "cpu_core_hours", "gpu_hours")
 LARGEST = ("peak_host_gb", "peak_gpu_gb", "gpus")
-SIZES = ("parameters_millions", "gflops", "weights_mb")  # of the largest student, where a run has one a source
+# Of the largest student, where a run has one a source.
+SIZES = ("parameters_millions", "gflops", "weights_mb", "teacher_parameters_millions", "teacher_gflops")
 IMAGES, SPEED = "images", "images_per_second"
 HOUR, MEGA, GIGA = 3600, 1e6, 1e9
 
@@ -96,6 +97,8 @@ def cost_line(metrics: Metrics, unknown: list[str]) -> str:
     ]
     if "parameters_millions" in own:
         parts.append(f"student of {own['parameters_millions']:.3g} M parameters, {own['gflops']:.3g} GFLOPs a window")
+    if "teacher_parameters_millions" in own:
+        parts[-1] += f" (its teacher: {own['teacher_parameters_millions']:.3g} M, {own['teacher_gflops']:.3g} GFLOPs)"
     return f"Cost: {', '.join(parts)}."
 
 
@@ -128,6 +131,8 @@ def _size(size: StudentSize) -> dict[str, float]:
         "parameters_millions": size.parameters / MEGA,
         "gflops": size.flops / GIGA,
         "weights_mb": size.weights_bytes / MEGA,
+        **({} if size.teacher_parameters is None else {"teacher_parameters_millions": size.teacher_parameters / MEGA}),
+        **({} if size.teacher_flops is None else {"teacher_gflops": size.teacher_flops / GIGA}),
     }
 
 

@@ -22,6 +22,7 @@ from gkd_core.records import PictureList, ScoreTable
 from gkd_core.reports.comparison import RunFacts, StoredPicture
 from gkd_core.storage.mlflow_store import PARENT_TAG, quoted
 from gkd_core.tracking.costs import COST, UNKNOWN_TAG
+from gkd_core.tracking.flow_runs import WEIGHTS_TAG
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -113,6 +114,7 @@ class RunStore:
             costs={key.removeprefix(COST): value for key, value in run.data.metrics.items() if key.startswith(COST)},
             unknown_costs=tags.get(UNKNOWN_TAG, ""),
             data={item.dataset.name: item.dataset.digest for item in (run.inputs.dataset_inputs if run.inputs else ())},
+            weights=frozenset(value for key, value in tags.items() if key.startswith(WEIGHTS_TAG)),
             code=f"{revision} with changes" if revision and tags.get("git.dirty") == "true" else revision,
             pictures=tuple(self._pictures(run.info.run_id, folder)),
         )

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from gkd_core.errors import PlatformError
 from gkd_core.messages import shown, without_passwords
 from gkd_core.methods import method_of
-from gkd_core.records import ScoreTable
+from gkd_core.records import MANIFEST, ScoreTable, SegmentorCheckpoint
 from gkd_core.settings import Settings
 from gkd_core.stages import StageRun, params_of
 from gkd_core.stages.facts import LEARN_TASK
@@ -44,6 +44,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 UNKNOWN = "unknown"  # in the place of a run's id
 FLOW_RUN_TAG = "prefect.flow_run_id"
 LOST_TAG = "metrics.lost"  # on a stage's run: how many lines of step metrics never reached it
+WEIGHTS_TAG = "weights."  # before a source's name, on a flow's run: SHA-256 of its student's weights
 LONGEST_TAG = 5000  # characters, by MLflow's own rule
 Tags = Mapping[str, str]
 # The run that flow runs begun from here belong to; a context variable, as Prefect's task runners hand those to their threads.
@@ -265,6 +266,11 @@ class ParentRun:
         makers = {name.removeprefix(prefix): maker for name, maker in self._makers.items() if name.startswith(prefix)}
         found = {source: self._tracking.model_of(maker) for source, maker in makers.items()}
         return {source: model for source, model in found.items() if model is not None}
+
+    def note_student(self, run: StageRun, workspace: Path) -> None:
+        """Say which weights a source's student of this run has, whether it was trained now or restored."""
+        record = SegmentorCheckpoint.read(workspace / run.output / MANIFEST)
+        self._client.set_tag(self.run_id, f"{WEIGHTS_TAG}{run.source}", record.sha256)
 
     def log_pictures(self, run: StageRun, workspace: Path) -> None:
         """The pictures of a stage's output as artifacts, `pictures/<source>/…`, whether it was drawn now or restored."""

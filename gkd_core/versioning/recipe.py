@@ -51,7 +51,12 @@ def render(settings: Settings) -> str:
     Raises:
         DataError: a path holds what DVC would take for a template.
     """
-    stages = {run.name: _entry(run) for run in Recipe.of(settings).plan}
+    return render_plan(Recipe.of(settings))
+
+
+def render_plan(recipe: Recipe) -> str:
+    """As `render`, of a recipe whose catalog is loaded already."""
+    stages = {run.name: _entry(run) for run in recipe.plan}
     return HEADER + dump_yaml({"stages": stages}, width=1000)
 
 

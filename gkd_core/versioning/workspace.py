@@ -187,8 +187,17 @@ def publish_report(workspace: Path, project: Path, place: Path = REPORT) -> Path
     Args:
         place: the folder, relative to the project.
     """
-    target = project / place
+    return publish(workspace, project, REPORT, place)
+
+
+def publish(workspace: Path, project: Path, output: Path, place: Path | None = None) -> Path:
+    """Copy the files of a stage's output to the project, whole or not at all; returns the folder there.
+
+    Args:
+        place: the folder, relative to the project; that of the output itself if not given.
+    """
+    target = project / (output if place is None else place)
     with atomic_folder(target) as temporary:
-        for source in sorted((workspace / REPORT).iterdir()):
+        for source in sorted((workspace / output).iterdir()):
             shutil.copyfile(source, temporary / source.name)
     return target

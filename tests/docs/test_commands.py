@@ -17,7 +17,7 @@ from gkd_core.settings import profile_names
 from gkd_core.stages.facts import STAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "gkd_core/project/README.md"]
 # In the place of what the reader has to fill in; a line that names one is an outline, not a command.
 OUTLINES = re.compile(r"\bTUNED BATCHES\b|\bPLACE\b|…")
 PROGRAM = typer.main.get_command(app)

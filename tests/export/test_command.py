@@ -58,6 +58,12 @@ def test_a_program_without_output_goes_into_the_bundle(project: Path) -> None:
     open_bundle(project / "student.gkd")
 
 
+def test_without_labelled_images_it_is_said_that_the_cost_of_fewer_bits_is_not_measured(project: Path) -> None:
+    result = gkd("--format", "onnx", "--int8", "--images", "photographs", "-o", "student.onnx")
+    assert result.exit_code == 0, result.output
+    assert "not measured: what it costs in mIoU, as there is no params.yaml here" in result.output
+
+
 def test_all_weights_as_safetensors(project: Path) -> None:
     result = gkd("--format", "safetensors", "-o", "all.safetensors")
     assert result.exit_code == 0, result.output

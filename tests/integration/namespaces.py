@@ -34,7 +34,9 @@ SWITCH, LAN = "switch", "lan"
 NOBODY = "02:00:00:00:00:01"  # a card that there is not
 SECOND_CARD = "eth1"
 CLONE_NEWNET = 0x40000000
-NAMES = 'mount --bind "$0" /etc/hosts && exec "$@"'
+NAMES = 'mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/resolv.conf" /etc/resolv.conf && exec "$@"'
+# gRPC asks a server of names even for those that /etc/hosts has, and waits: here nobody listens, which it hears at once.
+NO_SERVER_OF_NAMES = "nameserver 127.0.0.1\n"
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class Network:
         block = next(number % 256 for number in range(own, own + 256) if f" 198.18.{number % 256}." not in used)
         self._inner, self._outer = f"198.18.{block}", f"198.19.{block}"
         self.machine = f"{self._inner}.1"
-        self._names = folder / "hosts"
+        self._names = folder / "names"
         self._bad = ExitStack()
         self.hosts = {name: self._host(name, number) for number, name in enumerate(names, 11)}
         lines = [f"{host.address} {name}" for name, host in self.hosts.items()]
-        self._names.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+        self._names.mkdir()
+        (self._names / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+        (self._names / "resolv.conf").write_text(NO_SERVER_OF_NAMES)
 
     def _host(self, name: str, number: int) -> Namespace:
         namespace = f"{self._id}-{name}"
@@ -100,12 +104,20 @@ class Network:
         self._ip(name, "link", "set", "lo", "up")
 
     def _join(self) -> None:
-        """Give this machine a card too; it goes with the switch."""
-        card = self._id.replace("-", "")
+        """Give this machine a card too."""
+        card = self._card
         ip("link", "add", card, "type", "veth", "peer", "name", "machine", "netns", f"{self._id}-{SWITCH}")
         ip("address", "add", f"{self.machine}/24", "dev", card)
         ip("link", "set", card, "up")
         self._plug_in("machine", LAN)
+
+    def leave(self) -> None:
+        """Take this machine's card away: with the switch it would go too, but some time later."""
+        subprocess.run(["ip", "link", "del", "dev", self._card], capture_output=True, check=False)  # it may not be made yet
+
+    @property
+    def _card(self) -> str:
+        return self._id.replace("-", "")
 
     def add_second_card(self, name: str) -> str:
         """Give a host an address in a network that no other host is in, where its default route leads; says which."""
@@ -149,16 +161,16 @@ class Network:
         finally:
             for place, card in ends:
                 self._tc(place, "del", card, "root")
-        far, near = f"{name}-far", f"{name}-near"
-        with self._two_ports(name, far, near):
+        with self._two_ports(name) as (far, near):
             command = [sys.executable, "-m", "tests.integration.bad_link", far, near, str(delay), str(loss)]
             with child_process([*self._inside(SWITCH), *command], cwd=REPOSITORY):
                 yield
 
     @contextmanager
-    def _two_ports(self, name: str, far: str, near: str) -> Iterator[None]:
-        """Put two ports between a host and the switch that a program has to join."""
-        apart = f"{name}-alone"
+    def _two_ports(self, name: str) -> Iterator[tuple[str, str]]:
+        """Put two ports between a host and the switch that a program has to join; gives their names."""
+        number = self.hosts[name].address.rpartition(".")[2]  # a card's name has 15 characters at most
+        far, near, apart = (f"{kind}-{number}" for kind in ("far", "near", "apart"))
         self._ip(SWITCH, "link", "add", "name", apart, "type", "bridge")
         self._ip(SWITCH, "link", "set", apart, "up")
         for port, bridge in ((far, apart), (near, LAN)):
@@ -166,7 +178,7 @@ class Network:
             self._plug_in(port, bridge)
         self._plug_in(name, apart)
         try:
-            yield
+            yield far, near
         finally:
             self._plug_in(name, LAN)
             for port in (far, near, apart):
@@ -203,6 +215,7 @@ def network_or_skip(names: Iterable[str], folder: Path) -> Iterator[Network]:
             pytest.skip(f"network namespaces: {error}")
         yield network
     finally:
+        network.leave()
         remove_namespaces(name for name in namespaces() if name.startswith(f"gkd-{os.getpid()}-"))
 
 

@@ -25,7 +25,7 @@ from gkd_core.tracking.flow_runs import Tracking
 Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 DEPLOYMENT = "gkd/full-pipeline"
 FINISHED = "Flow run finished successfully"
-STAGES = ["prepare-data", "learn-task-potsdam-rgb", "evaluate-potsdam-rgb", "report"]
+STAGES = ["prepare-data", "learn-task-potsdam-rgb", "evaluate-potsdam-rgb", "bundle-potsdam-rgb", "report"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 

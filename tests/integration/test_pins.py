@@ -133,9 +133,8 @@ def reproduced(clone: Path) -> Path:
 
 def outputs(folder: Path) -> dict[str, str]:
     """Digests of all that the stages wrote."""
-    places = [
-        folder / "artifacts" / name for name in ("data", "distill-proxy", "distill-source", "learn-task", "evaluate", "report")
-    ]
+    stages = ("data", "distill-proxy", "distill-source", "learn-task", "evaluate", "bundle", "report")
+    places = [folder / "artifacts" / name for name in stages]
     files = [file for place in places for file in place.rglob("*") if file.is_file() and file.suffix != ".png"]
     return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gkd_core.models.licences import UNKNOWN_LICENCE, weights_licence
-from gkd_core.records import Score, ScoreProtocol
+from gkd_core.records import Score, ScoreProtocol, StudentSize
 from gkd_core.registry.gate import SeedScores, Standing, decide
 from gkd_core.registry.model_card import FILE, DataUse, ModelFacts, render_card, summary_of
 from gkd_core.settings import EncoderSettings
@@ -53,6 +53,16 @@ def test_the_card_is_whole_and_every_table_is_a_table(facts: ModelFacts) -> None
     for index, line in enumerate(lines):
         if set(line) == {"|", "-"}:
             assert line.count("|") == lines[index - 1].count("|") == lines[index + 1].count("|"), lines[index - 1 : index + 2]
+
+
+def test_it_tells_what_the_student_saves_where_that_was_counted(facts: ModelFacts) -> None:
+    assert not [line for line in render_card(facts, None).splitlines() if "GFLOPs" in line]
+    size = StudentSize(parameters=1_234_567, flops=2e9, window=(32, 48), weights_bytes=1)
+    alone = render_card(facts.model_copy(update={"size": size}), None).splitlines()
+    assert "| to run it | 2 GFLOPs a window of 32 × 48 pixels |" in alone
+    beside = size.model_copy(update={"teacher_parameters": 12_345_670, "teacher_flops": 6e9})
+    (line,) = [line for line in render_card(facts.model_copy(update={"size": beside}), None).splitlines() if "GFLOPs" in line]
+    assert line.endswith("48 pixels; its teacher in its place: 12,345,670 parameters (10 ×), 6 GFLOPs (3 ×) |")
 
 
 def test_the_verdict_is_in_it(facts: ModelFacts) -> None:

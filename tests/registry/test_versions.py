@@ -23,8 +23,9 @@ from gkd_core.registry.logged_model import log_files, log_segmentor
 from gkd_core.registry.model_card import DataUse, ModelFacts
 from gkd_core.registry.serving_check import check_served
 from gkd_core.registry.versions import DESCRIPTION_LIMIT, Registry, Student
-from gkd_core.settings import EncoderSettings, RegistrySettings, Settings
+from gkd_core.settings import EncoderSettings, RegistrySettings, Settings, settings_from_tree
 from gkd_core.stages import Recipe
+from gkd_core.stages.bundle import describe
 from gkd_core.stages.fingerprint import fingerprint_of
 from gkd_core.storage.mlflow_store import CHALLENGER, CHAMPION
 from gkd_core.storage.model_files import FILE_TAG
@@ -55,7 +56,7 @@ def champions_and_students(
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking = Tracking(Settings(), project)
-        folders = [_checkpoint(project / f"student-{seed}", vit_settings, seed) for seed in range(3)]
+        folders = [write_checkpoint(project / f"student-{seed}", vit_settings, seed) for seed in range(3)]
         logged = [_log(tracking, folders[0]), *(_log_weights_alone(tracking, folder) for folder in folders[1:])]
         yield Champions(Registry(tracking.client, tracking.address)), logged
 
@@ -74,7 +75,7 @@ def logged(champions_and_students: tuple[Champions, list[Logged]]) -> list[Logge
     return champions_and_students[1]
 
 
-def _checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
+def write_checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
     folder.mkdir()
     state = build_segmentor(build_encoder(encoder, seed=seed), "linear", 3, 8, seed=seed).state_dict()
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "w.safetensors")
@@ -87,8 +88,10 @@ def _checkpoint(folder: Path, encoder: EncoderSettings, seed: int) -> Path:
 
 
 def _log(tracking: Tracking, folder: Path) -> Logged:
+    settings = settings_from_tree({"evaluate": {"window": [32, 32], "stride": [32, 32]}})
+    bundle = describe(folder, Recipe.of(settings), folder)
     with tracking.run("learn-task-toy", {}) as run_id:
-        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, EXAMPLE)
+        model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, bundle, EXAMPLE)
     return Logged(model_id, run_id, SegmentorCheckpoint.read(folder / MANIFEST).sha256)
 
 

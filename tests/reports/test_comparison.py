@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
+from gkd_core.errors import GkdError
+from gkd_core.predict.latency import Latency
 from gkd_core.records import Score, ScoreProtocol, ScoreTable
 from gkd_core.reports.comparison import Comparison, RunFacts, StoredPicture
+from gkd_core.reports.latencies import Point, figure_of, with_latencies
+from gkd_core.reports.latency_chart import save_latency
 from gkd_core.reports.page import write_page
 from gkd_core.reports.terminal import print_comparison
+from tests.predict.test_latency import latency, model_latency
 
 PROTOCOL = ScoreProtocol(
     scale=1.0, max_size=None, labels_resized=False, window=(8, 8), stride=(8, 8), classes=2, selection="last checkpoint"
@@ -184,6 +192,93 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     page = Page(tmp_path / "page.html")
     assert page.scripts == 1  # its own
     assert HOSTILE in page.texts
+
+
+def measured(run: RunFacts, seconds: float, **changes: object) -> Latency:
+    """A latency of the run's own student, beside a teacher's of 2 s."""
+    (sha256,) = run.weights
+    return latency(model=model_latency(sha256=sha256, median_seconds=seconds), **changes)
+
+
+def with_weights(method: str, seed: int, value: float) -> RunFacts:
+    return run(method, seed, value, weights=frozenset([hashlib.sha256(f"{method}{seed}".encode()).hexdigest()]))
+
+
+RUNS = [with_weights("gkd", 1, 61.0), with_weights("gkd", 0, 60.0), with_weights("no-kd", 0, 50.0)]
+
+
+def test_a_latency_stands_at_the_row_of_the_student_that_it_was_measured_of(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = with_latencies(Comparison.of_runs(RUNS), [measured(RUNS[1], 0.25)])
+    first, second = comparison.entries
+    assert (first.cost("latency_ms"), first.cost("against_latency_ms")) == (250, 2000)
+    assert (second.cost("latency_ms"), second.cost("against_latency_ms")) == (None, None)
+    found = figure_of(comparison)
+    assert found is not None
+    assert found.points == (Point("gkd", 250, (38.0, 39.0)),)
+    assert found.beside == (("vit_large_patch14_dinov2, segformer decoder", 2000),)
+    assert found.without == ("no-kd",)
+    print_comparison(comparison)
+    said = capsys.readouterr().out
+    assert "512 × 512 pixels, 2 at once; cpu (AMD EPYC), 4 threads" in said.replace("\n", " ")
+    assert "Without a latency, or a target, and so not in the figure: no-kd." in said
+    assert figure_of(Comparison.of_runs(RUNS)) is None
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([measured(with_weights("gkd", 7, 1.0), 0.1)], "is the student of no run here"),
+        ([measured(RUNS[0], 0.1), measured(RUNS[1], 0.1)], "two records of gkd"),
+        ([measured(RUNS[0], 0.1), measured(RUNS[2], 0.1, threads=1)], r"not measured alike \(threads: 4 and 1\)"),
+        ([measured(RUNS[0], 0.1), measured(RUNS[2], 0.1, size=(32, 48))], r"\(size: 512 × 512 and 32 × 48\)"),
+        ([latency(model=model_latency(sha256=None))], "is the student of no run here"),
+    ],
+)
+def test_a_latency_that_says_nothing_of_a_row_is_refused(records: list[Latency], message: str) -> None:
+    with pytest.raises(GkdError, match=message):
+        with_latencies(Comparison.of_runs(RUNS), records)
+
+
+def test_the_page_has_the_figure_and_its_conditions(tmp_path: Path) -> None:
+    without = Comparison.of_runs(RUNS)
+    with_figure = with_latencies(without, [measured(RUNS[0], 0.25), measured(RUNS[2], 0.1)])
+    pages = []
+    for name, comparison in (("without", without), ("with", with_figure), ("again", with_figure)):
+        write_page(comparison, tmp_path / name)
+        pages.append(Page(tmp_path / name))
+    assert (tmp_path / "with").read_bytes() == (tmp_path / "again").read_bytes()
+    assert [len(page.references) for page in pages] == [1, 2, 2], "the radar, and the figure"
+    assert "What a student scores, and what it takes" in pages[1].texts
+    assert not any("latency" in text for text in pages[0].texts)
+
+
+def test_the_figure_has_a_point_a_student_at_its_latency_and_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Axes] = []
+    monkeypatch.setattr("gkd_core.reports.latency_chart.Canvas", lambda **facts: kept(Figure(**facts), drawn))
+    comparison = with_latencies(Comparison.of_runs(RUNS), [measured(RUNS[0], 0.25), measured(RUNS[2], 0.1)])
+    found = figure_of(comparison)
+    assert found is not None and save_latency(found, tmp_path / "figure.png")
+    (axes,) = drawn
+    points = [tuple(float(value) for value in container.lines[0].get_xydata()[0]) for container in axes.containers]
+    assert points == [(250.0, 38.5), (100.0, 28.0)]
+    left, right = axes.get_xlim()
+    assert left < 100 and right > 2000, "the teacher's line is seen too"
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width > 600
+    nothing = found._replace(points=())
+    assert not save_latency(nothing, tmp_path / "nothing.png") and not (tmp_path / "nothing.png").exists()
+
+
+def kept(figure: Figure, axes: list[Axes]) -> Figure:
+    """The figure, whose axes are kept as they are made."""
+    make = figure.subplots
+
+    def subplots() -> Axes:
+        axes.append(make())
+        return axes[-1]
+
+    figure.subplots = subplots  # type: ignore[method-assign,assignment]
+    return figure
 
 
 def test_pictures_are_in_the_page(tmp_path: Path) -> None:

@@ -24,12 +24,15 @@ from gkd_core.models.segmentor import build_segmentor
 from gkd_core.records import MANIFEST, SegmentorCheckpoint, sha256_of
 from gkd_core.registry.logged_model import log_segmentor
 from gkd_core.registry.sandboxed_program import program_logits
-from gkd_core.registry.serving_check import check_served
+from gkd_core.registry.sandboxed_serving import served_answer
+from gkd_core.registry.serving_check import check_served, fetch_checked
 from gkd_core.registry.signatures import SIGNATURE, verify
 from gkd_core.registry.versions import MODEL_TAG, SHA256_TAG, UNSIGNED, Registry
-from gkd_core.settings import EncoderSettings, Settings
+from gkd_core.settings import EncoderSettings, Settings, settings_from_tree
+from gkd_core.stages import Recipe
+from gkd_core.stages.bundle import describe
 from gkd_core.storage.mlflow_weights import fetch_segmentor, fetch_weights
-from gkd_core.storage.model_files import check_files, digests_of, recorded, tags_of
+from gkd_core.storage.model_files import FILE_TAG, check_files, digests_of, recorded, tags_of
 from gkd_core.tracking.flow_runs import Tracking
 
 NAME = "gkd-student-toy"
@@ -76,11 +79,13 @@ def logged(tmp_path_factory: pytest.TempPathFactory, vit_settings: EncoderSettin
         encoder=vit_settings, decoder="linear", decoder_width=8, taxonomy="toy", classes=("a", "b", "c"), source="toy",
         method="gkd", weights="w.safetensors", sha256=digest, seed=0, updates=4, encoder_frozen=True,
     ).write(folder / MANIFEST)  # fmt: skip
+    settings = settings_from_tree({"evaluate": {"window": [32, 32], "stride": [32, 32]}})
+    bundle = describe(folder, Recipe.of(settings), folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking = Tracking(Settings(), project)
         with tracking.run("learn-task", {}) as run_id:
-            model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, EXAMPLE, keys.private)
+            model_id = log_segmentor(tracking.client, tracking.experiment, run_id, folder, bundle, EXAMPLE, keys.private)
         model = tracking.client.get_logged_model(model_id)
         tracking.client.create_registered_model(NAME)
         tags = {MODEL_TAG: model_id, SHA256_TAG: digest, **tags_of(recorded(model.tags))}
@@ -137,7 +142,8 @@ def _replace_expressions(tree: object, code: str) -> int:
 def test_every_file_of_a_logged_model_is_on_record(store: Store) -> None:
     version = store.registry.version(NAME, "1")
     assert recorded(version.tags) == digests_of(store.files)
-    assert {"MLmodel", "data/model.pt2", "checkpoint/manifest.json", "checkpoint/w.safetensors"} <= recorded(version.tags).keys()
+    loaded = {"MLmodel", "data/model.pt2", "serve.py", "bundle.json", "checkpoint/manifest.json", "checkpoint/w.safetensors"}
+    assert loaded <= recorded(version.tags).keys()
 
 
 def test_a_program_with_code_in_it_is_refused_before_it_is_loaded(store: Store, tmp_path: Path) -> None:
@@ -147,6 +153,62 @@ def test_a_program_with_code_in_it_is_refused_before_it_is_loaded(store: Store, 
     with pytest.raises(WeightsError, match=r"data/model\.pt2: changed since it was logged"):
         check_served(store.registry, NAME, "1", scratch(tmp_path))
     assert not mark.exists()
+
+
+def test_a_script_with_code_in_it_is_refused_before_it_is_run(store: Store, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with (store.files / "serve.py").open("a") as script:
+        script.write(f"\n__import__('pathlib').Path({str(mark)!r}).touch()\n")
+    with pytest.raises(WeightsError, match=r"serve\.py: changed since it was logged"):
+        check_served(store.registry, NAME, "1", scratch(tmp_path))
+    assert not mark.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
+def test_a_script_of_a_forged_record_gets_no_key_no_network_and_no_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary")
+    folder, outside = scratch(tmp_path), tmp_path / "outside"
+    shutil.copytree(store.files, tmp_path / "model")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        for attack in (
+            f"open({str(outside)!r}, 'w').write('x')",
+            "print(__import__('os').environ['MLFLOW_TRACKING_PASSWORD'])",
+            f"__import__('socket').create_connection(('127.0.0.1', {server.getsockname()[1]}))",
+        ):
+            (tmp_path / "model" / "serve.py").write_text(f"{attack}\n{(store.files / 'serve.py').read_text()}")
+            with pytest.raises(WeightsError, match="its program cannot be loaded or run"):
+                served_answer(tmp_path / "model", 10, folder, "toy")
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert not outside.exists()
+
+
+def test_a_script_that_answers_otherwise_is_not_served(store: Store, tmp_path: Path) -> None:
+    """A record that was forged with it: the answer is held against the weights."""
+    script = store.files / "serve.py"
+    script.write_text(f"{script.read_text()}\nServedStudent.predict = lambda self, context, model_input, params=None: []\n")
+    kept = store.registry.version(NAME, "1").tags[f"{FILE_TAG}serve.py"]
+    store.registry.tag(NAME, "1", {f"{FILE_TAG}serve.py": sha256_of(script)})
+    try:
+        with pytest.raises(PlatformError, match="does not give the label maps of its own weights"):
+            check_served(store.registry, NAME, "1", scratch(tmp_path))
+    finally:
+        store.registry.tag(NAME, "1", {f"{FILE_TAG}serve.py": kept})
+
+
+def test_what_is_fetched_is_what_was_logged_or_nothing(store: Store, tmp_path: Path, keys: Keys) -> None:
+    target = tmp_path / "served"
+    fetch_checked(store.registry, NAME, "1", target, keys.public)
+    assert digests_of(target) == digests_of(store.files)
+    with pytest.raises(PlatformError, match="is there already, and is not empty"):
+        fetch_checked(store.registry, NAME, "1", target)
+    (store.files / "serve.py").write_text("raise SystemExit")
+    with pytest.raises(WeightsError, match=r"serve\.py: changed since it was logged"):
+        fetch_checked(store.registry, NAME, "1", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
@@ -188,7 +250,9 @@ def test_the_attack_is_one_where_nothing_is_withheld(store: Store, tmp_path: Pat
     assert mark.exists()
 
 
-@pytest.mark.parametrize("path", ["MLmodel", "checkpoint/manifest.json", "checkpoint/w.safetensors", "requirements.txt"])
+@pytest.mark.parametrize(
+    "path", ["MLmodel", "serve.py", "bundle.json", "checkpoint/manifest.json", "checkpoint/w.safetensors", "requirements.txt"]
+)
 def test_a_changed_file_is_named_by_every_loader(store: Store, tmp_path: Path, path: str) -> None:
     content = bytearray((store.files / path).read_bytes())
     content[len(content) // 2] ^= 1

@@ -15,14 +15,14 @@ from gkd_core.data.catalog.load import load_catalog
 from gkd_core.data.catalog.taxonomy import LabelEncoding
 from gkd_core.errors import GkdError
 from gkd_core.models.licences import UNKNOWN_LICENCE
-from gkd_core.models.segmentor import load_segmentor
-from gkd_core.predict.bundle import read_bundle
+from gkd_core.predict.bundle import read_bundle, write_bundle
 from gkd_core.predict.manifest import Bundle, OwnIds
-from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint
+from gkd_core.records import MANIFEST, Score, ScoreProtocol, ScoreTable, SegmentorCheckpoint, sha256_of
 from gkd_core.settings import load_settings
-from gkd_core.stages.bundle import describe, inverted
+from gkd_core.stages.bundle import describe, inverted, weights_beside
 from gkd_core.stages.recipe import Recipe
-from tests.predict.conftest import CLASSES, COLORS, segmentor_folder
+from tests.predict.conftest import CLASSES, COLORS, bundle_of, segmentor_folder
+from tests.predict.test_latency import latency, model_latency
 
 
 def described(folder: Path, *overrides: str, **record: object) -> Bundle:
@@ -30,7 +30,7 @@ def described(folder: Path, *overrides: str, **record: object) -> Bundle:
     stated = SegmentorCheckpoint.read(folder / MANIFEST).model_copy(update=record)
     stated.write(folder / MANIFEST)
     recipe = Recipe.of(load_settings(None, None, list(overrides)))
-    return describe(folder, load_segmentor(folder), recipe, folder)
+    return describe(folder, recipe, folder)
 
 
 OWN = {
@@ -139,3 +139,38 @@ def test_scores_of_another_student_are_refused(tmp_path: Path, monkeypatch: pyte
     assert isinstance(refused, GkdError)
     assert "by gkd, seed 3; this student is" in str(refused)
     assert not (tmp_path / "student.gkd").exists()
+
+
+def bundle_with(folder: Path, *scores: Score) -> str:
+    """A bundle in a folder that tells these scores; the SHA-256 of its weights."""
+    segmentor = segmentor_folder(folder.with_name(f"{folder.name}-segmentor"))
+    write_bundle(bundle_of(segmentor, scores=scores), segmentor / "segmentor.safetensors", folder)
+    return sha256_of(segmentor / "segmentor.safetensors")
+
+
+def test_a_report_knows_its_students_by_the_bundles_beside_it(tmp_path: Path) -> None:
+    sha256 = bundle_with(tmp_path / "bundle/gta5", score())
+    report = tmp_path / "report"
+    assert weights_beside(report, [score(seed=1), score()]) == {sha256}
+    assert weights_beside(report, [score(miou=41.3)]) == frozenset(), "of another run, which left its bundle there"
+    bundle_with(tmp_path / "other/bundle/gta5")
+    assert weights_beside(tmp_path / "other/report", [score()]) == frozenset(), "it tells no scores"
+    assert weights_beside(tmp_path / "nothing/report", [score()]) == frozenset()
+
+
+def test_a_comparison_of_reports_takes_the_latency_of_a_bundle_beside_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sha256 = bundle_with(tmp_path / "artifacts/bundle/gta5", score())
+    ScoreTable(scores=(score(), score(method="no-kd"))).write(tmp_path / "artifacts/report/matrix.json")
+    latency(model=model_latency(sha256=sha256)).write(tmp_path / "gkd.json")
+    command = ["compare", "--report", "artifacts/report", "--latency", "gkd.json", "--html", "page.html"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    said = " ".join(result.output.split())
+    assert "Latency: median of a pass; 512 × 512 pixels" in said and "not in the figure: no-kd." in said
+    assert "What a student scores, and what it takes" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    latency(model=model_latency(sha256="0" * 64)).write(tmp_path / "gkd.json")
+    with pytest.raises(GkdError, match="is the student of no run here"):
+        CliRunner().invoke(app, command, catch_exceptions=False)

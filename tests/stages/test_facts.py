@@ -20,7 +20,7 @@ from gkd_core.stages.work import Context
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "gkd_core" / "stages" / "facts.py"
 # Ordinary words too: sections of the settings, commands and folders are called so. Where a stage is meant, it is compared.
-WORDS = {"evaluate", "illustrate", "report"}
+WORDS = {"bundle", "evaluate", "illustrate", "report"}
 
 
 @pytest.fixture(scope="module", params=["gkd", "no-kd", "teacher"])

@@ -71,7 +71,15 @@ def test_training_and_scores_are_the_same_bit_for_bit(folder_run: Path, on_shard
     for run in Recipe.of(on_shards).plan:
         run_stage(Recipe.of(on_shards), run, tmp_path)
     pictures = [f"illustrate/gta5/{name}.png" for name in ("panel-gta5-val", "panel-mapillary-val", "features", "attention")]
-    for name in (*WEIGHTS, "learn-task/gta5/labelled.txt", "evaluate/gta5/confusion.json", "report/matrix.csv", *pictures):
+    bundle = [f"bundle/gta5/{name}" for name in (MANIFEST, "MODEL_CARD.md", "student.safetensors")]
+    for name in (
+        *WEIGHTS,
+        "learn-task/gta5/labelled.txt",
+        "evaluate/gta5/confusion.json",
+        *bundle,
+        "report/matrix.csv",
+        *pictures,
+    ):
         assert sha256_of(tmp_path / "artifacts" / name) == sha256_of(folder_run / "artifacts" / name), name
     ours, theirs = (DataManifest.read(path / "artifacts/data" / MANIFEST).versions for path in (tmp_path, folder_run))
     assert [(v.dataset, v.split, v.images, v.labels) for v in ours] == [(v.dataset, v.split, v.images, v.labels) for v in theirs]

@@ -91,7 +91,7 @@ def test_panels_show_the_middle_image_as_it_is_scored(gkd_run: Path, tree: dict[
     model = load_segmentor(gkd_run / "artifacts/learn-task/potsdam-rgb")
     pictures = {picture.domain: picture for picture in PictureList.read(gkd_run / OUTPUT / "pictures.json").pictures}
     for reference in DOMAINS:
-        domain = scored_images(context, context.domain(reference), 6)
+        domain = scored_images(context.origin, context.domain(reference), 6)
         ((name, miou),) = pictures[reference].values.items()
         assert name.endswith(Path(str(domain.pairs[1].image)).name)
         image, truth = read_pair(domain.pairs[1], domain.encoding)

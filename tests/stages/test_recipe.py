@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def names(settings: Settings) -> list[str]:
 def test_every_method_has_the_stages_that_it_needs(method: str) -> None:
     stage_one = ["distill-proxy", *(f"distill-source-{source}" for source in SOURCES)]
     expected = ["prepare-data", *(stage_one if method in ("gkd", "two-stage-mse") else [])]
-    for stage in ("learn-task", "evaluate", "illustrate"):
+    for stage in ("learn-task", "evaluate", "bundle", "illustrate"):
         expected += [f"{stage}-{source}" for source in SOURCES]
     assert names(demo(f"method={method}")) == [*expected, "report"]
 
@@ -68,6 +69,25 @@ def test_no_other_stage_depends_on_pictures() -> None:
     runs = Recipe.of(demo()).plan
     assert {run.stage for run in runs if "illustrate" in run.params} == {"illustrate"}
     assert not any("illustrate" in str(path) for run in runs for path in run.inputs)
+
+
+def test_a_bundle_reads_student_scores_and_what_its_card_says_and_no_image(tmp_path: Path) -> None:
+    bundle = Recipe.of(demo()).find("bundle", "gta5")
+    assert bundle.inputs == (Path("artifacts/learn-task/gta5"), Path("artifacts/evaluate/gta5"))
+    assert {"registry.student_licence", "registry.teacher_licence", "evaluate", "teacher"} < set(bundle.params)
+    assert not {"seed", "method", "learn_task", "compute.device"} & set(bundle.params), "the student's record has them"
+    own = {"M2C": {"title": "Own", "source": "mapillary/val", "validation": "mapillary/val", "targets": {"C": "cityscapes/val"}}}
+    (tmp_path / "own.yaml").write_text(json.dumps({"benchmarks": own}))
+    settings = demo(f"data.catalogs=[{tmp_path}/own.yaml]", "data.benchmarks=[M2C]")
+    inputs = Recipe.of(settings).find("bundle", "mapillary").inputs
+    assert inputs[2:] == (tmp_path / "own.yaml", Path("artifacts/data/mapillary/config.json")), "where its ids have their names"
+
+
+def test_no_other_stage_depends_on_bundles_or_licences() -> None:
+    for run in Recipe.of(demo()).plan:
+        if run.stage != "bundle":
+            assert not any("bundle" in str(path) for path in run.inputs)
+            assert not any(key.startswith("registry") for key in run.params)
 
 
 def test_every_input_is_made_before_it_is_read() -> None:
@@ -121,7 +141,7 @@ def test_learning_reads_no_target() -> None:
 def test_fewer_benchmarks_ask_for_fewer_sources() -> None:
     assert names(demo("data.benchmarks=[C2A]")) == [
         "prepare-data", "distill-proxy", "distill-source-cityscapes", "learn-task-cityscapes", "evaluate-cityscapes",
-        "illustrate-cityscapes", "report"
+        "bundle-cityscapes", "illustrate-cityscapes", "report"
     ]  # fmt: skip
 
 

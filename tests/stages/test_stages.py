@@ -13,13 +13,16 @@ import pytest
 import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
+from gkd_core.cli import app
 from gkd_core.distill.objective import QSDObjective
 from gkd_core.errors import DataError, GkdError
 from gkd_core.models.build import build_encoder
 from gkd_core.models.resize import Layout, ResizeMethod, resize_table
-from gkd_core.models.segmentor import load_segmentor
+from gkd_core.models.segmentor import load_segmentor, recorded_segmentor
 from gkd_core.paths import SIZE
+from gkd_core.predict.bundle import open_bundle
 from gkd_core.records import MANIFEST, DataManifest, EncoderCheckpoint, ScoreTable, SegmentorCheckpoint, StudentSize, sha256_of
 from gkd_core.seeding import seed_of
 from gkd_core.settings import MethodName, Settings, dump_settings, settings_from_tree
@@ -360,6 +363,54 @@ def test_the_students_size_is_that_of_the_model(gkd_run: Path, tiny_settings: Se
     assert size.flops == counter.get_total_flops() > 0
     assert size.weights_bytes == (folder / "segmentor.safetensors").stat().st_size
     assert size.window == tiny_settings.evaluate.window
+
+
+def test_the_students_size_has_the_teachers_beside_it(gkd_run: Path, tiny_settings: Settings) -> None:
+    """The teacher's encoder under a decoder of the same kind, counted as a real network."""
+    size = StudentSize.read(run_folder(tiny_settings, Recipe.of(tiny_settings).find("evaluate", "gta5"), gkd_run) / SIZE)
+    record = SegmentorCheckpoint.read(gkd_run / "artifacts/learn-task/gta5" / MANIFEST)
+    teacher = recorded_segmentor(record.model_copy(update={"encoder": tiny_settings.teacher})).to("meta")
+    assert size.teacher_parameters == sum(parameter.numel() for parameter in teacher.parameters()) > size.parameters
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        teacher(torch.zeros(1, 3, *tiny_settings.evaluate.window, device="meta"))
+    assert size.teacher_flops == counter.get_total_flops() > size.flops
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_source_has_a_bundle_that_opens_and_tells_its_scores(gkd_run: Path, tiny_settings: Settings) -> None:
+    for source in ("gta5", "cityscapes", "potsdam-rgb"):
+        bundle, network = open_bundle(gkd_run / "artifacts/bundle" / source)
+        learnt = load_segmentor(gkd_run / "artifacts/learn-task" / source)
+        images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            assert torch.equal(network(images), learnt(images))
+        assert bundle.model.source == source
+        assert bundle.scores == ScoreTable.read(gkd_run / "artifacts/evaluate" / source / "scores.json").scores
+        assert bundle.size is not None and bundle.size.teacher_parameters is not None
+        assert bundle.latency is None, "a time is no result"
+    card = (gkd_run / "artifacts/bundle/gta5/MODEL_CARD.md").read_text()
+    assert "ratio, second to first" in card and "Nobody has measured its latency" in card
+
+
+def test_a_bundle_made_again_has_the_same_bytes_and_changes_nothing_else(gkd_run: Path, tiny_settings: Settings) -> None:
+    outputs = [run.output for run in Recipe.of(tiny_settings).plan]
+    before = {output: contents(gkd_run / output) for output in outputs}
+    run_stage(Recipe.of(tiny_settings), Recipe.of(tiny_settings).find("bundle", "gta5"), gkd_run)
+    assert {output: contents(gkd_run / output) for output in outputs} == before
+
+
+def test_a_bundle_has_the_bytes_of_the_command(
+    gkd_run: Path, tiny_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(dump_settings(tiny_settings))
+    (tmp_path / "artifacts").symlink_to(gkd_run / "artifacts")
+    monkeypatch.chdir(tmp_path)
+    command = ["bundle", "artifacts/learn-task/gta5", "-o", "student.gkd", "--scores", "artifacts/evaluate/gta5"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    assert contents(tmp_path / "student.gkd") == contents(gkd_run / "artifacts/bundle/gta5")
 
 
 def test_scores_say_whether_the_encoder_was_frozen(gkd_run: Path) -> None:

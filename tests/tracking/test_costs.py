@@ -46,6 +46,15 @@ def test_a_stage_has_what_its_notes_say_in_units_for_people(tmp_path: Path) -> N
     assert stage_metrics(stage("evaluate"), tmp_path, Settings()).items() >= {
         ("cost/parameters_millions", 5.0), ("cost/gflops", 2.5), ("cost/weights_mb", 20.0)
     }  # fmt: skip
+    assert not [name for name in stage_metrics(stage("evaluate"), tmp_path, Settings()) if "teacher" in name]
+    StudentSize(
+        parameters=5_000_000, flops=2.5e9, window=(512, 512), weights_bytes=1, teacher_parameters=9_000_000, teacher_flops=7e9
+    ).write(tmp_path / "student.json")
+    beside = stage_metrics(stage("evaluate"), tmp_path, Settings())
+    assert (beside["cost/teacher_parameters_millions"], beside["cost/teacher_gflops"]) == (9, 7)
+    assert cost_line(*run_metrics({"evaluate-gta5": beside})).endswith(
+        "student of 5 M parameters, 2.5 GFLOPs a window (its teacher: 9 M, 7 GFLOPs)."
+    )
 
 
 def test_a_stage_without_notes_has_no_zero(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gkd_core.records import Picture, PictureList, Score, ScoreProtocol, ScoreTa
 from gkd_core.reports.report import write_report
 from gkd_core.settings import Settings
 from gkd_core.tracking.finished_runs import RunStore
-from gkd_core.tracking.flow_runs import Tracking
+from gkd_core.tracking.flow_runs import WEIGHTS_TAG, Tracking
 
 PROTOCOL = ScoreProtocol(
     scale=1.0, max_size=None, labels_resized=False, window=(8, 8), stride=(8, 8), classes=2, selection="last checkpoint"
@@ -45,6 +45,7 @@ def log(tracking: Tracking, folder: Path, method: str, seed: int, value: float, 
         parent.log_datasets(parent.run_id, [DatasetInput(Dataset("acdc-night/val", "d" * 32, "local", "here"))])
         parent.log_report(table(method, seed, value), report)
         tracking.client.log_metric(parent.run_id, "cost/seconds", 100.0 + seed)
+        tracking.client.set_tag(parent.run_id, f"{WEIGHTS_TAG}cityscapes", "c0ffee")
         tracking.client.log_artifacts(parent.run_id, str(pictures), "pictures/cityscapes")
     return parent.run_id
 
@@ -114,6 +115,7 @@ def test_a_run_tells_its_facts(store: RunStore, tmp_path: Path) -> None:
     assert facts.data == {"acdc-night/val": "d" * 32}
     assert facts.code == "abcdef0123 with changes"
     assert facts.url is None
+    assert facts.weights == {"c0ffee"}
     (picture,) = facts.pictures
     assert (picture.kind, picture.domain) == ("panel", "all domains of cityscapes")
     with Image.open(picture.path) as image:

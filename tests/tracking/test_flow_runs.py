@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 from mlflow.tracking import MlflowClient
 
 from gkd_core.errors import PlatformError
-from gkd_core.records import Score, ScoreProtocol, ScoreTable
+from gkd_core.records import Score, ScoreProtocol, ScoreTable, sha256_of
 from gkd_core.settings import Settings, TrackingSettings
 from gkd_core.stages import StageRun
 from gkd_core.tracking import steps as mlflow_steps
@@ -28,6 +28,7 @@ from gkd_core.tracking.steps import StepMetrics
 from gkd_core.training.cost import FOLDER, ProcessCost
 from gkd_core.training.metrics import file_sink
 from gkd_core.versioning.recipe import output_digest
+from tests.predict.conftest import segmentor_folder
 from tests.reproducing import reproduce
 
 PROTOCOL = ScoreProtocol.model_construct()
@@ -348,6 +349,13 @@ def test_pictures_lie_below_their_source(tracking: Tracking, tmp_path: Path) -> 
         parent.log_pictures(run, tmp_path)
     logged = [item.path for item in tracking.client.list_artifacts(parent.run_id, "pictures/gta5")]
     assert logged == ["pictures/gta5/features.png"]
+
+
+def test_a_run_names_the_weights_of_its_students(tracking: Tracking, tmp_path: Path) -> None:
+    folder = segmentor_folder(tmp_path / "artifacts/learn-task/gta5")
+    with tracking.flow_run("flow", Settings(), {}) as parent:
+        parent.note_student(StageRun("learn-task", "gta5", (), (), Path("artifacts/learn-task/gta5")), tmp_path)
+    assert _run(tracking, parent.run_id).data.tags["weights.gta5"] == sha256_of(folder / "segmentor.safetensors")
 
 
 def test_the_experiment_says_how_to_compare(tracking: Tracking) -> None:

@@ -17,7 +17,14 @@ import pytest
 from gkd_core.errors import PlatformError
 from gkd_core.files import atomic_file
 from gkd_core.settings import Settings, load_settings, settings_from_tree
-from gkd_core.versioning.workspace import anchor_paths, create_workspace, publish_report, sweep_workspaces, workspace_in_use
+from gkd_core.versioning.workspace import (
+    anchor_paths,
+    create_workspace,
+    publish,
+    publish_report,
+    sweep_workspaces,
+    workspace_in_use,
+)
 
 
 def test_workspace_holds_settings_and_shares_checkpoints(project: Path, workspace: Path) -> None:
@@ -178,6 +185,17 @@ def test_an_evaluations_report_has_a_place_of_its_own(project: Path, workspace: 
     (report / "summary.md").write_text("new")
     assert publish_report(workspace, project, Path("artifacts/evaluation")) == project / "artifacts/evaluation"
     assert not (project / "artifacts/report").exists()
+
+
+def test_a_bundle_is_published_at_its_own_place_and_others_stay(project: Path, workspace: Path) -> None:
+    old = project / "artifacts/bundle/cityscapes/manifest.json"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (workspace / "artifacts/bundle/gta5").mkdir(parents=True)
+    (workspace / "artifacts/bundle/gta5/manifest.json").write_text("{}")
+    place = Path("artifacts/bundle/gta5")
+    assert publish(workspace, project, place) == project / place
+    assert (project / place / "manifest.json").read_text() == "{}" and old.exists()
 
 
 def test_reports_published_at_once_are_each_whole(project: Path, toys: Mapping[str, Any]) -> None:

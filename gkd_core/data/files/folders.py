@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from gkd_core.data.catalog.entries import fixed_folder, name_around_wildcard
@@ -40,11 +41,18 @@ class Closed:
 @dataclass
 class Tree:
     """What lies below a folder as deep as a pattern's wildcards reach. `closed` are the places that could not be entered;
-    `folders` are those that stand where the pattern has files."""
+    `folders` are those that stand where the pattern has files. With `most` it `is_cut` after so many files."""
 
     files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
+    most: int | None = None
+    is_cut: bool = False
+
+    @property
+    def room(self) -> int | None:
+        """How many more files it takes; None: any number."""
+        return None if self.most is None else self.most - len(self.files)
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,10 @@ def find(base: Path, pattern: str, any_suffix_case: bool = False) -> list[Path]:
     return matching(_walk_all(base, pattern), base, pattern, any_suffix_case)
 
 
-def walk(base: Path, pattern: str) -> Tree:
-    """All that lies below the fixed folder of `pattern`, as deep as its wildcards reach, links followed."""
-    folder, tree = base / fixed_folder(pattern), Tree()
+def walk(base: Path, pattern: str, most: int | None = None) -> Tree:
+    """All that lies below the fixed folder of `pattern`, as deep as its wildcards reach, links followed; with `most`, the first
+    so many files."""
+    folder, tree = base / fixed_folder(pattern), Tree(most=most)
     above = frozenset(_identity(parent.stat()) for parent in folder.resolve().parents)
     _enter(folder, 0, _reach(pattern), above, tree)
     return tree
@@ -152,7 +161,8 @@ def _enter(folder: Path, depth: int, reach: _Reach, above: frozenset[tuple[int, 
     try:
         status = folder.stat()
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            limit = None if tree.room is None else tree.room + 1
+            entries = sorted(islice(listing, limit), key=lambda entry: entry.name)
     except OSError as error:
         barrier = Barrier.NO_PERMISSION if isinstance(error, PermissionError) else Barrier.CHECK_FAILED
         tree.closed.append(Closed(folder, barrier, f"folder: {error.strerror}"))
@@ -162,6 +172,9 @@ def _enter(folder: Path, depth: int, reach: _Reach, above: frozenset[tuple[int, 
         tree.closed.append(Closed(folder, Barrier.LINK_LOOP, f"leads back to {folder.resolve()}, which holds it"))
         return
     for entry in entries:
+        if tree.is_cut or tree.room == 0:
+            tree.is_cut = True
+            return
         path = folder / entry.name
         if _is_folder(entry):
             if reach.ends_at(depth) and (path.suffix.lower() in IMAGE_SUFFIXES or not reach.goes_below(depth)):

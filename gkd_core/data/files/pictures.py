@@ -33,13 +33,17 @@ def open_deep(path: DataFile) -> Image.Image | np.ndarray:
     Of each value Pillow keeps the upper byte alone, in which a label file of small ids has nothing but zeros. Told that the
     bytes lie the other way round, it keeps the lower one.
     """
-    content = read_bytes(path)
-    with _opened(path, content) as upper:
+    return decode_deep(read_bytes(path), str(path))
+
+
+def decode_deep(content: bytes, name: str) -> Image.Image | np.ndarray:
+    """As `open_deep`, of a file's content; `name` is what messages call it."""
+    with _opened(name, content) as upper:
         form = upper.tile[0].args if upper.tile else None
         upper.load()
     if form not in DEEP:
         return upper
-    with _opened(path, content) as lower:
+    with _opened(name, content) as lower:
         lower.tile = [tile._replace(args=DEEP[form]) for tile in lower.tile]
         lower.load()
     return np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)  # type: ignore[no-any-return]
@@ -66,19 +70,19 @@ def opened(source: Path | bytes) -> ImageFile.ImageFile:
 
 
 @contextmanager
-def _opened(path: DataFile, content: bytes) -> Iterator[ImageFile.ImageFile]:
-    with _decoding(path), opened(content) as picture:
+def _opened(name: DataFile | str, content: bytes) -> Iterator[ImageFile.ImageFile]:
+    with _decoding(name), opened(content) as picture:
         yield picture
 
 
 @contextmanager
-def _decoding(path: DataFile) -> Iterator[None]:
+def _decoding(name: DataFile | str) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError:
-        raise DataError(f"{path}: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} by its content; fetch or convert it") from None
+        raise DataError(f"{name}: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} by its content; fetch or convert it") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}; cut it into tiles") from None
+        raise DataError(f"{name}: {error}; cut it into tiles") from None
     except Exception as error:  # decoders give many kinds for damaged files
         reason = one_line(error) or type(error).__name__
-        raise DataError(f"{path}: cannot be decoded ({reason}); the file is truncated or no image, fetch it again") from None
+        raise DataError(f"{name}: cannot be decoded ({reason}); the file is truncated or no image, fetch it again") from None

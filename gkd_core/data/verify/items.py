@@ -118,7 +118,7 @@ def _check_label(path: Path, facts: Facts) -> None:
     facts.add(path, *label_oddities(path))
     if facts.size is not None and facts.size != ids.shape[:2]:
         facts.add(path, (Kind.SIZE, _size_detail(facts.size, ids.shape[:2], facts)))
-    known = _count_values(ids)
+    known = count_values(ids)
     unknown = {value: known.pop(value) for value in list(known) if value not in encoding.ids}
     if unknown:
         shown = ", ".join(f"{encoding.text_of(value)} ({count} pixels)" for value, count in list(unknown.items())[:8])
@@ -135,7 +135,7 @@ def _size_detail(image: tuple[int, ...], label: tuple[int, ...], facts: Facts) -
     return f"{label[0]} x {label[1]} pixels (height x width), but its image has {image[0]} x {image[1]}{why}"
 
 
-def _count_values(ids: np.ndarray) -> dict[int, int]:
+def count_values(ids: np.ndarray) -> dict[int, int]:
     """Pixels of each value."""
     if ids.dtype == np.uint8:  # of most labels, and several times faster so
         counts = np.bincount(ids.ravel(), minlength=256)

@@ -75,7 +75,7 @@ class Stack:
         assert self.end() == undisturbed
         for stage, updates in UPDATES.items():
             steps = self.trained(stage)
-            assert set(steps) == set(range(1, updates + 1))
+            assert set(steps) == set(range(1, updates + 1)), f"{stage}: {sorted(steps)}"
             # Ray may not have noted yet the checkpoint that it was just given.
             assert len(steps) - updates <= (attempts + 1) * EVERY[stage], f"{stage}: {len(steps)} updates were trained"
             again = [step for before, step in pairwise(steps) if step <= before]
