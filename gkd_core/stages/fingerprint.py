@@ -51,7 +51,9 @@ def fingerprint_of(recipe: Recipe, data: Mapping[str, str]) -> Fingerprint:
         settings |= params_of(recipe.settings, run)
     settings.pop(SEED, None)
     # As it is read back from a file: tuples are lists there.
-    return Fingerprint(recipe=json.loads(json.dumps(settings)), data=dict(data))
+    found = Fingerprint(recipe=json.loads(json.dumps(settings)), data=dict(data))
+    # Where none join, as it was before there was such a setting.
+    return found if joins_field(found) else without_field(found)
 
 
 def joins_field(fingerprint: Fingerprint) -> bool:

@@ -52,7 +52,9 @@ def test_a_student_s_records_report_and_cards_say_that_field_images_joined(tiny_
     assert {proxy.field, student.field, *(score.field for score in scores)} == {expected}
     line = "3 images from the field"
     told = [(tmp_path / "artifacts/report" / name).read_text() for name in ("summary.md", "report.html")]
-    told.append(render_card(describe(tmp_path / "artifacts/learn-task/potsdam-rgb", recipe, tmp_path)))
+
+    place = tmp_path / "artifacts/learn-task/potsdam-rgb"
+    told.append(render_card(describe(place, recipe, tmp_path)))
     for text in told:
         assert line in text and "no unseen domain" in text
 
