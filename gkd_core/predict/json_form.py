@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
@@ -19,7 +19,7 @@ LABEL_MAP, HEIGHT, WIDTH, CLASSES = "label_map", "height", "width", "classes"
 EXPECTED = f'expected {{"inputs": [{{"{IMAGE}": "<base64 of a PNG or JPEG file>"}}]}}'
 
 
-def asked_picture(row: Mapping[str, object], name: str) -> Picture:
+def asked_picture(row: Mapping[Hashable, object], name: str) -> Picture:
     """The image of one row of a request.
 
     Args:
@@ -32,9 +32,8 @@ def asked_picture(row: Mapping[str, object], name: str) -> Picture:
     """
     given = {key: row[key] for key in (IMAGE, PIXELS) if key in row and not _is_missing(row[key])}
     if len(given) != 1:
-        raise DataError(
-            f"{name}: has {'both' if given else 'neither'} {IMAGE} and {PIXELS}; {EXPECTED}, or {PIXELS} in its place"
-        )
+        has = f"both {IMAGE} and {PIXELS}" if given else f"neither {IMAGE} nor {PIXELS}"
+        raise DataError(f"{name}: has {has}; {EXPECTED}, or {PIXELS} in its place")
     if IMAGE in given:
         return decode_picture(_file_of(given[IMAGE], name), name)
     return Picture(_pixels_of(given[PIXELS], f"{name}: {PIXELS}"))

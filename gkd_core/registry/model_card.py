@@ -120,8 +120,8 @@ with the decoder{{ ", encoder frozen in stage two" if facts.encoder_frozen }} |
 
 ## Loading it
 
-Where gkd is installed, `mlflow models serve --env-manager local -m models:/{{ facts.model }}@champion` answers images of any size \
-with label maps, and so does a program:
+Where gkd is installed, `mlflow models serve --env-manager local -m models:/{{ facts.model }}@champion` \
+answers images of any size with label maps, and so does a program:
 
 ```python
 model = mlflow.pyfunc.load_model("models:/{{ facts.model }}@champion")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlflow.artifacts
 import pandas as pd
@@ -59,7 +60,7 @@ def check_served(registry: Registry, name: str, wanted: str, scratch: Path, publ
         folder = _fetched(registry, version, target / "model", public_key)
         if not (folder / BUNDLE).is_file():
             raise PlatformError(f"{label}: logged by an older version, and cannot be served; {LOG_AGAIN}")
-        rows = Model.load(str(folder)).load_input_example(str(folder))
+        rows: Any = Model.load(str(folder)).load_input_example(str(folder))
         _check_program(folder, example_images(rows), _empty(target / "program"), label)
         _check_answer(folder, rows, _empty(target / "serving"), label)
         return len(rows)

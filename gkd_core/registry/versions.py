@@ -31,10 +31,8 @@ FACTS, FINGERPRINT, VERDICT = "facts.json", "fingerprint.json", "verdict.json"
 DESCRIPTION_LIMIT = 5000  # characters that MLflow's databases keep
 # The databases of MLflow keep no link from a version to its logged model.
 MODEL_TAG = "model_id"
+LINEAGE = "registered_model_meta"  # MLflow's note of the address by which a model was fetched; a store of files gets it too
 # What is put beside a model's own files after it was logged.
-LINEAGE = (
-    "registered_model_meta"  # MLflow notes there by which address a model was fetched; in a store of files, beside the model
-)
 UNSIGNED = (FACTS, FINGERPRINT, VERDICT, FILE, LINEAGE)
 SHA256_TAG, RECIPE_TAG, VERDICT_TAG, JUDGED_TAG = "sha256", "recipe", "gate.decision", "gate.at"
 Kind = TypeVar("Kind", bound=Record)
