@@ -34,9 +34,7 @@ def asked_picture(row: Mapping[Any, object], name: str) -> Picture:
     given = {key: row[key] for key in (IMAGE, PIXELS) if key in row and not _is_missing(row[key])}
     if len(given) != 1:
         found = f"both {IMAGE} and" if given else f"neither {IMAGE} nor"
-        raise DataError(
-            f"{name}: has {found} {PIXELS}; {EXPECTED}, or {PIXELS} in its place"
-        )
+        raise DataError(f"{name}: has {found} {PIXELS}; {EXPECTED}, or {PIXELS} in its place")
     if IMAGE in given:
         return decode_picture(_file_of(given[IMAGE], name), name)
     return Picture(_pixels_of(given[PIXELS], f"{name}: {PIXELS}"))
