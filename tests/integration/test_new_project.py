@@ -17,7 +17,7 @@ from gkd_core.system.child_process import child_process
 from gkd_core.versioning.project import lay_out
 
 REPOSITORY = Path(__file__).parents[2]
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_deploy_and_run_by_name(tmp_path: Path, tiny_tree: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from gkd_core.versioning.project import PLACES
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "gkd_core", "flows", "prefect.yaml", "prefect.toml", ".dvcignore", ".dvc/config")
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
